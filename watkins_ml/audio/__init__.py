@@ -1,0 +1,1 @@
+"""Audio file to log-mel tensor: `decode` reads recordings, `frontend` turns them into spectrograms."""

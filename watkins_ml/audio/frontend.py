@@ -1,0 +1,111 @@
+"""The frontend: waveform to standardised log-mel tensor, the same for preparation, training and prediction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soxr
+import torch
+import torchaudio
+from pydantic import BaseModel, ConfigDict, Field
+
+from watkins_ml.audio.decode import Recording, read_recording
+from watkins_ml.errors import UsageError
+
+FRONTEND_VERSION = 1
+"""Raised whenever the same settings would give other numbers, so that stored spectrograms are recomputed."""
+
+
+class FrontendSettings(BaseModel):
+    """Everything that decides a spectrogram; travels with every data set and every model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sample_rate: int = Field(default=16_000, ge=1_000, le=200_000)
+    n_fft: int = Field(default=2048, ge=64)
+    win_length: int = Field(default=1024, ge=32)
+    hop_length: int = Field(default=160, ge=1)
+    n_mels: int = 128
+    frames: int = 400
+    top_db: float = Field(default=80.0, gt=0)
+    """Dynamic range kept below the loudest bin, in dB."""
+    padding: Literal["repeat", "silence"] = "repeat"
+    """What follows the end of a cut shorter than the window."""
+
+    @property
+    def seconds(self) -> float:
+        """Duration of audio that one spectrogram covers."""
+        return self.samples / self.sample_rate
+
+    @property
+    def samples(self) -> int:
+        return (self.frames - 1) * self.hop_length + 1
+
+    def digest(self) -> str:
+        text = json.dumps({"version": FRONTEND_VERSION, **self.model_dump()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Frontend:
+    """Mono waveform at any native rate to a float32 tensor of shape (1, n_mels, frames).
+
+    Log-mel in decibels (HTK mel scale, Hann window) limited to `top_db` below the maximum, then
+    standardised to mean 0 and standard deviation 1 over the whole sample.
+    """
+
+    def __init__(self, settings: FrontendSettings | None = None):
+        self.settings = s = settings or FrontendSettings()
+        if s.win_length > s.n_fft:
+            raise UsageError(f"win_length {s.win_length} is longer than n_fft {s.n_fft}")
+        self._window = torch.hann_window(s.win_length)
+        self._filters = torchaudio.functional.melscale_fbanks(
+            n_freqs=s.n_fft // 2 + 1, f_min=0.0, f_max=s.sample_rate / 2, n_mels=s.n_mels,
+            sample_rate=s.sample_rate, norm=None, mel_scale="htk",
+        )  # fmt: skip
+        empty = int((self._filters.amax(dim=0) <= 0).sum())
+        if empty:
+            raise UsageError(
+                f"{empty} of {s.n_mels} mel bands would be empty with n_fft {s.n_fft} at "
+                f"{s.sample_rate} Hz; use a larger n_fft"
+            )
+
+    def __call__(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
+        """Spectrogram of the first `settings.seconds` of `waveform`, shape (samples,), at `native_rate` Hz."""
+        s = self.settings
+        audio = waveform if native_rate == s.sample_rate else soxr.resample(waveform, native_rate, s.sample_rate)
+        audio = self._fit(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
+        spectrum = torch.stft(
+            audio, s.n_fft, s.hop_length, s.win_length, self._window, center=True, pad_mode="constant",
+            return_complex=True,
+        )  # fmt: skip
+        mel = self._filters.T @ spectrum.abs().square()
+        decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
+        decibels = decibels.clamp(min=float(decibels.max()) - s.top_db)
+        centred = decibels - decibels.mean()
+        return (centred / centred.std().clamp(min=1e-6)).unsqueeze(0)
+
+    def _fit(self, audio: torch.Tensor) -> torch.Tensor:
+        """Crop or pad to exactly the samples that `frames` frames need."""
+        wanted = self.settings.samples
+        if len(audio) == 0:  # a few samples at a high rate can resample to none
+            audio = torch.zeros(1)
+        if len(audio) >= wanted:
+            return audio[:wanted]
+        if self.settings.padding == "repeat":
+            return audio.repeat(-(-wanted // len(audio)))[:wanted]
+        return torch.nn.functional.pad(audio, (0, wanted - len(audio)))
+
+    def file(self, path: Path) -> torch.Tensor:
+        """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
+        return self.recording(self.read(path))
+
+    def read(self, path: Path) -> Recording:
+        """Decode the part of a file that the spectrogram needs, checking all of it."""
+        return read_recording(path, excerpt_s=self.settings.seconds)
+
+    def recording(self, recording: Recording) -> torch.Tensor:
+        return self(recording.waveform, recording.sample_rate)

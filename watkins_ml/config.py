@@ -1,0 +1,212 @@
+"""The one validated description of an experiment, and the only module that opens recipe files."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from watkins_ml.errors import UsageError
+
+FREEZE_STAGES = 9
+"""EfficientNet-B0 has nine `features` stages; a freeze depth of nine trains the head only."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class BaselineModel(Section):
+    """The compact CNN of the original study, trained from scratch."""
+
+    name: Literal["baseline"]
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout before the last linear layer."""
+
+
+class EfficientNetModel(Section):
+    """EfficientNet-B0, from scratch or from ImageNet weights."""
+
+    name: Literal["efficientnet_b0"]
+    weights: str
+    """`imagenet` (torchvision's own download), `none`, or a local weights file."""
+    freeze_depth: int = Field(ge=0, le=FREEZE_STAGES)
+    """How many leading stages are frozen: 0 trains everything, 9 the head only."""
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout before the last linear layer."""
+
+
+ModelConfig = Annotated[Union[BaselineModel, EfficientNetModel], Field(discriminator="name")]  # noqa: UP007
+
+
+class DataConfig(Section):
+    dir: str
+    """The folder that `watkins prepare` wrote."""
+    batch_size: int = Field(ge=1)
+
+
+class OptimConfig(Section):
+    lr: float = Field(gt=0)
+    """AdamW's learning rate."""
+    weight_decay: float = Field(ge=0)
+    plateau_factor: float = Field(gt=0, lt=1)
+    """ReduceLROnPlateau multiplies the learning rate by this ..."""
+    plateau_patience: int = Field(ge=0)
+    """... after this many epochs without a better validation loss."""
+
+
+class TrainConfig(Section):
+    epochs: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    amp: Literal["auto", "none", "bf16", "fp16"]
+    """Mixed precision; `auto` is bf16 (or fp16 on older cards) on a GPU and none on a CPU."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    early_stopping_patience: int = Field(ge=1)
+    """Stop after this many epochs without a better validation loss."""
+    class_weights: Literal["balanced", "none"]
+
+
+class TrackingConfig(Section):
+    experiment: str = Field(min_length=1)
+    register_as: str | None
+    """Name of the registered model, or null to register nothing."""
+    system_metrics: bool = False
+    """Also record CPU, memory and GPU use with MLflow's own monitor."""
+
+
+class ExperimentConfig(Section):
+    """One experiment: everything that decides a run's history, and where it is tracked."""
+
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    tracking: TrackingConfig
+
+    def flat(self) -> dict[str, Any]:
+        """The configuration as dotted keys, the form in which MLflow holds it."""
+        return flatten(self.model_dump())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_config(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> ExperimentConfig:
+    """Read a recipe, apply `key.path=value` overrides, validate.
+
+    A recipe may start with `base: other.yaml` (relative to itself) and give only what differs.
+
+    Raises:
+        UsageError: the file is missing or not YAML, a key is unknown or missing, a value has the
+            wrong type or is out of range; the message names the dotted key.
+    """
+    tree = _read_recipe(Path(recipe), seen=())
+    for override in overrides:
+        _apply_override(tree, override)
+    return validate(tree, source=str(recipe))
+
+
+def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
+    """Turn a nested mapping into a configuration; `source` is what an error message names."""
+    try:
+        return ExperimentConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_explain(detail) for detail in error.errors())
+        raise UsageError(f"{source}: {problems}") from None
+
+
+def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UsageError(f"{path}: its `base` recipes form a circle; remove one of them")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read this recipe ({error.strerror}); see experiments/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0]
+        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise UsageError(f"{path}{where}: not valid YAML ({first_line})") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: a recipe is a mapping with model, data, optim, train and tracking")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    return _merge(_read_recipe(path.parent / str(base), (*seen, path.resolve())), tree)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"override '{override}': write it as key.path=value, for example train.epochs=3")
+    try:
+        value = _parse_value(text)
+    except yaml.YAMLError:
+        raise UsageError(f"override '{override}': '{text}' is not a valid value") from None
+    node = tree
+    for part in parts[:-1]:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"override '{override}': {part} is a value, not a section")
+    node[parts[-1]] = value
+
+
+def _parse_value(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    """One pydantic error as a phrase with the dotted key and what would be right."""
+    tags = {"baseline", "efficientnet_b0"}  # pydantic puts the union's tag into the location
+    location = [str(part) for part in detail["loc"] if str(part) not in tags]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(location[-1], _known_keys(location[:-1], detail["loc"]), n=1, cutoff=0.5)
+        hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else ""
+        return f"unknown key {key}{hint}"
+    if detail["type"] == "missing":
+        return f"missing key {key}"
+    if detail["type"].startswith("union_tag"):
+        return f"{key}.name must be baseline or efficientnet_b0"
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key} must be {message}, not {detail['input']!r}"
+
+
+def _known_keys(location: list[str], full_location: tuple) -> list[str]:
+    if not location:
+        return list(ExperimentConfig.model_fields)
+    if location == ["model"]:
+        chosen = EfficientNetModel if "efficientnet_b0" in full_location else BaselineModel
+        return list(chosen.model_fields)
+    section = ExperimentConfig.model_fields.get(location[0])
+    return list(getattr(section.annotation, "model_fields", {})) if section else []

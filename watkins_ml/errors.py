@@ -1,0 +1,9 @@
+"""Errors a user can make, each one sentence that names the thing, what is wrong and what to do."""
+
+
+class UserError(Exception):
+    """The job failed for a reason the user can mend; the command exits with status 1."""
+
+
+class UsageError(UserError):
+    """The command or its configuration was misused; the command exits with status 2."""

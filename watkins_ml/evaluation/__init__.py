@@ -1,0 +1,1 @@
+"""What a trained model is worth: scores, no-audio controls, reports, pictures, comparisons."""
