@@ -6,9 +6,7 @@ so metadata alone can name the species. A model's score means something only bes
 
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import accuracy_score
-
-from watkins_ml.evaluation.metrics import macro_f1
+from sklearn.metrics import accuracy_score, f1_score
 
 RATE_AND_DURATION = ["sample_rate", "duration_s"]
 
@@ -26,10 +24,13 @@ def controls(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
         "sample_rate": _lookup(train, test, "sample_rate"),
         "rate_duration": _boosted(train, test),
     }
+    present = sorted(test.species.unique())
     found: dict[str, float] = {}
     for name, predicted in predictions.items():
         found[f"control_{name}_accuracy"] = float(accuracy_score(test.species, predicted))
-        found[f"control_{name}_macro_f1"] = macro_f1(test.species, predicted)
+        found[f"control_{name}_macro_f1"] = float(
+            f1_score(test.species, predicted, labels=present, average="macro", zero_division=0)
+        )
     return found
 
 

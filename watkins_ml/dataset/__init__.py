@@ -1,0 +1,1 @@
+"""A folder of recordings to split, labelled spectrograms on disk, and back into memory."""

@@ -1,0 +1,109 @@
+"""Where everything lies in a prepared data folder, and how to read it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.errors import UserError
+
+TEXT_COLUMNS = {"path": str, "species": str, "cut_id": str, "tape": str, "spectrogram": str}
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Paths inside one prepared data folder."""
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """`dataset.json`, written last: the folder is complete exactly when it is there."""
+        return self.root / "dataset.json"
+
+    @property
+    def annotations(self) -> Path:
+        return self.root / "annotations" / "audio_annotations.csv"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "annotations" / "rejected.csv"
+
+    @property
+    def classes(self) -> Path:
+        return self.root / "annotations" / "classes.json"
+
+    @property
+    def scan_journal(self) -> Path:
+        return self.root / "annotations" / ".scan.jsonl"
+
+    @property
+    def spectrograms(self) -> Path:
+        return self.root / "spectrograms"
+
+    @property
+    def staging(self) -> Path:
+        """Where a new spectrogram waits until the split is known."""
+        return self.spectrograms / ".staging"
+
+    def side(self, name: str) -> Path:
+        return self.root / "annotations" / f"{name}.csv"
+
+    def spectrogram(self, side: str, species: str, cut_id: str) -> Path:
+        return self.spectrograms / side / species / f"{cut_id}.pt"
+
+    def staged(self, species: str, cut_id: str) -> Path:
+        return self.staging / species / f"{cut_id}.pt"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What `watkins prepare` left in a folder, without the spectrograms themselves."""
+
+    folder: DataFolder
+    summary: dict[str, Any]
+    classes: list[str]
+    """Species by label."""
+    sides: dict[str, pd.DataFrame]
+    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s."""
+
+    @property
+    def digest(self) -> str:
+        return self.summary["data_digest"]
+
+    @property
+    def protocol(self) -> str:
+        return self.summary["split"]
+
+    @property
+    def frontend(self) -> FrontendSettings:
+        return FrontendSettings(**self.summary["frontend"])
+
+
+def read_prepared(root: Path) -> PreparedData:
+    """Open a prepared data folder.
+
+    Raises:
+        UserError: the folder is missing, or a `watkins prepare` there has not finished.
+    """
+    folder = DataFolder(Path(root))
+    if not folder.summary.exists():
+        state = "not finished" if folder.root.exists() else "missing"
+        raise UserError(f"{root}: prepared data are {state}; run `watkins prepare AUDIO_DIR --out {root}`")
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        names = json.loads(folder.classes.read_text(encoding="utf-8"))
+        annotations = pd.read_csv(folder.annotations, dtype=TEXT_COLUMNS)
+        sides = {name: pd.read_csv(folder.side(name), dtype=TEXT_COLUMNS) for name in SIDES}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{root}: damaged data folder ({error}); run `watkins prepare` again") from None
+    details = annotations[["path", "cut_id", "sample_rate", "duration_s"]]
+    sides = {name: frame.merge(details, on="path", validate="one_to_one") for name, frame in sides.items()}
+    classes = [names[str(label)] for label in range(len(names))]
+    return PreparedData(folder, summary, classes, sides)

@@ -1,0 +1,58 @@
+"""Prepared spectrograms back into memory, ready to train on or to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from watkins_ml.console import progress
+from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.errors import UserError
+
+FILES_WORTH_A_BAR = 2000
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of a prepared data set, whole in memory."""
+
+    frame: pd.DataFrame
+    spectrograms: torch.Tensor
+    """float32, shape (recordings, 1, n_mels, frames)."""
+    labels: torch.Tensor
+    """int64, shape (recordings,)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches in the order of the table, or shuffled by `generator`; the last may be smaller."""
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        for chosen in order.split(batch_size):
+            yield self.spectrograms[chosen], self.labels[chosen]
+
+
+def load_split(data: PreparedData, side: str) -> Split:
+    """Read all spectrograms of a side.
+
+    Raises:
+        UserError: a spectrogram is missing or damaged; names it.
+    """
+    frame = data.sides[side]
+    settings = data.frontend
+    spectrograms = torch.empty(len(frame), 1, settings.n_mels, settings.frames)
+    with progress(transient=True) as bar:
+        bar.disable = bar.disable or len(frame) < FILES_WORTH_A_BAR
+        for row, name in enumerate(bar.track(frame["spectrogram"], description=f"Loading {side}")):
+            path = data.folder.root / name
+            try:
+                spectrograms[row] = torch.load(path, weights_only=True)
+            except (OSError, RuntimeError, EOFError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{path}: damaged or missing ({reason}); run `watkins prepare` again") from None
+    return Split(frame, spectrograms, torch.from_numpy(frame["label"].to_numpy(copy=True)).long())

@@ -1,0 +1,213 @@
+"""`watkins prepare`: a folder of recordings in, an annotated, split and labelled set of spectrograms out.
+
+Every step can be repeated: results already on disk are used, a kill costs the file in progress, and
+`dataset.json` is written last, so a folder without it is never trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.dataset.layout import DataFolder
+from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, spectrogram_of
+from watkins_ml.dataset.split import SIDES, split, untested_species
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.files import disk_errors, write_csv, write_json, write_text
+
+DEFAULT_GROUP_REGEX = r"^.{5}"
+"""The tape of a Watkins cut: the first five characters of its id."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What decides a prepared data set, beside the recordings themselves."""
+
+    split: str = "tape"
+    seed: int = 0
+    group_regex: str = DEFAULT_GROUP_REGEX
+    min_clips: int = 10
+    frontend: FrontendSettings = FrontendSettings()
+    workers: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation did."""
+
+    summary: dict[str, Any]
+    computed: int
+    """Recordings that had to be read now."""
+    moved: int
+    """Spectrograms that changed their place."""
+
+
+def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
+    """Scan, annotate, split and place spectrograms; see DESIGN for the layout of `out`.
+
+    Raises:
+        UserError: nothing usable, one species only, a full or unwritable disk.
+    """
+    audio_dir, folder = Path(audio_dir), DataFolder(Path(out))
+    candidates, not_audio = find_candidates(audio_dir, options.group_regex)
+    species = sorted({candidate.species for candidate in candidates})
+    if len(species) < 2:
+        raise UsageError(f"{audio_dir}: holds one species only ({species[0]}); a classifier needs at least two")
+    if folder.root.resolve().is_relative_to(audio_dir.resolve()):
+        raise UserError(f"--out {out} lies inside the audio folder {audio_dir}; choose a folder outside it")
+    with disk_errors(f"cannot write prepared data to {out}", "then run the same command again; it goes on from there"):
+        _use_frontend(folder, options.frontend)
+        examined, computed = examine_all(candidates, audio_dir, folder, options.frontend, options.workers)
+        annotations, rejected = annotate(candidates, examined, options.min_clips)
+        rejected = pd.concat([pd.DataFrame(not_audio, columns=rejected.columns), rejected], ignore_index=True)
+        if annotations["species"].nunique() < 2:
+            raise UserError(
+                f"{audio_dir}: {_species_left(annotations)} after {len(rejected)} rejections; a classifier needs two "
+                f"species with at least {options.min_clips} recordings each (--min-clips)"
+            )
+        side = split(annotations, options.split, options.seed)
+        summary = _summary(audio_dir, annotations, rejected, side, options)
+        unchanged = computed == 0 and _is_sealed_as(folder, summary)
+        moved = 0 if unchanged else _write(folder, candidates, annotations, rejected, side, summary)
+    return Prepared(summary, computed, moved)
+
+
+def _species_left(annotations: pd.DataFrame) -> str:
+    left = sorted(annotations["species"].unique())
+    return f"only one species is left ({left[0]})" if left else "no usable recording is left"
+
+
+def annotate(
+    candidates: list[Candidate], examined: list[Examined], min_clips: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide the examined files into usable recordings and rejected ones, each with its reason.
+
+    Of exact duplicates (equal decoded audio) the first by path stays; the same audio under two
+    species is a conflict that no one here can settle, so all its copies are left out.
+    """
+    rows = pd.DataFrame([c.__dict__ | e.__dict__ for c, e in zip(candidates, examined, strict=True)])
+    rows = rows.sort_values("path", ignore_index=True)
+    usable = rows["reason"].isna()
+    copies = rows[usable].groupby("audio_digest")
+    first = copies["path"].transform("first")
+    conflict = copies["species"].transform("nunique") > 1
+    names = copies["species"].transform(lambda species: " and ".join(sorted(set(species))))
+    for index in first.index:
+        if conflict[index]:
+            rows.loc[index, "reason"] = f"conflict: the same audio is filed under {names[index]}"
+        elif first[index] != rows.loc[index, "path"]:
+            rows.loc[index, "reason"] = f"duplicate of {first[index]}"
+    usable = rows["reason"].isna()
+    clips = rows[usable].groupby("species")["path"].transform("size")
+    for index, count in clips[clips < min_clips].items():
+        rows.loc[index, "reason"] = f"too few in class: {count} of {min_clips}"
+    usable = rows["reason"].isna()
+    columns = ["path", "species", "cut_id", "tape", "sample_rate", "channels", "duration_s", "sha256"]
+    return (
+        rows.loc[usable, columns].reset_index(drop=True),
+        rows.loc[~usable, ["path", "species", "reason"]].reset_index(drop=True),
+    )
+
+
+def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
+    """Make sure that every spectrogram in the folder is of this frontend, dropping those of another."""
+    marker = folder.spectrograms / ".frontend"
+    if marker.exists() and marker.read_text() == settings.digest():
+        return
+    folder.summary.unlink(missing_ok=True)
+    for stale in [folder.staging, *(folder.spectrograms / side for side in SIDES)]:
+        shutil.rmtree(stale, ignore_errors=True)
+    write_text(marker, settings.digest())
+
+
+def _summary(
+    audio_dir: Path, annotations: pd.DataFrame, rejected: pd.DataFrame, side: pd.Series, options: PrepareOptions
+) -> dict[str, Any]:
+    fingerprint = annotations.assign(side=side)[["path", "species", "tape", "sha256", "side"]]
+    digest = hashlib.sha256(fingerprint.to_csv(index=False, lineterminator="\n").encode())
+    digest.update(options.frontend.digest().encode())
+    few = rejected.loc[rejected["reason"].str.startswith("too few in class"), "species"]
+    return {
+        "data_digest": digest.hexdigest()[:16],
+        "split": options.split,
+        "seed": options.seed,
+        "group_regex": options.group_regex,
+        "min_clips": options.min_clips,
+        "audio_dir": str(audio_dir.resolve()),
+        "frontend": options.frontend.model_dump(),
+        "counts": {
+            "recordings": len(annotations),
+            "species": int(annotations["species"].nunique()),
+            "tapes": int(annotations["tape"].nunique()),
+            "rejected": len(rejected),
+            **{name: int((side == name).sum()) for name in SIDES},
+        },
+        "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),
+        "species_left_out": {str(name): int(count) for name, count in few.value_counts().sort_index().items()},
+        "species_not_tested": untested_species(annotations, side),
+    }
+
+
+def _is_sealed_as(folder: DataFolder, summary: dict[str, Any]) -> bool:
+    tables = [folder.annotations, folder.rejected, folder.classes, *map(folder.side, SIDES)]
+    if not all(path.exists() for path in (folder.summary, *tables)):
+        return False
+    return json.loads(folder.summary.read_text(encoding="utf-8")) == summary
+
+
+def _write(
+    folder: DataFolder,
+    candidates: list[Candidate],
+    annotations: pd.DataFrame,
+    rejected: pd.DataFrame,
+    side: pd.Series,
+    summary: dict[str, Any],
+) -> int:
+    """Move spectrograms to their sides and write the tables; `dataset.json` seals them."""
+    folder.summary.unlink(missing_ok=True)
+    species = sorted(annotations["species"].unique())
+    label_of = {name: label for label, name in enumerate(species)}
+    targets = [
+        folder.spectrogram(where, row.species, row.cut_id)
+        for where, row in zip(side, annotations.itertuples(), strict=True)
+    ]
+    moved = _place(folder, candidates, dict(zip(annotations["path"], targets, strict=True)))
+    write_csv(folder.annotations, annotations)
+    write_csv(folder.rejected, rejected)
+    write_json(folder.classes, {str(label): name for name, label in label_of.items()})
+    table = annotations.assign(
+        label=annotations["species"].map(label_of),
+        spectrogram=[target.relative_to(folder.root).as_posix() for target in targets],
+    )
+    for name in SIDES:
+        write_csv(folder.side(name), table.loc[side == name, ["path", "species", "label", "tape", "spectrogram"]])
+    write_json(folder.summary, summary)
+    return moved
+
+
+def _place(folder: DataFolder, candidates: list[Candidate], targets: dict[str, Path]) -> int:
+    """Move each spectrogram to its target; those left out wait in staging, those of no file go."""
+    moved = 0
+    wanted = set()
+    for candidate in candidates:
+        target = targets.get(candidate.path, folder.staged(candidate.species, candidate.cut_id))
+        place = spectrogram_of(candidate, folder)
+        wanted.add(target)
+        if place is not None and place != target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place, target)
+            moved += 1
+    for tree in (folder.staging, *(folder.spectrograms / side for side in SIDES)):
+        for file in tree.rglob("*.pt"):
+            if file not in wanted:
+                file.unlink()
+    return moved

@@ -1,0 +1,226 @@
+"""Examining every file of an archive once: annotation and spectrogram in one decode, resumable at any file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
+from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.console import progress
+from watkins_ml.dataset.layout import DataFolder
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.files import write_tensors
+
+FILES_WORTH_A_WORKER = 50
+"""Starting a worker process costs seconds of imports; fewer files than this are done at once."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file found in a species folder, before it was opened."""
+
+    path: str
+    """Relative to the audio folder, with forward slashes."""
+    species: str
+    cut_id: str
+    tape: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What one decode of a candidate told: a usable recording, or the reason why it is none."""
+
+    path: str
+    cut_id: str
+    size: int
+    mtime_ns: int
+    reason: str | None = None
+    sample_rate: int = 0
+    channels: int = 0
+    duration_s: float = 0.0
+    sha256: str = ""
+    audio_digest: str = ""
+
+    def matches(self, candidate: Candidate) -> bool:
+        mine = (self.path, self.cut_id, self.size, self.mtime_ns)
+        return mine == (candidate.path, candidate.cut_id, candidate.size, candidate.mtime_ns)
+
+
+def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate], list[dict[str, str]]]:
+    """List the files of all species folders, and those that are no audio by their name.
+
+    The tape is what `group_regex` finds in the file's stem (its first group, where it has one).
+    """
+    if not audio_dir.is_dir():
+        raise UsageError(f"{audio_dir}: no such folder; give a folder that holds one folder of recordings a species")
+    try:
+        pattern = re.compile(group_regex)
+    except re.error as error:
+        raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
+    files = sorted(path for path in audio_dir.rglob("*") if path.is_file() and not _hidden(path, audio_dir))
+    audio = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and path.parent != audio_dir]
+    if not audio:
+        raise UsageError(
+            f"{audio_dir}: no recordings; expected SPECIES/FILE with a suffix among {', '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    chosen = set(audio)
+    others = [
+        {
+            "path": path.relative_to(audio_dir).as_posix(),
+            "species": path.relative_to(audio_dir).parts[0] if path.parent != audio_dir else "",
+            "reason": "not in a species folder" if path.parent == audio_dir else "not an audio file",
+        }
+        for path in files
+        if path not in chosen
+    ]
+    return _candidates(audio, audio_dir, pattern), others
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list[Candidate]:
+    named = [(path, path.relative_to(audio_dir)) for path in audio]
+    uses = Counter((relative.parts[0], path.stem.lower()) for path, relative in named)
+    candidates = []
+    for path, relative in named:
+        match = pattern.search(path.stem) or pattern.search(path.name)
+        if match is None:
+            raise UsageError(
+                f"--group-regex '{pattern.pattern}' finds no tape in the name '{relative}'; give one that fits every file"
+            )
+        tape = match[1] if pattern.groups else match[0]
+        cut_id = path.stem
+        if uses[relative.parts[0], cut_id.lower()] > 1:  # the same name in subfolders or formats
+            cut_id += "~" + hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
+        status = path.stat()
+        candidates.append(
+            Candidate(relative.as_posix(), relative.parts[0], cut_id, tape, status.st_size, status.st_mtime_ns)
+        )
+    return candidates
+
+
+def examine_all(
+    candidates: list[Candidate], audio_dir: Path, folder: DataFolder, settings: FrontendSettings, workers: int
+) -> tuple[list[Examined], int]:
+    """Examine the candidates that an earlier (perhaps killed) scan has not, over all cores.
+
+    Returns:
+        one result a candidate, in order, and how many had to be computed now.
+    """
+    known = _read_journal(folder.scan_journal)
+    results = {c.path: known[c.path] for c in candidates if c.path in known and _still_good(known[c.path], c, folder)}
+    todo = [candidate for candidate in candidates if candidate.path not in results]
+    folder.scan_journal.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.scan_journal, "a", encoding="utf-8") as journal, progress() as bar:
+        task = bar.add_task("Reading recordings", total=len(candidates), completed=len(results), note="")
+        for result in _examine(todo, audio_dir, folder, settings, workers):
+            results[result.path] = result
+            _append(journal, result)
+            bar.advance(task)
+    return [results[candidate.path] for candidate in candidates], len(todo)
+
+
+def _examine(
+    todo: list[Candidate], audio_dir: Path, folder: DataFolder, settings: FrontendSettings, workers: int
+) -> Iterator[Examined]:
+    workers = min(workers, len(todo) // FILES_WORTH_A_WORKER)
+    if workers <= 1:
+        yield from (_examine_one(candidate, audio_dir, folder, settings) for candidate in todo)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet_worker)
+    try:
+        pending = [pool.submit(_examine_one, candidate, audio_dir, folder, settings) for candidate in todo]
+        for future in as_completed(pending):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died while reading recordings (out of memory?); "
+            "run the same command again, with --workers 1 to see which file it is"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _quiet_worker() -> None:
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
+
+
+_frontends: dict[FrontendSettings, Frontend] = {}
+
+
+def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, settings: FrontendSettings) -> Examined:
+    frontend = _frontends.setdefault(settings, Frontend(settings))
+    key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
+    path = audio_dir / candidate.path
+    try:
+        recording = frontend.read(path)
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except AudioError as error:
+        return Examined(**key, reason=str(error))
+    except OSError as error:
+        return Examined(**key, reason=f"unreadable: {error.strerror}")
+    write_tensors(folder.staged(candidate.species, candidate.cut_id), frontend.recording(recording))
+    return Examined(
+        **key,
+        sample_rate=recording.sample_rate,
+        channels=recording.channels,
+        duration_s=recording.duration_s,
+        sha256=sha256,
+        audio_digest=recording.digest,
+    )
+
+
+def spectrogram_of(candidate: Candidate, folder: DataFolder) -> Path | None:
+    """Where a candidate's spectrogram lies now; a staged one is newer than a placed one."""
+    places = [folder.staged(candidate.species, candidate.cut_id)]
+    places += [folder.spectrogram(side, candidate.species, candidate.cut_id) for side in SIDES]
+    return next((place for place in places if place.exists()), None)
+
+
+def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
+    if not result.matches(candidate):
+        return False
+    return result.reason is not None or spectrogram_of(candidate, folder) is not None
+
+
+def _append(journal: TextIO, result: Examined) -> None:
+    journal.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+    journal.flush()
+
+
+def _read_journal(path: Path) -> dict[str, Examined]:
+    """Results by path, the last of each; a line torn by a kill is skipped."""
+    known: dict[str, Examined] = {}
+    if not path.exists():
+        return known
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
+        try:
+            result = Examined(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        known[result.path] = result
+    if text and not text.endswith("\n"):  # seal a torn line, so that the next append starts a new one
+        with open(path, "a", encoding="utf-8") as journal:
+            journal.write("\n")
+    return known

@@ -1,0 +1,1 @@
+"""The demonstration: a small generated ocean and the whole job run on it."""

@@ -1,0 +1,226 @@
+"""The pictures of a run. Each function returns a Figure made without pyplot, so it is safe in any thread.
+
+Colours are from palettes that colour-blind readers can tell apart (Okabe and Ito 2008; Tol 2021), and right or
+wrong always differs in shape or in words as well as in colour.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from watkins_ml.evaluation.files import replacing
+from watkins_ml.evaluation.metrics import calibration_bins, expected_calibration_error
+
+RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+RIGHT, WRONG = "#009E73", "#CC3311"
+BAR, GREY = "#0072B2", "#6B6B6B"
+LONGEST_NAME = 32
+GALLERY_SIDE = 5
+
+
+def save(fig: Figure, path: Path) -> None:
+    """Write `fig` to `path` as PNG, atomically."""
+    with replacing(path) as temporary:
+        fig.savefig(temporary, format="png", dpi=130)
+
+
+def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | None = None) -> Figure:
+    """Loss, accuracy and macro F1 by epoch, one colour per run: validation solid, training dashed.
+
+    Each history has epoch, train_loss, val_loss, train_accuracy, val_accuracy, val_macro_f1. A star marks the
+    epoch `best[name]`, or else the epoch of the lowest validation loss.
+    """
+    fig = _figure(13.5, 4.4)
+    panels = fig.subplots(1, 3)
+    for (name, history), colour in zip(histories.items(), _cycle(RUN_COLOURS), strict=False):
+        epoch = (best or {}).get(name, history.epoch[history.val_loss.idxmin()])
+        for axes, quantity in zip(panels, ("loss", "accuracy", "macro_f1"), strict=True):
+            _curve(axes, history, quantity, colour, epoch)
+    for axes, title in zip(panels, ("Loss", "Accuracy", "Macro F1"), strict=True):
+        axes.set_title(title, fontsize=12)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(bottom=0)
+    for axes in panels[1:]:
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    runs = [Line2D([], [], color=c, lw=3, label=_text(n)) for n, c in zip(histories, _cycle(RUN_COLOURS), strict=False)]
+    styles = [
+        Line2D([], [], color=GREY, label="validation"),
+        Line2D([], [], color=GREY, ls="--", lw=1.2, label="training"),
+        Line2D([], [], color=GREY, marker="*", ms=12, ls="", label="best epoch"),
+    ]
+    fig.legend(handles=runs + styles, loc="outside upper center", ncols=min(len(runs) + 3, 6), frameon=False)
+    return fig
+
+
+def _curve(axes: Axes, history: pd.DataFrame, quantity: str, colour: str, best: int) -> None:
+    marker = "." if len(history) <= 30 else None
+    validation = history[f"val_{quantity}"]
+    axes.plot(history.epoch, validation, color=colour, marker=marker)
+    if f"train_{quantity}" in history:
+        axes.plot(history.epoch, history[f"train_{quantity}"], color=colour, ls="--", lw=1.2, alpha=0.8)
+    at_best = history.epoch == best
+    axes.plot(
+        history.epoch[at_best], validation[at_best], color=colour, marker="*", ms=15, mec="white", zorder=3
+    )
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> Figure:
+    """Cuts by true species (rows) and predicted species (columns); colour is the share of the row.
+
+    A species without a cut in the split has a grey row, with its name in grey.
+    """
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    totals = counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        shares = counts / totals[:, None]
+    cell = 0.36 if len(classes) > 20 else 0.55
+    fig = _figure(cell * len(classes) + 4.2, cell * len(classes) + 3.2)
+    axes = fig.subplots()
+    axes.set_facecolor("#E8E8E8")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    names = [_text(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+    axes.set_yticks(range(len(names)), [f"{n} ({t})" for n, t in zip(names, totals, strict=True)], fontsize=9)
+    for label, total in zip(axes.get_yticklabels(), totals, strict=True):
+        label.set_color("black" if total else GREY)
+    axes.set_xticks(np.arange(-0.5, len(names)), minor=True)
+    axes.set_yticks(np.arange(-0.5, len(names)), minor=True)
+    axes.grid(which="minor", color="white", lw=0.8)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("predicted species", fontsize=11)
+    axes.set_ylabel("true species (cuts)", fontsize=11)
+    bar = fig.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.015, format=PercentFormatter(1))
+    bar.set_label("share of the true species' cuts")
+    return fig
+
+
+def stripplot(frame: pd.DataFrame) -> Figure:
+    """Confidence of each cut by true species; `frame` has species, confidence (0..1) and correct (bool).
+
+    Right cuts are green circles, wrong ones red crosses; accuracy and number of cuts stand beside each species.
+    """
+    species = sorted(frame.species.unique())
+    fig = _figure(10.5, 0.32 * len(species) + 1.8)
+    axes = fig.subplots()
+    rows = frame.species.map({name: row for row, name in enumerate(species)})
+    heights = rows + np.random.default_rng(0).uniform(-0.3, 0.3, len(frame))
+    for is_right, colour, marker in ((True, RIGHT, "o"), (False, WRONG, "x")):
+        part = frame.correct.astype(bool) == is_right
+        axes.scatter(
+            frame.confidence[part], heights[part], s=16, c=colour, marker=marker, linewidths=1.1, alpha=0.65,
+            label=f"{'right' if is_right else 'wrong'} ({part.sum()})", clip_on=False, zorder=3,
+        )  # fmt: skip
+    for row, name in enumerate(species):
+        right = frame.correct[frame.species == name]
+        axes.text(1.03, row, f"{right.mean():4.0%}  of {len(right)}", va="center", fontsize=9)
+        axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3" if row % 2 else "white", zorder=0)
+    axes.set_yticks(range(len(species)), [_text(name) for name in species], fontsize=9)
+    axes.set_ylim(len(species) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("confidence in the predicted species; on the right: share right, of cuts")
+    axes.set_ylabel("true species")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    fig.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=1.6)
+    return fig
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+    """Reliability diagram (Guo et al. 2017) with the number of cuts in each confidence bin below it."""
+    bins = calibration_bins(labels, probabilities)
+    fig = _figure(5.6, 6.4)
+    above, below = fig.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    width = bins.upper - bins.lower
+    filled = bins["count"] > 0
+    above.bar(bins.lower, bins.accuracy.fillna(0), width, align="edge", color=BAR, ec="white", label="accuracy")
+    above.plot([0, 1], [0, 1], color="black", ls="--", lw=1.2, label="perfect calibration")
+    above.plot(
+        bins.confidence[filled], bins.accuracy[filled], ls="", marker="o", ms=5, color="#D55E00", mec="white",
+        label="mean confidence of the bin",
+    )  # fmt: skip
+    above.set_ylim(0, 1)
+    above.set_ylabel("accuracy")
+    above.yaxis.set_major_formatter(PercentFormatter(1))
+    above.legend(loc="upper left", fontsize=9)
+    error = expected_calibration_error(bins)
+    above.set_title(f"Expected calibration error {error:.3f}, {len(labels)} cuts", fontsize=12)
+    below.bar(bins.lower, bins["count"], width, align="edge", color=GREY, ec="white")
+    below.set_xlim(0, 1)
+    below.set_ylabel("cuts")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    below.set_xlabel("confidence")
+    below.xaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (above, below):
+        axes.set_axisbelow(True)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return fig
+
+
+def gallery(
+    spectrograms: Sequence[Any],
+    truths: Sequence[str],
+    predictions: Sequence[str],
+    confidences: Sequence[float],
+    title: str,
+    seconds: float = 4.0,
+) -> Figure:
+    """Up to 25 log-mel spectrograms, (mels, frames) or (1, mels, frames) each, with true and predicted species.
+
+    Low frequencies are at the bottom; `seconds` is the length of a spectrogram. Titles are green where the
+    prediction is right and red where it is wrong.
+    """
+    fig = _figure(16, 14.5)
+    fig.suptitle(_text(title, limit=120), fontsize=15)
+    grid = fig.subplots(GALLERY_SIDE, GALLERY_SIDE, sharex=True, sharey=True)
+    for axes in grid.flat[len(spectrograms) :]:
+        axes.set_visible(False)
+    cells = zip(grid.flat, spectrograms, truths, predictions, confidences, strict=False)
+    for axes, spectrogram, truth, predicted, confidence in cells:
+        mel = np.asarray(spectrogram).squeeze()
+        low, high = np.percentile(mel, [1, 99.7])
+        axes.imshow(
+            mel, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=(0, seconds, 0, len(mel))
+        )
+        right = truth == predicted
+        said = f"✓ {confidence:.0%}" if right else f"✗ {_text(predicted)} {confidence:.0%}"
+        axes.set_title(f"{_text(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG)
+        axes.tick_params(labelsize=8)
+    fig.supxlabel("seconds", fontsize=11)
+    fig.supylabel("mel band (low to high frequency)", fontsize=11)
+    return fig
+
+
+def _figure(width: float, height: float) -> Figure:
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def _cycle(colours: list[str]):
+    while True:
+        yield from colours
+
+
+def _text(name: str, limit: int = LONGEST_NAME) -> str:
+    """A folder's name as matplotlib text: shortened in the middle, and `$` kept from starting a formula."""
+    if len(name) > limit:
+        name = f"{name[: limit // 2]}…{name[-(limit // 2 - 1) :]}"
+    return name.replace("$", r"\$")

@@ -1,0 +1,106 @@
+"""The full report of one model on one split, written into its run directory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation.files import write_csv, write_json
+
+GALLERY_SIZE = plots.GALLERY_SIDE**2
+
+
+def write_report(
+    run_dir: Path,
+    split: str,
+    frame: pd.DataFrame,
+    probabilities: np.ndarray,
+    classes: list[str],
+    spectrograms: Sequence[Any],
+    seed: int = 0,
+    seconds: float = 4.0,
+) -> dict[str, float]:
+    """Write tables, plots and galleries of `split` into `run_dir`; return `metrics.score`.
+
+    `frame` has a row per cut (path, cut_id, species, tape, label: class index), `probabilities` (N, C) and
+    `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Of the spectrograms only the
+    50 shown at most are read: the 25 least confident, and 25 at random by `seed`.
+    """
+    labels = frame.label.to_numpy()
+    scores = metrics.score(labels, probabilities, classes)
+    predictions = prediction_table(frame, probabilities, classes)
+    _write_tables(run_dir, split, frame, predictions, probabilities, classes)
+
+    predicted = probabilities.argmax(axis=1)
+    pictures = run_dir / "plots"
+    plots.save(plots.confusion_matrix(labels, predicted, classes), pictures / f"{split}_confusion_matrix.png")
+    plots.save(plots.stripplot(predictions), pictures / f"{split}_stripplot.png")
+    plots.save(plots.reliability(labels, probabilities), pictures / f"{split}_reliability.png")
+
+    for name, rows in gallery_rows(predictions.confidence.to_numpy(), seed).items():
+        shown = predictions.iloc[rows]
+        figure = plots.gallery(
+            [np.asarray(spectrograms[int(row)]) for row in rows],
+            shown.species.tolist(),
+            shown.predicted.tolist(),
+            shown.confidence.tolist(),
+            title=f"{len(rows)} {name.replace('_', ' ')} of {len(frame)} {split} cuts",
+            seconds=seconds,
+        )
+        plots.save(figure, run_dir / "galleries" / f"{split}_{name}.png")
+    return scores
+
+
+def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int | None = None) -> None:
+    """Write `plots/learning_curves.png`; the star stands at `best_epoch`, or at the lowest validation loss."""
+    best = None if best_epoch is None else {run_dir.name: best_epoch}
+    plots.save(plots.learning_curves({run_dir.name: history}, best), run_dir / "plots" / "learning_curves.png")
+
+
+def prediction_table(frame: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """A row per cut: path, cut_id, tape, species, predicted, confidence (0..1), correct."""
+    predicted = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
+    table = frame[["path", "cut_id", "tape", "species"]].reset_index(drop=True)
+    return table.assign(
+        predicted=predicted,
+        confidence=probabilities.max(axis=1),
+        correct=predicted == table.species.to_numpy(),
+    )
+
+
+def gallery_rows(confidence: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Positions of the cuts to show: the least confident first, and a random draw in split order."""
+    size = min(GALLERY_SIZE, len(confidence))
+    return {
+        "least_confident": np.argsort(confidence, kind="stable")[:size],
+        "random": np.sort(np.random.default_rng(seed).choice(len(confidence), size, replace=False)),
+    }
+
+
+def _write_tables(
+    run_dir: Path,
+    split: str,
+    frame: pd.DataFrame,
+    predictions: pd.DataFrame,
+    probabilities: np.ndarray,
+    classes: list[str],
+) -> None:
+    labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
+    reports = run_dir / "reports"
+    write_csv(reports / f"{split}_classification_report.csv", metrics.per_species(labels, predicted, classes))
+    write_json(reports / f"{split}_classification_report.json", metrics.report_json(labels, predicted, classes))
+    write_csv(reports / f"{split}_confusion_pairs.csv", metrics.confusion_pairs(labels, predicted, classes))
+
+    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
+    write_csv(run_dir / "preds" / f"{split}.csv", pd.concat([predictions, columns], axis=1))
+
+    second = np.argsort(probabilities, axis=1)[:, -2]
+    mistakes = predictions.assign(
+        second_choice=np.asarray(classes, dtype=object)[second],
+        second_confidence=probabilities[np.arange(len(second)), second],
+    )
+    mistakes = mistakes[~mistakes.correct].sort_values("confidence", ascending=False, kind="stable")
+    write_csv(run_dir / "misclassified" / f"{split}.csv", mistakes)

@@ -1,0 +1,60 @@
+"""Writing files so that a reader sees the old or the new content, never half of either."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from watkins_ml.errors import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, then rename over it; parents are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_tensors(path: Path, tensors: Any) -> None:
+    """Save tensors (or nested containers of them) for `torch.load(..., weights_only=True)`."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+@contextmanager
+def disk_errors(doing: str, then: str) -> Iterator[None]:
+    """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"{doing}: {error.strerror or error}{where}; {then}") from None
