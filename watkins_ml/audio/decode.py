@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -38,8 +39,8 @@ class Recording:
         return self.frames / self.sample_rate
 
 
-def read_recording(path: Path, excerpt_s: float | None = None) -> Recording:
-    """Decode a file to mono at its native rate, checking all of it.
+def read_recording(path: Path | BinaryIO, excerpt_s: float | None = None) -> Recording:
+    """Decode a file (path or open binary file) to mono at its native rate, checking all of it.
 
     With `excerpt_s`, `waveform` holds only the central `excerpt_s` seconds (all of a shorter file).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soxr
@@ -99,11 +99,11 @@ class Frontend:
             return audio.repeat(-(-wanted // len(audio)))[:wanted]
         return torch.nn.functional.pad(audio, (0, wanted - len(audio)))
 
-    def file(self, path: Path) -> torch.Tensor:
+    def file(self, path: Path | BinaryIO) -> torch.Tensor:
         """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
         return self.recording(self.read(path))
 
-    def read(self, path: Path) -> Recording:
+    def read(self, path: Path | BinaryIO) -> Recording:
         """Decode the part of a file that the spectrogram needs, checking all of it."""
         return read_recording(path, excerpt_s=self.settings.seconds)
 

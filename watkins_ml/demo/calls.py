@@ -1,9 +1,9 @@
 """Synthetic calls of eight marine mammals, drawn after their published descriptions.
 
 Every call function has the signature ``call(rng, rate, seconds)``: it returns `seconds` of audio sampled at
-`rate` hertz, float64 with a peak of about one, holding at least one whole call. Where no animal is calling the
-samples are exactly zero, so the extent of the calls can be read off the result. Frequencies are in hertz and
-times in seconds throughout.
+`rate` hertz, float64 with a peak of about one, holding at least one whole call. Where no animal is calling
+the samples are exactly zero, so the extent of the calls can be read off the result. Frequencies are in hertz
+and times in seconds throughout.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def _envelope(u: np.ndarray, attack: float, release: float) -> np.ndarray:
 def fin_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     """20-Hz pulses of the fin whale: Watkins, Tyack, Moore & Bird (1987), J. Acoust. Soc. Am. 82:1901-1912.
 
-    Each pulse sweeps down from about 23 to 18 Hz in about 1 s. In nature pulses recur every 10-20 s or so; to
-    fit several into a cut the repetition is compressed tenfold, to 1.2-2 s from onset to onset, while pitch and
-    duration of the pulse itself are kept.
+    Each pulse sweeps down from about 23 to 18 Hz in about 1 s. In nature pulses recur every 10-20 s or so;
+    to fit several into a cut the repetition is compressed tenfold, to 1.2-2 s from onset to onset, while
+    pitch and duration of the pulse itself are kept.
     """
     length = min(rng.uniform(0.8, 1.1), 0.9 * seconds)
     u = _progress(length, rate)
     frequency = rng.uniform(22, 24) + (rng.uniform(17, 19) - 23) * u
-    pulse = _harmonics(frequency, rate, [1.0]) * _envelope(u, 0.4, 0.5)
+    pulse = _harmonics(frequency, rate, [1.0]) * _envelope(u, 0.25, 0.35)
     onsets = _onsets(rng, seconds, rng.uniform(1.2, 2.0), length, 0.03)
     return _place(seconds, rate, [(t, pulse * rng.uniform(0.8, 1)) for t in onsets])
 
@@ -74,7 +74,8 @@ def bowhead_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     """Moans of the bowhead whale: Clark & Johnson (1984), Can. J. Zool. 62:1436-1441.
 
     Simple frequency-modulated moans, most of them below 400 Hz and about 1 s long: rising, falling, level or
-    inflected. Here the fundamental stays within about 70-320 Hz for 0.5-1.4 s, with up to two weaker harmonics.
+    inflected. Here the fundamental stays within about 60-350 Hz for 0.5-1.4 s (less in a shorter cut), with
+    two weaker harmonics.
     """
     length = min(rng.uniform(0.5, 1.4), 0.9 * seconds)
     u = _progress(length, rate)
@@ -126,7 +127,8 @@ def sperm_clicks(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     """Usual clicks: Goold & Jones (1995), J. Acoust. Soc. Am. 98:1279-1291.
 
     A regular train with 0.5-2 s between clicks. Each click is broadband, here strongest at 1.5-3.5 kHz and
-    reaching from some 200 Hz to 9 kHz, and made of three to five pulses 3-7 ms apart, each weaker than the last.
+    reaching from some 200 Hz to 9 kHz, and made of three to five pulses 3-7 ms apart, each weaker than the
+    last.
     """
     click = _sperm_click(rng, rate)
     interval = min(0.54 * 3.4 ** rng.uniform(), 0.9 * seconds)
@@ -135,9 +137,9 @@ def sperm_clicks(rng: Rng, rate: int, seconds: float) -> np.ndarray:
 
 
 def sperm_creak(rng: Rng, rate: int, seconds: float) -> np.ndarray:
-    """Creaks, the fast trains before a capture: Miller, Johnson & Tyack (2004), Proc. R. Soc. B 271:2239-2247.
+    """Creaks before a capture: Miller, Johnson & Tyack (2004), Proc. R. Soc. Lond. B 271:2239-2247.
 
-    The clicks are those of `sperm_clicks`, but fainter in their later pulses; the interval between them
+    Trains of ever faster clicks like those of `sperm_clicks`, but fainter in their later pulses: the interval
     shrinks steadily from 100-180 ms to 20-40 ms over the 0.6-2.5 s of the creak.
     """
     click = _sperm_click(rng, rate, decay=0.3)
@@ -160,7 +162,7 @@ def _sperm_click(rng: Rng, rate: int, decay: float = 0.5) -> np.ndarray:
     for k in range(pulses):
         since = t - 0.001 - k * gap
         click += decay**k * np.exp(-((since / 0.0003) ** 2)) * np.cos(2 * np.pi * low * since)
-        click += decay**k * 0.5 * np.exp(-((since / 0.00018) ** 2)) * np.cos(2 * np.pi * high * since)
+        click += decay**k * 0.8 * np.exp(-((since / 0.00018) ** 2)) * np.cos(2 * np.pi * high * since)
     return click / np.abs(click).max()
 
 
@@ -175,12 +177,8 @@ def killer_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     u = _progress(length, rate)
     parts = rng.integers(2, 5)
     part = np.minimum((u * parts).astype(int), parts - 1)
-    pitch = 2 ** (rng.uniform(-0.7, 0.7, parts)[part] + rng.uniform(-0.5, 0.5, parts)[part] * (u * parts - part))
-    # Jumps smoothed over 10 ms: a shift of rate, not a click.
-    smooth = np.hanning(max(3, round(0.01 * rate)))
-    padded = np.pad(pitch, len(smooth) // 2, mode="edge")
-    repetition = rng.uniform(450, 750) * np.convolve(padded, smooth / smooth.sum(), "same")
-    repetition = repetition[len(smooth) // 2 :][: len(u)]
+    jumps, slopes = rng.uniform(-0.7, 0.7, parts), rng.uniform(-0.5, 0.5, parts)
+    repetition = rng.uniform(450, 750) * 2 ** (jumps[part] + slopes[part] * (u * parts - part))
     call = _sidebands(repetition, rate, centre=rng.uniform(1500, 4000), width=rng.uniform(0.5, 0.9))
     call *= _envelope(u, 0.08, 0.15) / np.abs(call).max()
     onsets = _onsets(rng, seconds, length + rng.uniform(0.3, 1.0), length, 0.05)
@@ -193,16 +191,16 @@ def _sidebands(repetition: np.ndarray, rate: int, centre: float, width: float) -
     Their amplitudes follow a bell over log frequency, `width` octaves wide (standard deviation) at `centre`.
     """
     phase = 2 * np.pi * np.cumsum(repetition) / rate
+    octaves = np.log2(repetition / centre)
     out = np.zeros_like(phase)
     for k in range(1, int(7800 / repetition.min()) + 1):
-        frequency = k * repetition
-        weight = np.exp(-0.5 * (np.log2(frequency / centre) / width) ** 2)
-        out += weight * ((frequency > 500) & (frequency < 7800)) * np.cos(k * phase)
+        heard = (k * repetition > 500) & (k * repetition < 7800)
+        out[heard] += np.exp(-0.5 * ((octaves[heard] + np.log2(k)) / width) ** 2) * np.cos(k * phase[heard])
     return out
 
 
 def bottlenose_dolphin(rng: Rng, rate: int, seconds: float) -> np.ndarray:
-    """Signature whistles: Caldwell, Caldwell & Tyack (1990), in The Bottlenose Dolphin, Academic Press, 199-234.
+    """Signature whistles: Caldwell, Caldwell & Tyack (1990), in The Bottlenose Dolphin, Academic Press.
 
     Narrow-band whistles of 4-20 kHz, here 0.2-1 s long: one to four loops of a rising and falling contour
     around a carrier of 7-13 kHz, with a faint second harmonic where it stays below 20 kHz. The whistle is
@@ -211,8 +209,8 @@ def bottlenose_dolphin(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     length = min(rng.uniform(0.25, 1.0), 0.8 * seconds)
     u = _progress(length, rate)
     loops, shift = rng.integers(1, 5) * rng.uniform(0.7, 1.0), rng.uniform(0, 2 * np.pi)
-    contour = rng.uniform(0.15, 0.5) * np.sin(2 * np.pi * loops * u + shift) + rng.uniform(-0.3, 0.3) * (u - 0.5)
-    frequency = rng.uniform(7000, 13000) * 2**contour
+    contour = rng.uniform(0.15, 0.5) * np.sin(2 * np.pi * loops * u + shift)
+    frequency = rng.uniform(7000, 13000) * 2 ** (contour + rng.uniform(-0.3, 0.3) * (u - 0.5))
     overtone = 0.2 if 2 * frequency.max() < 20000 else 0.0
     whistle = _harmonics(frequency, rate, [1.0, overtone]) * _envelope(u, 0.15, 0.15)
     onsets = _onsets(rng, seconds, length + rng.uniform(0.2, 0.8), length, 0.05)
@@ -222,7 +220,7 @@ def bottlenose_dolphin(rng: Rng, rate: int, seconds: float) -> np.ndarray:
 def walrus(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     """Knocks and bell tones of the walrus: Schevill, Watkins & Ray (1966), Zoologica 51:103-106.
 
-    Short knocks, here 20 ms bursts ringing at 400-1200 Hz with energy from some 200 Hz to 4 kHz, repeated
+    Short knocks, here 30 ms bursts ringing at 400-1200 Hz with energy from some 200 Hz to 4 kHz, repeated
     steadily two to eight times a second; in two cuts of five the last is followed by a bell tone of
     400-1200 Hz that rings for 0.6-1.5 s, if the cut leaves it room.
     """
@@ -240,12 +238,12 @@ def walrus(rng: Rng, rate: int, seconds: float) -> np.ndarray:
 
 
 def _knock(rng: Rng, rate: int) -> np.ndarray:
-    """One knock of 20 ms: two damped resonances, struck within half a millisecond."""
-    t = np.arange(round(0.02 * rate)) / rate
-    low, high = rng.uniform(400, 1200), rng.uniform(1400, 2400)
-    knock = np.exp(-t / 0.003) * np.sin(2 * np.pi * low * t)
-    knock += 0.5 * np.exp(-t / 0.001) * np.sin(2 * np.pi * high * t)
-    return knock / np.abs(knock).max() * _envelope(t / 0.02, 0.025, 0.3)
+    """One knock of 30 ms: two damped resonances, struck within half a millisecond."""
+    t = np.arange(round(0.03 * rate)) / rate
+    low, high = rng.uniform(400, 1200), rng.uniform(1400, 2600)
+    knock = np.exp(-t / 0.007) * np.sin(2 * np.pi * low * t)
+    knock += 0.8 * np.exp(-t / 0.003) * np.sin(2 * np.pi * high * t)
+    return knock / np.abs(knock).max() * _envelope(t / 0.03, 0.02, 0.3)
 
 
 def bearded_seal(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -283,7 +281,7 @@ class Species:
 
 # The most common species comes first: it takes up the rounding when there are more or fewer clips than 360.
 SPECIES = (
-    Species("SpermWhale", sperm_whale, (200, 9000), (22050, 44100, 96000), (1.0, 5.0), 140, 9),
+    Species("SpermWhale", sperm_whale, (200, 9000), (22050, 44100, 96000), (1.0, 4.0), 140, 9),
     Species("HumpbackWhale", humpback_whale, (90, 4000), (10000, 16000, 22050, 44100), (0.8, 5.0), 50, 8),
     Species("KillerWhale", killer_whale, (500, 8000), (22050, 44100, 96000), (0.5, 3.0), 40, 7),
     Species("BottlenoseDolphin", bottlenose_dolphin, (4000, 20000), (44100, 96000), (0.3, 2.5), 32, 7),

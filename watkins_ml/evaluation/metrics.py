@@ -24,7 +24,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> 
 
     Returns accuracy, {macro,weighted}_{precision,recall,f1}, `loss` (mean negative log-likelihood, nats) and
     `ece` (expected calibration error). Macro averages run over the species with at least one cut among
-    `labels`; weighted averages weigh each species by its cuts. A precision without any prediction counts as 0.
+    `labels`; weighted averages weigh each species by its cuts. Precision without a prediction counts as 0.
     """
     if not len(labels):
         raise UserError("There are no cuts to score in this split.")
@@ -44,7 +44,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> 
 
 
 def per_species(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Precision, recall, f1 and support (cuts) of each species; a species without a cut has NaN and support 0."""
+    """Precision, recall, f1, support (cuts) of each species; one without a cut has NaN and support 0."""
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(classes)), average=None, zero_division=0
     )
@@ -56,7 +56,7 @@ def per_species(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -
 
 
 def report_json(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """The report in the shape of scikit-learn's `classification_report(output_dict=True)`; NaN becomes None."""
+    """The report as in scikit-learn's `classification_report(output_dict=True)`, with None for NaN."""
     table = per_species(labels, predicted, classes)
     report: dict[str, Any] = {
         row.species: {
@@ -87,7 +87,9 @@ def confusion_pairs(labels: np.ndarray, predicted: np.ndarray, classes: list[str
     counted = wrong.groupby(["true", "predicted"]).size().rename("count").reset_index()
     counted["share_of_true"] = counted["count"] / counted["true"].map(cuts).astype(float)
     return counted.sort_values(
-        ["count", "share_of_true", "true", "predicted"], ascending=[False, False, True, True], ignore_index=True
+        ["count", "share_of_true", "true", "predicted"],
+        ascending=[False, False, True, True],
+        ignore_index=True,
     )
 
 

@@ -1,10 +1,11 @@
 """The pictures of a run. Each function returns a Figure made without pyplot, so it is safe in any thread.
 
-Colours are from palettes that colour-blind readers can tell apart (Okabe and Ito 2008; Tol 2021), and right or
-wrong always differs in shape or in words as well as in colour.
+Colours are from palettes that colour-blind readers can tell apart (Okabe and Ito 2008; Tol 2021), and right
+and wrong always differ in shape or in words as well as in colour.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ RIGHT, WRONG = "#009E73", "#CC3311"
 BAR, GREY = "#0072B2", "#6B6B6B"
 LONGEST_NAME = 32
 GALLERY_SIDE = 5
+DPI = 130
 
 
 def save(fig: Figure, path: Path) -> None:
     """Write `fig` to `path` as PNG, atomically."""
     with replacing(path) as temporary:
-        fig.savefig(temporary, format="png", dpi=130)
+        fig.savefig(temporary, format="png", dpi=DPI)
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | None = None) -> Figure:
@@ -40,8 +42,8 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | N
     """
     fig = _figure(13.5, 4.4)
     panels = fig.subplots(1, 3)
-    for (name, history), colour in zip(histories.items(), _cycle(RUN_COLOURS), strict=False):
-        epoch = (best or {}).get(name, history.epoch[history.val_loss.idxmin()])
+    for (name, history), colour in zip(histories.items(), cycle(RUN_COLOURS), strict=False):
+        epoch = (best or {}).get(name, history.epoch[history.val_loss.fillna(np.inf).idxmin()])
         for axes, quantity in zip(panels, ("loss", "accuracy", "macro_f1"), strict=True):
             _curve(axes, history, quantity, colour, epoch)
     for axes, title in zip(panels, ("Loss", "Accuracy", "Macro F1"), strict=True):
@@ -54,7 +56,8 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | N
     for axes in panels[1:]:
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    runs = [Line2D([], [], color=c, lw=3, label=_text(n)) for n, c in zip(histories, _cycle(RUN_COLOURS), strict=False)]
+    colours = zip(histories, cycle(RUN_COLOURS), strict=False)
+    runs = [Line2D([], [], color=colour, lw=3, label=_text(name)) for name, colour in colours]
     styles = [
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, ls="--", lw=1.2, label="training"),
@@ -87,7 +90,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
     with np.errstate(invalid="ignore"):
         shares = counts / totals[:, None]
     cell = 0.36 if len(classes) > 20 else 0.55
-    fig = _figure(cell * len(classes) + 4.2, cell * len(classes) + 3.2)
+    fig = _figure(cell * len(classes) + 4.6, cell * len(classes) + 2.8)
     axes = fig.subplots()
     axes.set_facecolor("#E8E8E8")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -113,7 +116,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
 def stripplot(frame: pd.DataFrame) -> Figure:
     """Confidence of each cut by true species; `frame` has species, confidence (0..1) and correct (bool).
 
-    Right cuts are green circles, wrong ones red crosses; accuracy and number of cuts stand beside each species.
+    Right cuts are green circles, wrong ones red crosses; accuracy and cuts stand beside each species.
     """
     species = sorted(frame.species.unique())
     fig = _figure(10.5, 0.32 * len(species) + 1.8)
@@ -128,7 +131,8 @@ def stripplot(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
     for row, name in enumerate(species):
         right = frame.correct[frame.species == name]
-        axes.text(1.03, row, f"{right.mean():4.0%}  of {len(right)}", va="center", fontsize=9)
+        axes.text(1.08, row, f"{right.mean():.0%}", va="center", ha="right", fontsize=9)
+        axes.text(1.09, row, f"of {len(right)}", va="center", fontsize=9)
         axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3" if row % 2 else "white", zorder=0)
     axes.set_yticks(range(len(species)), [_text(name) for name in species], fontsize=9)
     axes.set_ylim(len(species) - 0.5, -0.5)
@@ -149,18 +153,19 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     width = bins.upper - bins.lower
     filled = bins["count"] > 0
-    above.bar(bins.lower, bins.accuracy.fillna(0), width, align="edge", color=BAR, ec="white", label="accuracy")
+    accuracy = bins.accuracy.fillna(0)
+    above.bar(bins.lower, accuracy, width, align="edge", color=BAR, ec="white", label="accuracy")
     above.plot([0, 1], [0, 1], color="black", ls="--", lw=1.2, label="perfect calibration")
     above.plot(
-        bins.confidence[filled], bins.accuracy[filled], ls="", marker="o", ms=5, color="#D55E00", mec="white",
-        label="mean confidence of the bin",
+        bins.confidence[filled], bins.accuracy[filled], ls="", marker="o", ms=5, color="#E69F00", mec="white",
+        label="mean confidence", clip_on=False, zorder=3,
     )  # fmt: skip
     above.set_ylim(0, 1)
     above.set_ylabel("accuracy")
     above.yaxis.set_major_formatter(PercentFormatter(1))
-    above.legend(loc="upper left", fontsize=9)
     error = expected_calibration_error(bins)
-    above.set_title(f"Expected calibration error {error:.3f}, {len(labels)} cuts", fontsize=12)
+    above.set_title(f"expected calibration error {error:.3f}, {len(labels)} cuts", fontsize=11)
+    fig.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False, columnspacing=1.2)
     below.bar(bins.lower, bins["count"], width, align="edge", color=GREY, ec="white")
     below.set_xlim(0, 1)
     below.set_ylabel("cuts")
@@ -182,14 +187,18 @@ def gallery(
     title: str,
     seconds: float = 4.0,
 ) -> Figure:
-    """Up to 25 log-mel spectrograms, (mels, frames) or (1, mels, frames) each, with true and predicted species.
+    """Up to 25 log-mel spectrograms, each (mels, frames) or (1, mels, frames), with truth and prediction.
 
     Low frequencies are at the bottom; `seconds` is the length of a spectrogram. Titles are green where the
     prediction is right and red where it is wrong.
     """
-    fig = _figure(16, 14.5)
-    fig.suptitle(_text(title, limit=120), fontsize=15)
-    grid = fig.subplots(GALLERY_SIDE, GALLERY_SIDE, sharex=True, sharey=True)
+    rows = max(1, -(-len(spectrograms) // GALLERY_SIDE))
+    height = 2.4 * rows + 1.3
+    # Margins in inches by hand: the constrained layout takes seconds for 25 panels.
+    fig = _figure(14, height, layout=None)
+    fig.subplots_adjust(0.055, 0.65 / height, 0.985, 1 - 1.0 / height, wspace=0.1, hspace=0.32)
+    fig.suptitle(_text(title, limit=120), fontsize=15, y=1 - 0.15 / height, va="top")
+    grid = fig.subplots(rows, GALLERY_SIDE, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(spectrograms) :]:
         axes.set_visible(False)
     cells = zip(grid.flat, spectrograms, truths, predictions, confidences, strict=False)
@@ -197,26 +206,22 @@ def gallery(
         mel = np.asarray(spectrogram).squeeze()
         low, high = np.percentile(mel, [1, 99.7])
         axes.imshow(
-            mel, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=(0, seconds, 0, len(mel))
-        )
+            mel, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high,
+            extent=(0, seconds, 0, len(mel)),
+        )  # fmt: skip
         right = truth == predicted
         said = f"✓ {confidence:.0%}" if right else f"✗ {_text(predicted)} {confidence:.0%}"
         axes.set_title(f"{_text(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG)
         axes.tick_params(labelsize=8)
-    fig.supxlabel("seconds", fontsize=11)
-    fig.supylabel("mel band (low to high frequency)", fontsize=11)
+    fig.supxlabel("seconds", fontsize=11, y=0.1 / height, va="bottom")
+    fig.supylabel("mel band (low to high frequency)", fontsize=11, x=0.008)
     return fig
 
 
-def _figure(width: float, height: float) -> Figure:
-    fig = Figure(figsize=(width, height), layout="constrained")
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    fig = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
     return fig
-
-
-def _cycle(colours: list[str]):
-    while True:
-        yield from colours
 
 
 def _text(name: str, limit: int = LONGEST_NAME) -> str:

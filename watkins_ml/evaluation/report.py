@@ -26,8 +26,8 @@ def write_report(
     """Write tables, plots and galleries of `split` into `run_dir`; return `metrics.score`.
 
     `frame` has a row per cut (path, cut_id, species, tape, label: class index), `probabilities` (N, C) and
-    `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Of the spectrograms only the
-    50 shown at most are read: the 25 least confident, and 25 at random by `seed`.
+    `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Only the spectrograms shown
+    are read: the 25 least confident, and 25 at random by `seed`.
     """
     labels = frame.label.to_numpy()
     scores = metrics.score(labels, probabilities, classes)
@@ -55,9 +55,10 @@ def write_report(
 
 
 def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int | None = None) -> None:
-    """Write `plots/learning_curves.png`; the star stands at `best_epoch`, or at the lowest validation loss."""
+    """Write `plots/learning_curves.png`, its star at `best_epoch` or else at the lowest validation loss."""
     best = None if best_epoch is None else {run_dir.name: best_epoch}
-    plots.save(plots.learning_curves({run_dir.name: history}, best), run_dir / "plots" / "learning_curves.png")
+    figure = plots.learning_curves({run_dir.name: history}, best)
+    plots.save(figure, run_dir / "plots" / "learning_curves.png")
 
 
 def prediction_table(frame: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
@@ -91,8 +92,10 @@ def _write_tables(
     labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
     reports = run_dir / "reports"
     write_csv(reports / f"{split}_classification_report.csv", metrics.per_species(labels, predicted, classes))
-    write_json(reports / f"{split}_classification_report.json", metrics.report_json(labels, predicted, classes))
-    write_csv(reports / f"{split}_confusion_pairs.csv", metrics.confusion_pairs(labels, predicted, classes))
+    pairs = metrics.confusion_pairs(labels, predicted, classes)
+    write_csv(reports / f"{split}_confusion_pairs.csv", pairs)
+    report = metrics.report_json(labels, predicted, classes)
+    write_json(reports / f"{split}_classification_report.json", report)
 
     columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
     write_csv(run_dir / "preds" / f"{split}.csv", pd.concat([predictions, columns], axis=1))

@@ -1,0 +1,92 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from watkins_ml.evaluation import report
+
+CLASSES = ["Fin_FinbackWhale", "Fraser'sDolphin", "Short_Finned(Pacific)PilotWhale", "Walrus"]
+
+
+class Spectrograms:
+    """Random log-mel arrays that remember which were read."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self.read.append(row)
+        return np.random.default_rng(row).normal(size=(1, 128, 400)).astype("float32")
+
+
+def make_split(cuts: int, skill: float, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """`cuts` cuts of the first three of CLASSES (the last is absent) and a model's probabilities (N, 4)."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, cuts)
+    logits = rng.normal(size=(cuts, 4)) + skill * np.eye(4)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ids = [f"{54018000 + cut}" for cut in range(cuts)]
+    frame = pd.DataFrame(
+        {
+            "path": [f"audio/{cut}.wav" for cut in ids],
+            "cut_id": ids,
+            "species": np.asarray(CLASSES, dtype=object)[labels],
+            "tape": [cut[:5] for cut in ids],
+            "label": labels,
+        }
+    )
+    return frame, probabilities.astype("float32")
+
+
+def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", protocol: str = "tape") -> Path:
+    """A complete run directory, as training and the final report leave it."""
+    run_dir.mkdir(parents=True)
+    frame, probabilities = make_split(60, skill)
+    scores = report.write_report(run_dir, "test", frame, probabilities, CLASSES, Spectrograms(60))
+    metrics = {f"{split}_{name}": value for split in ("test", "val") for name, value in scores.items()}
+    controls = {f"control_{name}_accuracy": 0.3 for name in ("majority", "tape", "sample_rate", "rate_duration")}
+    (run_dir / "reports/metrics.json").write_text(json.dumps(metrics | controls | {"best_epoch": 2}))
+    history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1, 0.5], "val_loss": [2.1, 1.2, 1.3]})
+    for column in ("train_accuracy", "val_accuracy", "val_macro_f1"):
+        history[column] = [0.3, 0.6, 0.7]
+    history.to_csv(run_dir / "history.csv", index=False)
+    config = {"model": {"name": family}, "optim": {"lr": 0.1 * skill}, "train": {"epochs": 3}}
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    info = {
+        "name": run_dir.name,
+        "family": family,
+        "data_digest": digest,
+        "split_protocol": protocol,
+        "mlflow_run_id": "abc",
+        "parameters": 4_063_000,
+        "epoch_seconds": 12.5,
+    }
+    (run_dir / "run.json").write_text(json.dumps(info))
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def run_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A weak baseline and a strong EfficientNet on one digest. Read only: copy before changing."""
+    root = tmp_path_factory.mktemp("runs")
+    return {
+        "baseline": make_run(root / "b", "baseline", skill=1),
+        "efficientnet_b0": make_run(root / "e", "efficientnet_b0", skill=6),
+    }
+
+
+@pytest.fixture
+def change_info() -> Callable[..., None]:
+    def change(run_dir: Path, **values: object) -> None:
+        path = run_dir / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change

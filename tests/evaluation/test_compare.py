@@ -1,0 +1,142 @@
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from watkins_ml.evaluation import compare
+from watkins_ml.evaluation.compare import ComparedRun, write_comparison
+from watkins_ml.evaluation.runs import TEST_REPORT
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects images, headings, ids and links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict] = []
+        self.headings: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(attributes)
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def make_page(run_dirs, tmp_path):
+    def make(**changes: dict) -> tuple[Page, str]:
+        runs = []
+        for label, source in run_dirs.items():
+            run_dir = shutil.copytree(source, tmp_path / label)
+            info = json.loads((run_dir / "run.json").read_text()) | changes.get(label, {})
+            (run_dir / "run.json").write_text(json.dumps(info))
+            runs.append(ComparedRun.from_dir(run_dir, label))
+        out = tmp_path / "deep" / "compare.html"
+        write_comparison(runs, out)
+        text = out.read_text(encoding="utf-8")
+        return Page(text), text
+
+    return make
+
+
+def test_page_is_whole_self_contained_and_small(make_page):
+    page, text = make_page()
+    assert len(text.encode()) < 15_000_000
+    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
+    assert len(page.images) == 1 + 5 * 2  # curves of both in one figure, five pictures of each run
+    for image in page.images:
+        assert image["alt"]
+        encoded = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", image["src"])
+        Image.open(io.BytesIO(base64.b64decode(encoded[2]))).verify()
+    assert page.headings.count("h1") == 1
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_page_says_who_leads_and_marks_the_best(make_page):
+    _, text = make_page()
+    assert re.search(r'class="headline">efficientnet_b0 leads on the test split', text)
+    row = re.search(r"<tr><th scope=\"row\">accuracy</th>(.*?)</tr>", text)[1]
+    assert row.count("(best)") == 1 and row.index("(best)") > row.index("</td>")
+    assert "Different data" not in text and "eaky reference" not in text
+    assert "4,063,000" in text
+    assert "Fraser&#39;sDolphin" in text
+    assert "untested: Walrus" in text
+    assert '<tr class="differs"><th scope="row"><code>optim.lr' in text
+    assert '<tr><th scope="row"><code>train.epochs' in text
+
+
+def test_unknown_counts_show_a_dash(make_page):
+    _, text = make_page(baseline={"parameters": None})
+    assert '<th scope="row">Training cuts</th><td>–</td><td>–</td>' in text
+    assert '<th scope="row">Parameters</th><td>–</td><td>4,063,000</td>' in text
+
+
+def test_different_digests_raise_a_banner_and_rank_nothing(make_page):
+    _, text = make_page(baseline={"data_digest": "elsewhere"})
+    assert 'role="alert">Different data.' in text and "elsewhere" in text
+    assert "(best)" not in text and " leads " not in text
+
+
+def test_random_split_is_stamped_wherever_its_numbers_show(make_page):
+    page, text = make_page(baseline={"split_protocol": "random"})
+    assert text.count('scope="col" class="number">baseline (leaky reference)</th>') == 1
+    for image in page.images:
+        assert ("baseline" in image["alt"]) == ("baseline (leaky reference)" in image["alt"])
+    assert "Leaky reference: baseline." in text
+
+
+def test_run_without_a_test_report_shows_dashes(run_dirs, tmp_path):
+    run_dir = shutil.copytree(run_dirs["baseline"], tmp_path / "b")
+    for name in TEST_REPORT:
+        (run_dir / name).unlink()
+    path = run_dir / "reports/metrics.json"
+    metrics = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("test_")}
+    path.write_text(json.dumps(metrics))
+    untested = ComparedRun.from_dir(run_dir, "young")
+    tested = ComparedRun.from_dir(run_dirs["efficientnet_b0"], "old")
+    write_comparison([untested, tested], tmp_path / "both.html")
+    text = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert len(Page(text).images) == 6
+    assert '<th scope="row">accuracy</th><td class="number">–</td>' in text
+    assert "old has" in text
+    write_comparison([untested], tmp_path / "one.html")
+    text = (tmp_path / "one.html").read_text(encoding="utf-8")
+    assert len(Page(text).images) == 1 and "No run has a test report yet." in text
+
+
+def test_labels_are_escaped(run_dirs, tmp_path):
+    run = ComparedRun.from_dir(run_dirs["baseline"], "<script>alert(1)</script>")
+    write_comparison([run], tmp_path / "x.html")
+    assert "<script>" not in (tmp_path / "x.html").read_text(encoding="utf-8")
+
+
+def test_pictures_shrink_to_the_budget(monkeypatch, make_page):
+    monkeypatch.setattr(compare, "PAGE_BYTES", 400_000)
+    _, text = make_page()
+    assert len(text) < 450_000

@@ -1,0 +1,132 @@
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from watkins_ml.evaluation import plots
+
+
+def history(epochs: int = 4) -> pd.DataFrame:
+    values = np.linspace(1, 0.2, epochs)
+    columns = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1", "learning_rate"]
+    return pd.DataFrame({"epoch": range(1, epochs + 1), **dict.fromkeys(columns, values)})
+
+
+def species(count: int) -> list[str]:
+    return [f"Short_Finned(Pacific)Whale{i:03}" for i in range(count)]
+
+
+def inside(fig) -> bool:
+    """Whether all text of the figure lies on the canvas."""
+    renderer = fig.canvas.get_renderer()
+    fig.draw(renderer)
+    texts = [text for axes in fig.axes for text in axes.texts + axes.get_xticklabels() + axes.get_yticklabels()]
+    boxes = [text.get_window_extent(renderer) for text in [*texts, *fig.texts] if text.get_text()]
+    width, height = fig.bbox.size
+    return all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= width and b.y1 <= height for b in boxes)
+
+
+def test_learning_curves_hold_every_run_and_mark_the_best_epoch():
+    first, second = history(), history(6)
+    first.loc[1, "val_loss"] = 0.0
+    fig = plots.learning_curves({"one": first, "two": second}, best={"two": 3})
+    loss = fig.axes[0]
+    assert [axes.get_title() for axes in fig.axes] == ["Loss", "Accuracy", "Macro F1"]
+    assert [line.get_linestyle() for line in loss.lines[:2]] == ["-", "--"]
+    stars = [line.get_xdata().tolist() for line in loss.lines if line.get_marker() == "*"]
+    assert stars == [[2], [3]]
+    assert len({line.get_color() for line in loss.lines}) == 2
+    assert {"one", "two"} <= {text.get_text() for text in fig.legends[0].get_texts()}
+
+
+def test_learning_curves_survive_one_epoch_and_a_diverged_run():
+    lost = history(1).assign(val_loss=np.nan, train_loss=np.nan)
+    assert inside(plots.learning_curves({"one": history(1), "lost": lost}))
+
+
+@pytest.mark.parametrize("count", [2, 10, 44])
+def test_confusion_matrix_writes_counts_and_keeps_labels_on_the_canvas(count):
+    labels = np.arange(count).repeat(2)[:-2]  # the last species is absent
+    predicted = np.roll(labels, 1)
+    fig = plots.confusion_matrix(labels, predicted, species(count))
+    axes = fig.axes[0]
+    assert len(axes.get_yticklabels()) == count
+    assert sum(int(text.get_text()) for text in axes.texts) == len(labels)
+    assert axes.get_yticklabels()[-1].get_text().endswith("(0)")
+    assert inside(fig)
+
+
+@pytest.mark.parametrize("count", [1, 44])
+def test_stripplot_is_green_right_red_wrong_with_accuracy_and_cuts(count):
+    frame = pd.DataFrame({"species": species(count) * 4, "confidence": 0.5, "correct": [True] * 3 * count + [False] * count})
+    fig = plots.stripplot(frame)
+    axes = fig.axes[0]
+    right, wrong = axes.collections
+    assert to_hex(right.get_edgecolor()[0], keep_alpha=False).upper() == plots.RIGHT
+    assert to_hex(wrong.get_edgecolor()[0], keep_alpha=False).upper() == plots.WRONG
+    assert (len(right.get_offsets()), len(wrong.get_offsets())) == (3 * count, count)
+    assert [text.get_text() for text in axes.texts] == ["75%", "of 4"] * count
+    again = plots.stripplot(frame).axes[0].collections[0]
+    assert np.array_equal(right.get_offsets(), again.get_offsets())
+    assert inside(fig)
+
+
+def test_reliability_shows_counts_and_ece():
+    fig = plots.reliability(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))
+    above, below = fig.axes
+    assert "0.400" in above.get_title()
+    assert sum(bar.get_height() for bar in below.patches) == 2
+    assert inside(fig)
+
+
+@pytest.mark.parametrize(("count", "shape"), [(25, (1, 128, 400)), (3, (128, 400)), (0, (128, 400))])
+def test_gallery_names_truth_and_prediction_low_frequencies_below(count, shape):
+    names = species(count + 1)
+    said = [names[i + i % 2] for i in range(count)]
+    fig = plots.gallery([np.random.default_rng(0).normal(size=shape)] * count, names[:count], said, [0.5] * count, "t")
+    shown = [axes for axes in fig.axes if axes.get_visible()]
+    assert len(shown) == count
+    for i, axes in enumerate(shown):
+        assert axes.images[0].origin == "lower"
+        assert axes.images[0].get_extent() == [0, 4.0, 0, 128]
+        assert axes.title.get_color() == (plots.WRONG if i % 2 else plots.RIGHT)
+        assert names[i] in axes.get_title() and (said[i] in axes.get_title())
+    assert inside(fig)
+
+
+def test_names_cannot_break_a_picture(tmp_path):
+    names = ["$\\frac{1$", "x" * 200, "Dall'sPorpoise, juvenile"]
+    plots.save(plots.confusion_matrix(np.arange(3), np.arange(3), names), tmp_path / "m.png")
+
+
+def test_save_is_atomic_and_needs_no_pyplot(tmp_path):
+    path = tmp_path / "plots" / "curves.png"
+    threads = [
+        threading.Thread(target=lambda: plots.save(plots.learning_curves({"one": history()}), path)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Image.open(path) as image:
+        image.verify()
+    assert [file.name for file in path.parent.iterdir()] == ["curves.png"]
+    assert pyplot.get_fignums() == []
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    class Broken:
+        def savefig(self, path, **_):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    path = tmp_path / "p.png"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk full"):
+        plots.save(Broken(), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tests.evaluation.conftest import CLASSES, Spectrograms, make_split
+from watkins_ml.evaluation import metrics, report
+
+FILES = {
+    "reports/val_classification_report.csv",
+    "reports/val_classification_report.json",
+    "reports/val_confusion_pairs.csv",
+    "preds/val.csv",
+    "misclassified/val.csv",
+    "galleries/val_least_confident.png",
+    "galleries/val_random.png",
+    "plots/val_confusion_matrix.png",
+    "plots/val_stripplot.png",
+    "plots/val_reliability.png",
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run")
+    frame, probabilities = make_split(120, skill=1)
+    spectrograms = Spectrograms(120)
+    scores = report.write_report(run_dir, "val", frame, probabilities, CLASSES, spectrograms)
+    return run_dir, frame, probabilities, spectrograms, scores
+
+
+def test_writes_every_file_and_returns_the_scores(written):
+    run_dir, frame, probabilities, _, scores = written
+    assert {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()} == FILES
+    assert scores == metrics.score(frame.label.to_numpy(), probabilities, CLASSES)
+    for path in run_dir.rglob("*.png"):
+        with Image.open(path) as image:
+            image.verify()
+
+
+def test_predictions_carry_every_probability(written):
+    run_dir, frame, probabilities, _, _ = written
+    preds = pd.read_csv(run_dir / "preds/val.csv", dtype={"cut_id": str, "tape": str})
+    assert list(preds.columns) == [
+        "path", "cut_id", "tape", "species", "predicted", "confidence", "correct",
+        *[f"p_{name}" for name in CLASSES],
+    ]  # fmt: skip
+    assert preds.cut_id.tolist() == frame.cut_id.tolist()
+    assert np.allclose(preds.filter(like="p_"), probabilities, rtol=1e-5)
+    assert preds.correct.tolist() == (probabilities.argmax(axis=1) == frame.label).tolist()
+
+
+def test_misclassified_are_the_mistakes_most_confident_first_with_second_choice(written):
+    run_dir, frame, probabilities, _, scores = written
+    wrong = pd.read_csv(run_dir / "misclassified/val.csv")
+    assert len(wrong) == round((1 - scores["accuracy"]) * len(frame))
+    assert wrong.confidence.is_monotonic_decreasing
+    assert (wrong.species != wrong.predicted).all() and (wrong.second_choice != wrong.predicted).all()
+    assert (wrong.second_confidence <= wrong.confidence).all()
+
+
+def test_reports_are_readable(written):
+    run_dir, frame, _, _, scores = written
+    table = pd.read_csv(run_dir / "reports/val_classification_report.csv")
+    assert table.species.tolist() == CLASSES and table.support.sum() == len(frame)
+    content = json.loads((run_dir / "reports/val_classification_report.json").read_text(encoding="utf-8"))
+    assert content["macro avg"]["f1-score"] == pytest.approx(scores["macro_f1"])
+    pairs = pd.read_csv(run_dir / "reports/val_confusion_pairs.csv")
+    assert pairs["count"].is_monotonic_decreasing
+
+
+def test_galleries_read_only_the_least_confident_25_and_a_seeded_25(written):
+    _, frame, probabilities, spectrograms, _ = written
+    confidence = probabilities.max(axis=1)
+    assert len(spectrograms.read) == 50
+    assert set(spectrograms.read[:25]) == set(np.argsort(confidence)[:25])
+    rows = report.gallery_rows(confidence, seed=0)
+    assert spectrograms.read == [*rows["least_confident"], *rows["random"]]
+    assert len(set(rows["random"])) == 25
+    assert not np.array_equal(rows["random"], report.gallery_rows(confidence, seed=1)["random"])
+
+
+def test_small_splits_and_tensors_do(tmp_path):
+    frame, probabilities = make_split(3, skill=9)
+    tensors = [torch.randn(1, 128, 400) for _ in range(3)]
+    report.write_report(tmp_path, "test", frame, probabilities, CLASSES, tensors)
+    assert pd.read_csv(tmp_path / "misclassified/test.csv").empty
+
+
+def test_learning_curves(tmp_path):
+    columns = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1"]
+    report.write_learning_curves(tmp_path, pd.DataFrame({"epoch": [1, 2], **dict.fromkeys(columns, [0.5, 0.4])}))
+    with Image.open(tmp_path / "plots/learning_curves.png") as image:
+        image.verify()

@@ -1,0 +1,131 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from watkins_ml.errors import UserError
+from watkins_ml.evaluation.runs import (
+    NEEDED,
+    TEST_REPORT,
+    ComparedRun,
+    comparison_table,
+    control_note,
+    data_warning,
+    headline,
+)
+
+
+@pytest.fixture
+def pair(run_dirs):
+    return [ComparedRun.from_dir(path, label) for label, path in run_dirs.items()]
+
+
+@pytest.fixture
+def copy(run_dirs, tmp_path):
+    return shutil.copytree(run_dirs["efficientnet_b0"], tmp_path / "copy")
+
+
+def with_metrics(run: ComparedRun, **metrics: float) -> ComparedRun:
+    from dataclasses import replace
+
+    return replace(run, metrics=metrics)
+
+
+def test_table_is_metric_by_run(pair):
+    table = comparison_table(pair)
+    assert list(table.columns) == ["baseline", "efficientnet_b0"]
+    assert table.loc["test_accuracy", "efficientnet_b0"] == pair[1].metrics["test_accuracy"]
+    assert table.loc["control_tape_accuracy"].tolist() == [0.3, 0.3]
+    assert np.isnan(table.loc["control_tape_macro_f1", "baseline"])  # not in metrics.json
+    assert table.attrs["warning"] is None
+
+
+def test_another_digest_is_exposed_and_nobody_leads(pair, copy, change_info):
+    change_info(copy, data_digest="d2")
+    runs = [pair[0], ComparedRun.from_dir(copy, "other")]
+    warning = comparison_table(runs).attrs["warning"]
+    assert warning == data_warning(runs)
+    assert "d1" in warning and "d2" in warning
+    assert "leads" not in headline(runs)
+    assert control_note(runs) is None
+
+
+def test_random_split_is_stamped_on_the_numbers(copy, change_info):
+    change_info(copy, split_protocol="random")
+    run = ComparedRun.from_dir(copy, "x")
+    assert list(comparison_table([run]).columns) == ["x (leaky reference)"]
+    assert "leaky reference" in headline([run])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            (0.8, 0.7),
+            (0.9, 0.75),
+            "efficientnet_b0 leads on the test split with 90.0% accuracy (10.0 points over baseline) "
+            "and 75.0% macro F1 (5.0 points over baseline).",
+        ),
+        (
+            (0.8, 0.7),
+            (0.9, 0.6),
+            "On the test split efficientnet_b0 leads with 90.0% accuracy (10.0 points over baseline) "
+            "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
+        ),
+        (
+            (0.8, 0.7),
+            (0.8, 0.7),
+            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy and 70.0% macro F1.",
+        ),
+        (
+            (0.8, 0.7),
+            (0.8, 0.6),
+            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy "
+            "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
+        ),
+        ((0.8, 0.7), None, "baseline has 80.0% accuracy and 70.0% macro F1 on the test split."),
+        (None, None, "No run has a test report yet."),
+    ],
+)
+def test_headline(pair, first, second, expected):
+    names = ("test_accuracy", "test_macro_f1")
+    runs = [
+        with_metrics(run, **dict(zip(names, values or (), strict=False)))
+        for run, values in zip(pair, (first, second), strict=True)
+    ]
+    assert headline(runs) == expected
+
+
+def test_control_note_names_runs_that_do_not_beat_metadata(pair):
+    scores = {"test_macro_f1": 0.5, "control_rate_duration_accuracy": 0.68, "control_tape_accuracy": 0.2}
+    runs = [
+        with_metrics(pair[0], test_accuracy=0.6, **scores),
+        with_metrics(pair[1], test_accuracy=0.9, **scores),
+    ]
+    note = control_note(runs)
+    assert "native sample rate and duration" in note and "68.0%" in note
+    assert "Not better than that: baseline." in note
+    assert control_note([with_metrics(pair[0], test_accuracy=0.6)]) is None
+
+
+@pytest.mark.parametrize("name", NEEDED + TEST_REPORT)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=name):
+        ComparedRun.from_dir(copy, "x")
+
+
+def test_a_missing_digest_is_named(copy, change_info):
+    change_info(copy, data_digest=None)
+    with pytest.raises(UserError, match="data_digest"):
+        ComparedRun.from_dir(copy, "x")
+
+
+def test_labels_must_differ(pair):
+    with pytest.raises(UserError, match="'baseline'"):
+        comparison_table([pair[0], pair[0]])
+
+
+def test_reads_reports(pair):
+    assert pair[0].species().loc["Fraser'sDolphin", "support"] > 0
+    assert list(pair[0].pairs().columns) == ["true", "predicted", "count", "share_of_true"]

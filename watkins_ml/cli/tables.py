@@ -1,0 +1,137 @@
+"""How results look in the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.table import Table
+
+from watkins_ml.console import err, out
+from watkins_ml.dataset.split import LEAKY, SIDES
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from watkins_ml.dataset.prepare import Prepared
+
+SCORES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "weighted_f1": "weighted F1",
+    "ece": "calibration error (ECE)",
+    "loss": "loss",
+}
+CONTROLS = {
+    "control_majority_accuracy": "always the most common species",
+    "control_tape_accuracy": "looking up the tape",
+    "control_sample_rate_accuracy": "native sample rate alone",
+    "control_rate_duration_accuracy": "native sample rate and duration",
+}
+
+
+def stamp(protocol: str) -> str:
+    """`tape split`, or `random split (leaky reference)`."""
+    return f"{protocol} split" + (f" ({LEAKY[protocol]})" if LEAKY.get(protocol) else "")
+
+
+def print_prepared(prepared: Prepared, folder: Path) -> None:
+    summary = prepared.summary
+    counts = summary["counts"]
+    table = Table("side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}")
+    for side in SIDES:
+        table.add_row(side, f"{counts[side]:,}", f"{counts[side] / counts['recordings']:.1%}")
+    out.print(table)
+    out.print(
+        f"{counts['recordings']:,} recordings of {counts['species']} species on {counts['tapes']:,} tapes; "
+        f"{prepared.computed:,} read now, {prepared.moved:,} spectrograms moved; data digest {summary['data_digest']}"
+    )
+    if counts["rejected"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
+        out.print(f"{counts['rejected']} files left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
+    for species, count in summary["species_left_out"].items():
+        out.print(f"  {species} left out: {count} recordings, fewer than {summary['min_clips']}")
+    for species, reason in summary["species_not_tested"].items():
+        out.print(f"  {species} is trained on but not tested: {reason}")
+
+
+def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
+    from watkins_ml.tracking.rundir import RunDirectory
+
+    protocol = RunDirectory(run_dir).facts["split_protocol"]
+    table = Table("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
+    for key, name in SCORES.items():
+        table.add_row(name, _number(metrics.get(f"val_{key}")), _number(metrics.get(f"test_{key}")))
+    _add_controls(table, metrics, columns=2)
+    out.print(table)
+    out.print(f"Reports, galleries, plots and checkpoints: {run_dir}")
+
+
+def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Path) -> None:
+    table = Table("metric", side, title=stamp(protocol))
+    for key, name in SCORES.items():
+        table.add_row(name, _number(scores.get(key)))
+    _add_controls(table, scores, columns=1)
+    out.print(table)
+    out.print(f"Reports, galleries and plots: {folder}")
+
+
+def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None:
+    """Test accuracy that needs no audio at all, beside what the network scores."""
+    present = {key: name for key, name in CONTROLS.items() if key in metrics}
+    if present:
+        table.add_section()
+    for key, name in present.items():
+        table.add_row(f"[dim]no audio: {name}[/dim]", *[""] * (columns - 1), f"[dim]{_number(metrics[key])}[/dim]")
+
+
+def print_models(versions: list[ModelVersion], uri: str) -> None:
+    if not versions:
+        out.print(f"No registered models on {uri}; `watkins train` registers one")
+        return
+    table = Table("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
+    for version in versions:
+        tags = version.tags
+        table.add_row(
+            version.name,
+            str(version.version),
+            ", ".join(version.aliases),
+            _number(float(tags.get("val_macro_f1", "nan"))),
+            tags.get("split_protocol", "") + (" (leaky reference)" if tags.get("split_protocol") == "random" else ""),
+            tags.get("data_digest", ""),
+            tags.get("run", version.run_id or ""),
+        )
+    out.print(table)
+
+
+def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
+    """A row a metric, a column a run, as `evaluation.comparison_table` gives it."""
+    if warning := comparison.attrs.get("warning"):
+        err.print(f"[yellow]{warning}[/yellow]")
+    table = Table("metric", *map(str, comparison.columns))
+    for metric, row in comparison.iterrows():
+        table.add_row(str(metric), *(_number(value) for value in row))
+    out.print(table)
+    out.print(f"Side by side: {page}")
+
+
+def print_predictions(predictions: pd.DataFrame, format: str) -> None:
+    if format == "csv":
+        predictions.to_csv(sys.stdout, index=False)
+        return
+    table = Table("file", "species", "probability")
+    for row in predictions.itertuples():
+        if isinstance(row.problem, str):
+            table.add_row(row.path, f"[red]{row.problem}[/red]", "")
+        else:
+            table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
+    out.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,48 @@
+"""Which device computes, in which precision, and how to make it repeat itself."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from watkins_ml.config import TrainConfig
+from watkins_ml.errors import UsageError
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: the wanted device is not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available[wanted]:
+        raise UsageError(f"train.device {wanted}: this machine has none that torch can use; write auto or cpu")
+    return torch.device(wanted)
+
+
+def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type, or None for full float32."""
+    if amp == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if amp == "fp16" and device.type != "cuda":
+        raise UsageError("train.amp fp16 needs a GPU; write auto, none or bf16")
+    return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager:
+    return nullcontext() if precision is None else torch.autocast(device.type, precision)
+
+
+def make_repeatable(config: TrainConfig) -> None:
+    """Same configuration, seed and device: same history."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

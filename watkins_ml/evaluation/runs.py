@@ -1,0 +1,194 @@
+"""Runs read back from their directories, their metrics side by side, and which one leads."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pandas as pd
+import yaml
+
+from watkins_ml.errors import UserError
+
+NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
+TEST_REPORT = [
+    "reports/test_classification_report.csv",
+    "reports/test_confusion_pairs.csv",
+    "plots/test_confusion_matrix.png",
+    "plots/test_stripplot.png",
+    "plots/test_reliability.png",
+    "galleries/test_least_confident.png",
+    "galleries/test_random.png",
+]
+
+
+class Row(NamedTuple):
+    """One metric of the table; `best` is max, min or None where no value is better than another."""
+
+    key: str
+    title: str
+    best: Any = None
+    percent: bool = True
+
+
+_QUANTITIES = [
+    Row("accuracy", "accuracy", max),
+    Row("macro_f1", "macro F1", max),
+    Row("macro_precision", "macro precision", max),
+    Row("macro_recall", "macro recall", max),
+    Row("weighted_f1", "weighted F1", max),
+    Row("weighted_precision", "weighted precision", max),
+    Row("weighted_recall", "weighted recall", max),
+    Row("loss", "loss (mean negative log-likelihood)", min, percent=False),
+    Row("ece", "expected calibration error", min, percent=False),
+]
+CONTROLS = {
+    "majority": "commonest species",
+    "tape": "tape number",
+    "sample_rate": "native sample rate",
+    "rate_duration": "native sample rate and duration",
+}
+GROUPS = {
+    "Test split": [row._replace(key=f"test_{row.key}") for row in _QUANTITIES],
+    "Controls on the test split, without any audio": [
+        Row(f"control_{key}_{quantity}", f"{title}: {name}")
+        for key, title in CONTROLS.items()
+        for quantity, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
+    ],
+    "Validation split": [row._replace(key=f"val_{row.key}") for row in _QUANTITIES],
+}
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """What a comparison needs of one run directory; the files of the test report may be absent together."""
+
+    run_dir: Path
+    label: str
+    config: dict[str, Any]
+    info: dict[str, Any]
+    history: pd.DataFrame
+    metrics: dict[str, float]
+    has_test_report: bool
+
+    @classmethod
+    def from_dir(cls, run_dir: Path, label: str) -> Self:
+        """Read `run_dir`; a file that should be there and is not raises a UserError that names it."""
+        has_test_report = any((run_dir / name).exists() for name in TEST_REPORT)
+        for name in NEEDED + TEST_REPORT * has_test_report:
+            if not (run_dir / name).is_file():
+                raise UserError(f"The run in {run_dir} is incomplete: {name} is missing.")
+        info = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        for key in ("family", "data_digest", "split_protocol"):
+            if not info.get(key):
+                raise UserError(f"The run in {run_dir} is incomplete: run.json has no {key}.")
+        return cls(
+            run_dir=run_dir,
+            label=label,
+            config=yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8")),
+            info=info,
+            history=pd.read_csv(run_dir / "history.csv"),
+            metrics=json.loads((run_dir / "reports/metrics.json").read_text(encoding="utf-8")),
+            has_test_report=has_test_report,
+        )
+
+    @property
+    def title(self) -> str:
+        """The label, stamped when the numbers come from a random split."""
+        return f"{self.label} (leaky reference)" if self.is_leaky else self.label
+
+    @property
+    def is_leaky(self) -> bool:
+        return self.info["split_protocol"] == "random"
+
+    @property
+    def is_tested(self) -> bool:
+        return self.metrics.get("test_accuracy") is not None and self.metrics.get("test_macro_f1") is not None
+
+    def species(self) -> pd.DataFrame:
+        """The test report per species: precision, recall, f1, support by species."""
+        path = self.run_dir / TEST_REPORT[0]
+        return pd.read_csv(path, keep_default_na=False, na_values=[""]).set_index("species")
+
+    def pairs(self, most: int = 10) -> pd.DataFrame:
+        """The most confused pairs of the test split: true, predicted, count, share_of_true."""
+        return pd.read_csv(self.run_dir / TEST_REPORT[1], keep_default_na=False).head(most)
+
+
+def data_warning(runs: list[ComparedRun]) -> str | None:
+    """A sentence when the runs were not made on the same data, so that their scores do not compare."""
+    if len({run.info["data_digest"] for run in runs}) == 1:
+        return None
+    digests = "; ".join(f"{run.label}: {run.info['data_digest']}" for run in runs)
+    return f"These runs were made on different data, so their scores do not compare ({digests})."
+
+
+def comparison_table(runs: list[ComparedRun]) -> pd.DataFrame:
+    """Metrics (index, keys as in metrics.json) by run (columns, stamped titles); NaN where a run has none.
+
+    `attrs["warning"]` holds `data_warning(runs)`: a sentence, or None when the runs share their data.
+    """
+    assert_distinct(runs)
+    keys = [row.key for rows in GROUPS.values() for row in rows] + ["best_epoch"]
+    table = pd.DataFrame({run.title: pd.Series(run.metrics, dtype=float).reindex(keys) for run in runs})
+    table.attrs["warning"] = data_warning(runs)
+    return table
+
+
+def headline(runs: list[ComparedRun]) -> str:
+    """One sentence: which run leads on the test split, by how much accuracy and macro F1."""
+    tested = [run for run in runs if run.is_tested]
+    if not tested:
+        return "No run has a test report yet."
+    if len(tested) == 1:
+        accuracy, f1 = (percent(tested[0].metrics[key]) for key in ("test_accuracy", "test_macro_f1"))
+        return f"{tested[0].title} has {accuracy} accuracy and {f1} macro F1 on the test split."
+    if data_warning(tested):
+        return "No run can be said to lead, for they were made on different data."
+    accuracy, f1 = _lead(tested, "test_accuracy"), _lead(tested, "test_macro_f1")
+    if accuracy[0] == f1[0] and accuracy[0].endswith("leads"):
+        leader = f"{accuracy[0]} on the test split"
+        return f"{leader} with {accuracy[1]} accuracy ({accuracy[2]}) and {f1[1]} macro F1 ({f1[2]})."
+    clauses = [
+        f"{who} with {value} {name} ({margin})"
+        for (who, value, margin), name in ((accuracy, "accuracy"), (f1, "macro F1"))
+    ]
+    return f"On the test split {' but '.join(clauses)}."
+
+
+def control_note(runs: list[ComparedRun]) -> str | None:
+    """What the best predictor without audio reaches, and which runs fail to beat it."""
+    found = [
+        (run.metrics[key], title)
+        for run in runs
+        for name, title in CONTROLS.items()
+        if run.metrics.get(key := f"control_{name}_accuracy") is not None
+    ]
+    if not found or data_warning(runs):
+        return None
+    value, title = max(found, key=lambda control: control[0])  # of equals the simplest
+    note = f"The best control without audio ({title}) reaches {percent(value)} accuracy on the test split."
+    beaten = [run.title for run in runs if run.is_tested and run.metrics["test_accuracy"] <= value]
+    return f"{note} Not better than that: {', '.join(beaten)}." if beaten else note
+
+
+def percent(value: float) -> str:
+    """A share (0..1) as percent with one decimal."""
+    return f"{value:.1%}"
+
+
+def _lead(runs: list[ComparedRun], key: str) -> tuple[str, str, str]:
+    """Who leads in `key`, with what value and by what margin over the second."""
+    first, second = sorted(runs, key=lambda run: run.metrics[key], reverse=True)[:2]
+    value, other = first.metrics[key], second.metrics[key]
+    if value == other:
+        return f"{first.title} and {second.title} tie", percent(value), "no difference"
+    return f"{first.title} leads", percent(value), f"{100 * (value - other):.1f} points over {second.title}"
+
+
+def assert_distinct(runs: list[ComparedRun]) -> None:
+    """Raise a UserError when two runs have one label, for neither table nor figure could tell them apart."""
+    labels = [run.label for run in runs]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"Two of the compared runs are labelled {label!r}; give each its own label.")

@@ -1,0 +1,134 @@
+"""One tracked run from configuration to registered model; what `watkins train` does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from torch import nn
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.console import err
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.split import assert_no_tape_crosses
+from watkins_ml.device import choose_device, choose_precision
+from watkins_ml.errors import UserError
+from watkins_ml.files import disk_errors, write_bytes, write_json
+from watkins_ml.models import build_model
+from watkins_ml.models.bundle import save_bundle
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.loop import fit, predict_logits
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run's record is and what it scored."""
+
+    run_dir: Path
+    metrics: dict[str, float]
+
+
+def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> RunResult:
+    """Train, evaluate, track and register one model.
+
+    Raises:
+        UserError: bad data, weights or device (before anything is written), or a full disk.
+    """
+    choose_precision(config.train.amp, choose_device(config.train.device))
+    data = read_prepared(Path(config.data.dir))
+    if data.protocol == "tape":
+        everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
+        assert_no_tape_crosses(everything["tape"], everything["side"])
+    train, val = load_split(data, "train"), load_split(data, "val")
+    build_model(config.model, len(data.classes))  # weights that do not fit fail here, before the run exists
+    run = RunDirectory.create(run_dir, config, data)
+    again = f"the run so far is in {run.root}; make room and train again"
+    with disk_errors(f"cannot write to {run.root}", again), Uploader(run, config.tracking.system_metrics), _ending(run):
+        metrics = _train_and_report(config, data, train, val, run)
+    return RunResult(run.root, metrics)
+
+
+@contextmanager
+def _ending(run: RunDirectory) -> Iterator[None]:
+    """Whatever happens, the record says how the run ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.finish("KILLED")
+        raise UserError(f"interrupted; the run so far is in {run.root}") from None
+    except BaseException:
+        run.finish("FAILED")
+        raise
+    run.finish("FINISHED")
+
+
+def _train_and_report(
+    config: ExperimentConfig, data: PreparedData, train: Split, val: Split, run: RunDirectory
+) -> dict[str, float]:
+    from watkins_ml.evaluation.metrics import score
+
+    network = fit(
+        config,
+        partial(build_model, config.model, len(data.classes)),
+        train,
+        val,
+        len(data.classes),
+        partial(score, classes=data.classes),
+        run,
+    )
+    err.print("Evaluating on validation and test")
+    metrics = _report(network, data, val, run)
+    facts = {
+        "run": run.name,
+        "data_digest": data.digest,
+        "split_protocol": data.protocol,
+        "val_macro_f1": metrics["val_macro_f1"],
+    }
+    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts)
+    write_bytes(run.model / "example.wav", _example_audio(data.frontend.sample_rate))
+    run.update_facts(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
+    )
+    history = run.read_history()
+    run.record("metrics", step=len(history), values={key: value for key, value in metrics.items() if value == value})
+    run.record("artifacts")
+    run.record("model", register_as=config.tracking.register_as, tags={key: str(value) for key, value in facts.items()})
+    return metrics
+
+
+def _report(network: nn.Module, data: PreparedData, val: Split, run: RunDirectory) -> dict[str, float]:
+    """Reports for validation and, read here for the only time, test; with the controls beside them."""
+    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.report import write_learning_curves, write_report
+
+    history = run.read_history()
+    best = history.loc[history["val_loss"].idxmin()]
+    metrics: dict[str, float] = {"best_epoch": int(best["epoch"])}
+    device = next(network.parameters()).device
+    for side, split in (("val", val), ("test", load_split(data, "test"))):
+        probabilities = predict_logits(network, split, 32, device).softmax(dim=1).numpy()
+        scores = write_report(run.root, side, split.frame, probabilities, data.classes, split.spectrograms)
+        metrics |= {f"{side}_{name}": value for name, value in scores.items()}
+    metrics |= controls(data.sides["train"], data.sides["test"])
+    write_learning_curves(run.root, history)
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def _example_audio(sample_rate: int) -> bytes:
+    """A quarter second of a rising whistle: the input example of the logged model."""
+    seconds = np.arange(sample_rate // 4) / sample_rate
+    chirp = 0.5 * np.sin(2 * np.pi * (0.06 * sample_rate * seconds + 0.2 * sample_rate * seconds**2))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, chirp.astype("float32"), sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,51 @@
+"""`watkins evaluate`: the full report of any trained model on prepared data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.loading import load_split
+from watkins_ml.errors import UserError
+from watkins_ml.files import disk_errors, write_json
+from watkins_ml.inference.resolve import load_classifier
+from watkins_ml.models.bundle import Classifier
+
+
+def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[dict[str, float], str]:
+    """Write reports, predictions, galleries and plots of `model` on one side of `data_dir` into `out`.
+
+    Returns:
+        the scores, with the no-audio controls on the test side, and the data's split protocol.
+
+    Raises:
+        UserError: the data were prepared for another frontend or other species than the model's.
+    """
+    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.report import write_report
+
+    data = read_prepared(data_dir)
+    classifier = load_classifier(model)
+    _check_fit(classifier, data, model)
+    split = load_split(data, side)
+    probabilities = classifier.probabilities(split.spectrograms)
+    with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
+        scores = write_report(out, side, split.frame, probabilities, data.classes, split.spectrograms)
+        if side == "test":
+            scores |= controls(data.sides["train"], data.sides["test"])
+        facts = {"model": model, "data_digest": data.digest, "split_protocol": data.protocol, "trained_on": classifier.facts}
+        write_json(out / "reports" / f"{side}_metrics.json", scores | {"evaluated": facts})
+    return scores, data.protocol
+
+
+def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
+    folder = data.folder.root
+    if classifier.frontend.settings != data.frontend:
+        mine, theirs = classifier.frontend.settings.model_dump(), data.frontend.model_dump()
+        differing = ", ".join(f"{key} {theirs[key]} (model: {mine[key]})" for key in mine if mine[key] != theirs[key])
+        raise UserError(f"{folder}: prepared with another frontend than {model}: {differing}")
+    if classifier.classes != data.classes:
+        unknown = sorted(set(data.classes) - set(classifier.classes))
+        lacking = sorted(set(classifier.classes) - set(data.classes))
+        what = f"{unknown[0]} is unknown to the model" if unknown else f"{lacking[0]} is not in the data"
+        raise UserError(f"{folder}: other species than {model} was trained on ({what})")

@@ -1,0 +1,90 @@
+"""A MODEL argument (run directory, bundle folder, `models:/…`, `runs:/…`) to files on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watkins_ml.errors import UserError
+from watkins_ml.models.bundle import Classifier, load_bundle
+from watkins_ml.tracking.server import client, tracking_uri
+
+REPORT_ARTIFACTS = ("config.yaml", "history.csv", "run.json", "reports", "preds", "plots", "galleries")
+
+
+def load_classifier(model: str) -> Classifier:
+    """Load the model that a MODEL argument names.
+
+    Raises:
+        UserError: nothing there, or the server does not answer.
+    """
+    if not _is_uri(model):
+        path = Path(model)
+        if not path.is_dir():
+            raise UserError(f"{model}: no such run directory; a registered model is written models:/NAME@champion")
+        return load_bundle(path if (path / "model.json").exists() else path / "model")
+    with tracker_errors(model), tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+        import mlflow
+
+        client()
+        uri = model if not model.startswith("runs:/") or "/" in model[len("runs:/") :] else f"{model}/model"
+        downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        bundles = list(downloaded.rglob("model.json"))
+        if not bundles:
+            raise UserError(f"{model}: holds no watkins_ml model")
+        return load_bundle(bundles[0].parent)
+
+
+@contextmanager
+def run_directory(model: str) -> Iterator[Path]:
+    """The run directory behind a MODEL: itself, or a downloaded copy without checkpoints.
+
+    Raises:
+        UserError: nothing there, or the server does not answer.
+    """
+    if not _is_uri(model):
+        if not (Path(model) / "run.json").exists():
+            raise UserError(f"{model}: not a run directory (it has no run.json)")
+        yield Path(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+        with tracker_errors(model):
+            server = client()
+            run_id = _run_id(server, model)
+            target = Path(folder) / (server.get_run(run_id).info.run_name or run_id)
+            target.mkdir()
+            present = {artifact.path for artifact in server.list_artifacts(run_id)}
+            for name in REPORT_ARTIFACTS:
+                if name in present:
+                    server.download_artifacts(run_id, name, str(target))
+        yield target
+
+
+def _is_uri(model: str) -> bool:
+    return model.startswith(("models:/", "runs:/"))
+
+
+def _run_id(server, model: str) -> str:
+    if model.startswith("runs:/"):
+        return model[len("runs:/") :].split("/")[0]
+    name = model[len("models:/") :]
+    if "@" in name:
+        return server.get_model_version_by_alias(*name.split("@", 1)).run_id
+    if "/" in name:
+        return server.get_model_version(*name.split("/", 1)).run_id
+    return server.get_logged_model(name).source_run_id
+
+
+@contextmanager
+def tracker_errors(model: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{model}: not found on {tracking_uri()} ({reason}); `watkins models` lists what there is"
+        ) from None

@@ -1,0 +1,24 @@
+"""The table of models: a configuration and a number of species in, a network out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from watkins_ml.config import BaselineModel, EfficientNetModel
+from watkins_ml.models.baseline import BaselineCNN
+from watkins_ml.models.efficientnet import build_efficientnet
+
+BUILDERS = {"baseline": BaselineCNN.from_config, "efficientnet_b0": build_efficientnet}
+
+
+def build_model(config: BaselineModel | EfficientNetModel, species: int, pretrained: bool = True) -> nn.Module:
+    """Build an untrained (or ImageNet-pretrained) network.
+
+    Args:
+        species: number of classes.
+        pretrained: False skips the weights of `config`, for a network whose own state is loaded next.
+
+    Returns:
+        a network from spectrograms (batch, 1, n_mels, frames) to logits (batch, species).
+    """
+    return BUILDERS[config.name](config, species, pretrained)

@@ -1,0 +1,41 @@
+"""The compact baseline of the original study, trained from scratch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from watkins_ml.config import BaselineModel
+
+WIDTHS = (16, 32, 64, 128)
+
+
+class BaselineCNN(nn.Module):
+    """Four convolution blocks (16, 32, 64, 128 channels), global average pooling, one linear layer."""
+
+    def __init__(self, species: int, dropout: float):
+        super().__init__()
+        channels = (1, *WIDTHS)
+        self.features = nn.Sequential(
+            *(self._block(before, after) for before, after in zip(channels, WIDTHS, strict=False))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(WIDTHS[-1], species)
+
+    @staticmethod
+    def _block(before: int, after: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+
+    def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, n_mels, frames) to logits (batch, species)."""
+        pooled = self.features(spectrograms).mean(dim=(2, 3))
+        return self.classifier(self.dropout(pooled))
+
+    @classmethod
+    def from_config(cls, config: BaselineModel, species: int, pretrained: bool) -> BaselineCNN:
+        return cls(species, config.dropout)

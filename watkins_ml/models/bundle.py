@@ -1,0 +1,85 @@
+"""A trained model on disk: `weights.pt` (tensors) and `model.json` (network, frontend, species, where it is from)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
+from watkins_ml.errors import UserError
+from watkins_ml.files import write_json, write_tensors
+from watkins_ml.models import build_model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with all that is needed to use it on audio."""
+
+    network: nn.Module
+    frontend: Frontend
+    classes: list[str]
+    """Species by label."""
+    facts: dict[str, Any]
+    """Data digest, split protocol, run name, validation macro F1."""
+
+    @torch.inference_mode()
+    def probabilities(self, spectrograms: torch.Tensor, batch_size: int = 32) -> np.ndarray:
+        """Spectrograms (N, 1, n_mels, frames) to float32 probabilities (N, species)."""
+        self.network.eval()
+        batches = [self.network(batch).softmax(dim=1) for batch in spectrograms.split(batch_size)]
+        return torch.cat(batches).numpy()
+
+    def classify(self, sources: Iterable[Path | BinaryIO]) -> np.ndarray:
+        """Audio files (paths or open binary files) to probabilities (files, species).
+
+        Each is judged by one spectrogram from its centre. Raises AudioError as the frontend does.
+        """
+        return self.probabilities(torch.stack([self.frontend.file(source) for source in sources]))
+
+
+def save_bundle(
+    folder: Path,
+    network: nn.Module,
+    config: BaselineModel | EfficientNetModel,
+    frontend: FrontendSettings,
+    classes: list[str],
+    facts: dict[str, Any],
+) -> None:
+    """Write a bundle; `model.json` comes last and seals it."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_tensors(folder / "weights.pt", weights)
+    description = {"format": FORMAT, "model": config.model_dump(), "frontend": frontend.model_dump()}
+    write_json(folder / "model.json", description | {"classes": classes, "facts": facts})
+
+
+def load_bundle(folder: Path) -> Classifier:
+    """Load a bundle on the CPU.
+
+    Raises:
+        UserError: a part is missing, damaged, or of a later format.
+    """
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise UserError(f"{folder}: model format {description['format']} needs a newer watkins_ml")
+        config = TypeAdapter(ModelConfig).validate_python(description["model"])
+        network = build_model(config, len(description["classes"]), pretrained=False)
+        network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        network.eval().to(memory_format=torch.channels_last)
+        frontend = Frontend(FrontendSettings(**description["frontend"]))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no trained model here ({Path(error.filename).name} is missing)") from None
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise UserError(f"{folder}: damaged model ({str(error).splitlines()[0]})") from None
+    return Classifier(network, frontend, description["classes"], description["facts"])

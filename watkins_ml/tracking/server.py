@@ -1,0 +1,56 @@
+"""Which MLflow server a command talks to, and how a local one is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+EMBEDDED = Path("mlflow")
+"""Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own defaults wait for minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")  # it drops what it cannot send
+
+
+def embedded_uri(folder: Path = EMBEDDED) -> str:
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def tracking_uri() -> str:
+    """The server of MLFLOW_TRACKING_URI, else the embedded SQLite store in ./mlflow/."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
+
+
+def is_embedded(uri: str) -> bool:
+    return uri.startswith("sqlite:")
+
+
+def artifact_folder(uri: str) -> Path:
+    """Where an embedded store keeps artifacts: beside its database file."""
+    return Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
+
+
+def client():
+    """An MLflow client for `tracking_uri()`; also makes it the default of MLflow's own functions."""
+    import mlflow
+
+    uri = tracking_uri()
+    if is_embedded(uri):
+        artifact_folder(uri).mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(uri, uri)
+
+
+def server_command(host: str, port: int, backend: str | None, workers: int = 1) -> list[str]:
+    """The `mlflow server` command for the embedded store or another backend."""
+    import sys
+
+    folder = EMBEDDED.resolve()
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--backend-store-uri", backend or embedded_uri(),
+        "--artifacts-destination", str(folder / "artifacts"),
+        "--host", host, "--port", str(port), "--workers", str(workers),
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The training loop and its checkpoints. It writes to a run directory and knows no tracker by name."""

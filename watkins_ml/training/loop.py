@@ -1,0 +1,206 @@
+"""The epoch loop: step, validate, schedule, checkpoint, stop early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.console import err, progress
+from watkins_ml.dataset.loading import Split
+from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
+from watkins_ml.errors import UserError
+from watkins_ml.training.checkpoints import load_checkpoint, save_checkpoint
+
+Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+"""Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
+
+
+class Recorder(Protocol):
+    """Whoever keeps the history; the loop calls it once an epoch."""
+
+    checkpoints: Path
+
+    def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a training has come; with the tensors, all that a checkpoint holds."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_val_loss: float = float("inf")
+    stale_epochs: int = 0
+
+    def update(self, val_loss: float) -> bool:
+        """Count one more epoch; True if it is the best so far."""
+        self.epoch += 1
+        if val_loss < self.best_val_loss:
+            self.best_epoch, self.best_val_loss, self.stale_epochs = self.epoch, val_loss, 0
+            return True
+        self.stale_epochs += 1
+        return False
+
+
+@dataclass
+class Trainer:
+    """One network, its optimiser and the data order; everything that changes during training."""
+
+    config: ExperimentConfig
+    model: nn.Module
+    class_weights: torch.Tensor
+    """float32, shape (species,)."""
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        train, optim = self.config.train, self.config.optim
+        self.precision = choose_precision(train.amp, self.device)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.class_weights = self.class_weights.to(self.device)
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.order = torch.Generator().manual_seed(train.seed)
+
+    def train_epoch(self, split: Split, on_step: Callable[[float, float], None]) -> dict[str, float]:
+        """One pass over the training split; loss and accuracy are running means over it."""
+        self.model.train()
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
+        seen = 0
+        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order):
+            totals += self._step(spectrograms.to(self.device), labels.to(self.device))
+            seen += len(labels)
+            if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
+                on_step(float(totals[0] / totals[1]), float(totals[2] / seen))
+        loss, weight, correct = totals.tolist()
+        return {"train_loss": loss / weight, "train_accuracy": correct / seen}
+
+    def _step(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device, self.precision):
+            logits = self.model(spectrograms)
+        loss = F.cross_entropy(logits.float(), labels, self.class_weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        weight = self.class_weights[labels].sum()
+        correct = (logits.argmax(dim=1) == labels).sum()
+        return torch.stack([loss.detach() * weight, weight, correct]).double()
+
+    def validate(self, split: Split, score: Score) -> dict[str, float]:
+        logits = predict_logits(self.model, split, self.config.data.batch_size, self.device, self.precision)
+        loss = F.cross_entropy(logits, split.labels, self.class_weights.cpu()).item()
+        scores = score(split.labels.numpy(), logits.softmax(dim=1).numpy())
+        kept = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
+        return {"val_loss": loss} | {f"val_{name}": scores[name] for name in kept}
+
+    def state(self) -> dict[str, object]:
+        """Everything tensor-like that an exact continuation needs."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "order": self.order.get_state(),
+            "rng": torch.get_rng_state(),
+        }
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, split: Split, batch_size: int, device: torch.device, precision: torch.dtype | None = None
+) -> torch.Tensor:
+    """Logits (recordings, species) on the CPU in float32, in the order of the split."""
+    model.eval()
+    logits = []
+    for spectrograms, _ in split.batches(batch_size):
+        with autocast(device, precision):
+            logits.append(model(spectrograms.to(device)).float())
+    return torch.cat(logits).cpu()
+
+
+def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:
+    """Per-class weights inverse to frequency, mean 1 over the recordings (0 for a class never seen)."""
+    counts = torch.bincount(labels, minlength=species).float()
+    weights = len(labels) / (species * counts)
+    return torch.where(counts > 0, weights, torch.zeros(()))
+
+
+def fit(
+    config: ExperimentConfig,
+    build: Callable[[], nn.Module],
+    train: Split,
+    val: Split,
+    species: int,
+    score: Score,
+    recorder: Recorder,
+) -> nn.Module:
+    """Train to the last epoch or until validation loss stops falling; returns the best network.
+
+    Raises:
+        UserError: the loss is not a number any more.
+    """
+    make_repeatable(config.train)
+    balanced = config.train.class_weights == "balanced"
+    weights = balanced_weights(train.labels, species) if balanced else torch.ones(species)
+    trainer = Trainer(config, build(), weights, choose_device(config.train.device))
+    for metrics, timing, is_best in _epochs(trainer, train, val, score):
+        facts = vars(trainer.progress) | {"metrics": metrics}
+        if is_best:
+            save_checkpoint(recorder.checkpoints / "best.pt", {"model": trainer.model.state_dict()}, facts)
+        save_checkpoint(recorder.checkpoints / "last.pt", trainer.state(), facts)
+        recorder.epoch(metrics, timing)
+    best, _ = load_checkpoint(recorder.checkpoints / "best.pt")
+    trainer.model.load_state_dict(best["model"])
+    return trainer.model
+
+
+def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
+    """Yield metrics, timing and whether it is the best, epoch after epoch."""
+    limits = trainer.config.train
+    steps = -(-len(train) // trainer.config.data.batch_size)
+    with progress() as bar:
+        task = bar.add_task("", total=limits.epochs * steps, note="")
+        while trainer.progress.epoch < limits.epochs and trainer.progress.stale_epochs < limits.early_stopping_patience:
+            epoch = trainer.progress.epoch + 1
+            bar.update(task, description=f"Epoch {epoch}/{limits.epochs}", completed=(epoch - 1) * steps)
+
+            def on_step(loss: float, accuracy: float) -> None:
+                bar.update(task, advance=1, note=f"loss {loss:.3f}  accuracy {accuracy:.3f}")
+
+            started = time.perf_counter()
+            rate = trainer.optimizer.param_groups[0]["lr"]
+            metrics = {"epoch": epoch, **trainer.train_epoch(train, on_step)}
+            trained = time.perf_counter() - started
+            metrics |= trainer.validate(val, score) | {"learning_rate": rate}
+            if not np.isfinite([metrics["train_loss"], metrics["val_loss"]]).all():
+                raise UserError(f"the loss is not a number in epoch {epoch}; lower optim.lr ({rate:g}) or set train.amp=none")
+            trainer.scheduler.step(metrics["val_loss"])
+            is_best = trainer.progress.update(metrics["val_loss"])
+            seconds = time.perf_counter() - started
+            timing = {"epoch": epoch, "epoch_seconds": seconds, "samples_per_second": len(train) / trained}
+            err.print(_line(metrics, limits.epochs, seconds, is_best))
+            yield metrics, timing, is_best
+        if trainer.progress.epoch < limits.epochs:
+            err.print(f"Stopped early: no better validation loss for {trainer.progress.stale_epochs} epochs")
+
+
+def _line(metrics: dict[str, float], epochs: int, seconds: float, is_best: bool) -> str:
+    return (
+        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f}"
+        f"  val loss {metrics['val_loss']:.4f}  accuracy {metrics['val_accuracy']:.3f}"
+        f"  macro F1 {metrics['val_macro_f1']:.3f}  {seconds:.1f} s{'  best' if is_best else ''}"
+    )
