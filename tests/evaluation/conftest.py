@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-from watkins_ml.evaluation import report
+from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation.files import replacing, write_csv
+from watkins_ml.evaluation.runs import CONTROLS, TEST_REPORT
 
 CLASSES = ["Fin_FinbackWhale", "Fraser'sDolphin", "Short_Finned(Pacific)PilotWhale", "Walrus"]
 
@@ -50,10 +53,18 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
     """A complete run directory, as training and the final report leave it."""
     run_dir.mkdir(parents=True)
     frame, probabilities = make_split(60, skill)
-    scores = report.write_report(run_dir, "test", frame, probabilities, CLASSES, Spectrograms(60))
-    metrics = {f"{split}_{name}": value for split in ("test", "val") for name, value in scores.items()}
-    controls = {f"control_{name}_accuracy": 0.3 for name in ("majority", "tape", "sample_rate", "rate_duration")}
-    (run_dir / "reports/metrics.json").write_text(json.dumps(metrics | controls | {"best_epoch": 2}))
+    labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
+    scores = metrics.score(labels, probabilities, CLASSES)
+    species, pairs, *pictures = (run_dir / name for name in TEST_REPORT)
+    write_csv(species, metrics.per_species(labels, predicted, CLASSES))
+    write_csv(pairs, metrics.confusion_pairs(labels, predicted, CLASSES))
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    for picture in pictures:  # test_report.py draws the real ones, which takes seconds
+        with replacing(picture) as temporary:
+            Image.fromarray(noise).save(temporary, "PNG")
+    flat = {f"{split}_{name}": value for split in ("test", "val") for name, value in scores.items()}
+    controls = {f"control_{name}_accuracy": 0.3 for name in CONTROLS}
+    (run_dir / "reports/metrics.json").write_text(json.dumps(flat | controls | {"best_epoch": 2}))
     history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1, 0.5], "val_loss": [2.1, 1.2, 1.3]})
     for column in ("train_accuracy", "val_accuracy", "val_macro_f1"):
         history[column] = [0.3, 0.6, 0.7]
@@ -71,6 +82,14 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
     }
     (run_dir / "run.json").write_text(json.dumps(info))
     return run_dir
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures():
+    """Small pictures: drawing them at full size is most of the time that these tests take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "DPI", 40)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,8 @@ def test_run_without_a_test_report_shows_dashes(run_dirs, tmp_path):
     for name in TEST_REPORT:
         (run_dir / name).unlink()
     path = run_dir / "reports/metrics.json"
-    metrics = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("test_")}
-    path.write_text(json.dumps(metrics))
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps({key: metrics[key] for key in metrics if not key.startswith("test_")}))
     untested = ComparedRun.from_dir(run_dir, "young")
     tested = ComparedRun.from_dir(run_dirs["efficientnet_b0"], "old")
     write_comparison([untested, tested], tmp_path / "both.html")
@@ -137,6 +137,6 @@ def test_labels_are_escaped(run_dirs, tmp_path):
 
 
 def test_pictures_shrink_to_the_budget(monkeypatch, make_page):
-    monkeypatch.setattr(compare, "PAGE_BYTES", 400_000)
+    monkeypatch.setattr(compare, "PAGE_BYTES", 600_000)
     _, text = make_page()
-    assert len(text) < 450_000
+    assert len(text) < 650_000

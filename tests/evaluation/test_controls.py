@@ -27,7 +27,7 @@ def test_in_a_grouped_split_the_tape_falls_back_to_the_majority():
     test = cuts(("orca", "90001", 1, 1.0), ("walrus", "90002", 1, 1.0), ("walrus", "90003", 1, 1.0))
     found = controls(TRAIN, test)
     assert found["control_tape_accuracy"] == found["control_majority_accuracy"] == pytest.approx(1 / 3)
-    assert found["control_majority_macro_f1"] == pytest.approx(0.5 / 2)  # orca F1 0.5, walrus 0; beluga absent
+    assert found["control_majority_macro_f1"] == pytest.approx(0.5 / 2)  # orca 0.5, walrus 0, beluga absent
 
 
 def test_sample_rate_alone_and_with_duration():

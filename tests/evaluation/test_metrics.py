@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, f1_score, log_loss
 
@@ -92,6 +92,7 @@ def test_confusion_pairs_sorted_with_share_of_true():
     assert none.empty and list(none.columns) == list(pairs.columns)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_agrees_with_sklearn_and_stays_in_range(cuts, classes, seed):
     rng = np.random.default_rng(seed)

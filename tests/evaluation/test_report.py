@@ -54,7 +54,7 @@ def test_predictions_carry_every_probability(written):
 
 
 def test_misclassified_are_the_mistakes_most_confident_first_with_second_choice(written):
-    run_dir, frame, probabilities, _, scores = written
+    run_dir, frame, _, _, scores = written
     wrong = pd.read_csv(run_dir / "misclassified/val.csv")
     assert len(wrong) == round((1 - scores["accuracy"]) * len(frame))
     assert wrong.confidence.is_monotonic_decreasing
@@ -73,7 +73,7 @@ def test_reports_are_readable(written):
 
 
 def test_galleries_read_only_the_least_confident_25_and_a_seeded_25(written):
-    _, frame, probabilities, spectrograms, _ = written
+    _, _, probabilities, spectrograms, _ = written
     confidence = probabilities.max(axis=1)
     assert len(spectrograms.read) == 50
     assert set(spectrograms.read[:25]) == set(np.argsort(confidence)[:25])
@@ -92,6 +92,7 @@ def test_small_splits_and_tensors_do(tmp_path):
 
 def test_learning_curves(tmp_path):
     columns = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1"]
-    report.write_learning_curves(tmp_path, pd.DataFrame({"epoch": [1, 2], **dict.fromkeys(columns, [0.5, 0.4])}))
+    history = pd.DataFrame(0.5, index=range(2), columns=columns).assign(epoch=[1, 2])
+    report.write_learning_curves(tmp_path, history)
     with Image.open(tmp_path / "plots/learning_curves.png") as image:
         image.verify()

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +27,6 @@ def copy(run_dirs, tmp_path):
 
 
 def with_metrics(run: ComparedRun, **metrics: float) -> ComparedRun:
-    from dataclasses import replace
-
     return replace(run, metrics=metrics)
 
 
@@ -69,18 +68,18 @@ def test_random_split_is_stamped_on_the_numbers(copy, change_info):
         (
             (0.8, 0.7),
             (0.9, 0.6),
-            "On the test split efficientnet_b0 leads with 90.0% accuracy (10.0 points over baseline) "
+            "On the test split efficientnet_b0 leads with 90.0% accuracy (10.0 points over baseline), "
             "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
         ),
         (
             (0.8, 0.7),
             (0.8, 0.7),
-            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy and 70.0% macro F1.",
+            "baseline and efficientnet_b0 tie on the test split with 80.0% accuracy and 70.0% macro F1.",
         ),
         (
             (0.8, 0.7),
             (0.8, 0.6),
-            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy "
+            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy, "
             "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
         ),
         ((0.8, 0.7), None, "baseline has 80.0% accuracy and 70.0% macro F1 on the test split."),

@@ -56,7 +56,9 @@ def untested_species(annotations: pd.DataFrame, side: pd.Series) -> dict[str, st
     tapes = annotations.groupby("species")["tape"].nunique()
     tested = set(annotations.loc[side == "test", "species"])
     return {
-        str(species): "one tape only" if count == 1 else f"its {count} tapes cannot be divided without unbalancing other species"
+        str(species): "one tape only"
+        if count == 1
+        else f"its {count} tapes cannot be divided without unbalancing other species"
         for species, count in tapes.items()
         if species not in tested
     }

@@ -198,9 +198,7 @@ def _noise(rng: Rng, frames: int, band: tuple[float, float], tape: Tape) -> tupl
     return noise / noise.std() + hum * 10 ** (tape.hum_level / 20), float(in_band)
 
 
-def _write_flaws(
-    out_dir: Path, tapes: dict[str, tuple[str, ...]], counts: dict[str, int]
-) -> tuple[Path, Path, Path]:
+def _write_flaws(out_dir: Path, tapes: dict[str, tuple[str, ...]], counts: dict[str, int]) -> tuple[Path, Path, Path]:
     """Add what a real archive also holds: a file cut off within its header, and one cut filed twice.
 
     Returns the corrupt file, the duplicate and its original. The copy bears another tape's number, as only

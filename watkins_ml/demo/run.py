@@ -44,7 +44,9 @@ def run_demo(folder: Path, seed: int) -> None:
     _say("The model registry")
     print_models(registry.list_versions(client()), tracking_uri())
     _say("Predicting a new recording with the champion")
-    predictions = predict_files(load_classifier("models:/watkins-baseline@champion"), [Path("new-recording.wav")], top=3)
+    predictions = predict_files(
+        load_classifier("models:/watkins-baseline@champion"), [Path("new-recording.wav")], top=3
+    )
     print_predictions(predictions, "table")
     terminal.print(f"\nDone in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
     terminal.print(f"Look at the runs:     cd {folder} && watkins server    (then http://127.0.0.1:5000)")
@@ -61,7 +63,7 @@ def _generate(folder: Path, seed: int) -> None:
     terminal.print(
         f"{sum(ocean.species.values())} cuts of {len(ocean.species)} species on {tapes} tapes, "
         f"{ocean.seconds / 60:.0f} minutes; among them one corrupt file and one duplicate; "
-        f"and a new recording with {len(calls)} calls of {calls[0][2]}"
+        f"and a new recording with {len(calls)} bouts of calls of {calls[0][2]}"
     )
 
 

@@ -146,14 +146,14 @@ def headline(runs: list[ComparedRun]) -> str:
     if data_warning(tested):
         return "No run can be said to lead, for they were made on different data."
     accuracy, f1 = _lead(tested, "test_accuracy"), _lead(tested, "test_macro_f1")
-    if accuracy[0] == f1[0] and accuracy[0].endswith("leads"):
-        leader = f"{accuracy[0]} on the test split"
-        return f"{leader} with {accuracy[1]} accuracy ({accuracy[2]}) and {f1[1]} macro F1 ({f1[2]})."
+    if accuracy[0] == f1[0]:
+        who = f"{accuracy[0]} on the test split"
+        return f"{who} with {accuracy[1]} accuracy{accuracy[2]} and {f1[1]} macro F1{f1[2]}."
     clauses = [
-        f"{who} with {value} {name} ({margin})"
+        f"{who} with {value} {name}{margin}"
         for (who, value, margin), name in ((accuracy, "accuracy"), (f1, "macro F1"))
     ]
-    return f"On the test split {' but '.join(clauses)}."
+    return f"On the test split {', but '.join(clauses)}."
 
 
 def control_note(runs: list[ComparedRun]) -> str | None:
@@ -182,8 +182,8 @@ def _lead(runs: list[ComparedRun], key: str) -> tuple[str, str, str]:
     first, second = sorted(runs, key=lambda run: run.metrics[key], reverse=True)[:2]
     value, other = first.metrics[key], second.metrics[key]
     if value == other:
-        return f"{first.title} and {second.title} tie", percent(value), "no difference"
-    return f"{first.title} leads", percent(value), f"{100 * (value - other):.1f} points over {second.title}"
+        return f"{first.title} and {second.title} tie", percent(value), ""
+    return f"{first.title} leads", percent(value), f" ({100 * (value - other):.1f} points over {second.title})"
 
 
 def assert_distinct(runs: list[ComparedRun]) -> None:

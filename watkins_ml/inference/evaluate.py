@@ -33,7 +33,12 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         scores = write_report(out, side, split.frame, probabilities, data.classes, split.spectrograms)
         if side == "test":
             scores |= controls(data.sides["train"], data.sides["test"])
-        facts = {"model": model, "data_digest": data.digest, "split_protocol": data.protocol, "trained_on": classifier.facts}
+        facts = {
+            "model": model,
+            "data_digest": data.digest,
+            "split_protocol": data.protocol,
+            "trained_on": classifier.facts,
+        }
         write_json(out / "reports" / f"{side}_metrics.json", scores | {"evaluated": facts})
     return scores, data.protocol
 

@@ -156,7 +156,9 @@ def _tags(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
         "data_digest": data.digest,
         "split_protocol": data.protocol,
         "model_family": config.model.name,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
         "host": socket.gethostname(),
         "python": platform.python_version(),
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import warnings
 from pathlib import Path
 
 EMBEDDED = Path("mlflow")
@@ -11,6 +14,7 @@ EMBEDDED = Path("mlflow")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own defaults wait for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")  # it drops what it cannot send
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def embedded_uri(folder: Path = EMBEDDED) -> str:
@@ -35,6 +39,9 @@ def client():
     """An MLflow client for `tracking_uri()`; also makes it the default of MLflow's own functions."""
     import mlflow
 
+    warnings.filterwarnings("ignore", module="mlflow")  # hints for people who call MLflow themselves
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri()
     if is_embedded(uri):
         artifact_folder(uri).mkdir(parents=True, exist_ok=True)
@@ -45,8 +52,6 @@ def client():
 
 def server_command(host: str, port: int, backend: str | None, workers: int = 1) -> list[str]:
     """The `mlflow server` command for the embedded store or another backend."""
-    import sys
-
     folder = EMBEDDED.resolve()
     return [
         sys.executable, "-m", "mlflow", "server",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -195,8 +194,6 @@ class Uploader:
         self._wake, self._closing, self._warned = threading.Event(), threading.Event(), False
         self._thread = threading.Thread(target=self._loop, name="uploader", daemon=True)
         run.on_record = self._wake.set
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
 
     def __enter__(self) -> Uploader:
         self._thread.start()

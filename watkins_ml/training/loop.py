@@ -65,7 +65,7 @@ class Trainer:
     def __post_init__(self) -> None:
         train, optim = self.config.train, self.config.optim
         self.precision = choose_precision(train.amp, self.device)
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device)
         self.class_weights = self.class_weights.to(self.device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
@@ -178,7 +178,7 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             epoch = trainer.progress.epoch + 1
             bar.update(task, description=f"Epoch {epoch}/{limits.epochs}", completed=(epoch - 1) * steps)
 
-            def on_step(loss: float, accuracy: float) -> None:
+            def on_step(loss: float, accuracy: float, task=task) -> None:
                 bar.update(task, advance=1, note=f"loss {loss:.3f}  accuracy {accuracy:.3f}")
 
             started = time.perf_counter()
@@ -187,7 +187,9 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             trained = time.perf_counter() - started
             metrics |= trainer.validate(val, score) | {"learning_rate": rate}
             if not np.isfinite([metrics["train_loss"], metrics["val_loss"]]).all():
-                raise UserError(f"the loss is not a number in epoch {epoch}; lower optim.lr ({rate:g}) or set train.amp=none")
+                raise UserError(
+                    f"the loss is not a number in epoch {epoch}; lower optim.lr ({rate:g}) or set train.amp=none"
+                )
             trainer.scheduler.step(metrics["val_loss"])
             is_best = trainer.progress.update(metrics["val_loss"])
             seconds = time.perf_counter() - started
