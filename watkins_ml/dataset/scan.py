@@ -104,7 +104,7 @@ def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list
         match = pattern.search(path.stem) or pattern.search(path.name)
         if match is None:
             raise UsageError(
-                f"--group-regex '{pattern.pattern}' finds no tape in the name '{relative}'; give one that fits every file"
+                f"--group-regex '{pattern.pattern}' finds no tape in '{relative}'; give one that fits every file"
             )
         tape = match[1] if pattern.groups else match[0]
         cut_id = path.stem
