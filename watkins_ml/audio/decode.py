@@ -12,8 +12,11 @@ import numpy as np
 import soundfile
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"})
-BLOCK_FRAMES = 1 << 18
-UNKNOWN_LENGTHS = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})  # what streaming recorders leave in a header
+BLOCK_FRAMES = 1 << 20
+SILENCE = 1e-5
+"""Below the last bit of a 16-bit file: digital silence, as archives append to make cuts equally long."""
+UNKNOWN_LENGTHS = (range(0x7FFFEF00, 0x80000000), range(0xFFFFFF00, 0x100000000))
+"""What recorders that stream (ffmpeg, SoX and others) leave in a header: the largest length that fits."""
 
 
 class AudioError(Exception):
@@ -42,12 +45,15 @@ class Recording:
 def read_recording(path: Path | BinaryIO, excerpt_s: float | None = None) -> Recording:
     """Decode a file (path or open binary file) to mono at its native rate, checking all of it.
 
-    With `excerpt_s`, `waveform` holds only the central `excerpt_s` seconds (all of a shorter file).
+    Digital silence at both ends is left away. With `excerpt_s`, `waveform` holds only the central
+    `excerpt_s` seconds of what remains (all of it where it is shorter).
 
     Raises:
         AudioError: unreadable, truncated, empty, all-silent, or with samples that are not numbers.
     """
     try:
+        if isinstance(path, Path) and path.stat().st_size == 0:
+            raise AudioError("empty: no bytes")
         with soundfile.SoundFile(path) as audio:
             return _read(audio, excerpt_s)
     except soundfile.LibsndfileError as error:
@@ -63,32 +69,39 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None) -> Recording:
         raise AudioError("empty: no samples")
     if truncated := _truncation(audio.extra_info):
         raise AudioError(truncated)
-    wanted = declared if excerpt_s is None else min(declared, round(excerpt_s * audio.samplerate))
-    first = (declared - wanted) // 2
     digest = hashlib.sha256(f"{audio.samplerate}/{audio.channels}/".encode())
-    kept: list[np.ndarray] = []
-    low, high, position = np.inf, -np.inf, 0
+    low, high, position, first, last = np.inf, -np.inf, 0, None, 0
     while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         digest.update(block.tobytes())
-        low, high = min(low, block.min()), max(high, block.max())
-        inside = block[max(first - position, 0) : max(first + wanted - position, 0)]
-        if len(inside):
-            kept.append(inside.mean(axis=1, dtype=np.float32))
+        low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # both let NaN through
+        sounding = np.flatnonzero(np.abs(block).max(axis=1) > SILENCE)
+        if len(sounding):
+            first = position + sounding[0] if first is None else first
+            last = position + sounding[-1] + 1
         position += len(block)
+        only_block = block if len(block) == position else None
     if position < declared:
         raise AudioError(f"truncated: {position} of {declared} samples can be read")
     if not (np.isfinite(low) and np.isfinite(high)):
         raise AudioError("holds samples that are not numbers")
-    if low == high:
+    if low == high or first is None:
         raise AudioError("silent: every sample has the same value")
-    return Recording(np.concatenate(kept), audio.samplerate, audio.channels, position, digest.hexdigest())
+    wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
+    start = int(first + (last - first - wanted) // 2)
+    if only_block is None:
+        audio.seek(start)
+        excerpt = audio.read(wanted, dtype="float32", always_2d=True)
+    else:
+        excerpt = only_block[start : start + wanted]
+    waveform = excerpt.mean(axis=1, dtype=np.float32)
+    return Recording(waveform, audio.samplerate, audio.channels, position, digest.hexdigest())
 
 
 def _truncation(libsndfile_log: str) -> str | None:
     """libsndfile plays what is left of a cut-off file without an error; only its log tells."""
     match = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", libsndfile_log)
-    if match and int(match[1]) > int(match[2]) and int(match[1]) not in UNKNOWN_LENGTHS:
+    if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):
         return f"truncated: {match[2]} of {match[1]} bytes of audio are there"
-    if "lacks an end-of-stream" in libsndfile_log:
+    if "lacks an end-of-stream" in libsndfile_log or "Junk after the last page" in libsndfile_log:
         return "truncated: the Ogg stream has no end"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import soxr
@@ -27,14 +27,12 @@ class FrontendSettings(BaseModel):
 
     sample_rate: int = Field(default=16_000, ge=1_000, le=200_000)
     n_fft: int = Field(default=2048, ge=64)
-    win_length: int = Field(default=1024, ge=32)
+    win_length: int = Field(default=512, ge=32)
     hop_length: int = Field(default=160, ge=1)
     n_mels: int = 128
     frames: int = 400
     top_db: float = Field(default=80.0, gt=0)
     """Dynamic range kept below the loudest bin, in dB."""
-    padding: Literal["repeat", "silence"] = "repeat"
-    """What follows the end of a cut shorter than the window."""
 
     @property
     def seconds(self) -> float:
@@ -89,15 +87,17 @@ class Frontend:
         return (centred / centred.std().clamp(min=1e-6)).unsqueeze(0)
 
     def _fit(self, audio: torch.Tensor) -> torch.Tensor:
-        """Crop or pad to exactly the samples that `frames` frames need."""
+        """Crop or repeat to exactly the samples that `frames` frames need.
+
+        Repeating rather than padding with silence keeps the length of a cut, which tells species
+        apart in an archive but not in the sea, out of the spectrogram.
+        """
         wanted = self.settings.samples
         if len(audio) == 0:  # a few samples at a high rate can resample to none
             audio = torch.zeros(1)
         if len(audio) >= wanted:
             return audio[:wanted]
-        if self.settings.padding == "repeat":
-            return audio.repeat(-(-wanted // len(audio)))[:wanted]
-        return torch.nn.functional.pad(audio, (0, wanted - len(audio)))
+        return audio.repeat(-(-wanted // len(audio)))[:wanted]
 
     def file(self, path: Path | BinaryIO) -> torch.Tensor:
         """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
