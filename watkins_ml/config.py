@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -71,6 +72,13 @@ class TrainConfig(Section):
     class_weights: Literal["balanced", "none"]
 
 
+class AugmentConfig(Section):
+    """Random changes to training spectrograms."""
+
+    time_roll: bool
+    """Shift by a random number of frames, wrapping round."""
+
+
 class TrackingConfig(Section):
     experiment: str = Field(min_length=1)
     register_as: str | None
@@ -86,6 +94,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
+    augment: AugmentConfig
     tracking: TrackingConfig
 
     def flat(self) -> dict[str, Any]:
@@ -131,14 +140,23 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
         raise UsageError(f"{source}: {problems}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UsageError(f"{path}: its `base` recipes form a circle; remove one of them")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UsageError(f"{path}: cannot read this recipe ({error.strerror}); see experiments/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         first_line = str(error).splitlines()[0]
         where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise UsageError(f"{path}{where}: not valid YAML ({first_line})") from None
@@ -164,8 +182,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(parts):
         raise UsageError(f"override '{override}': write it as key.path=value, for example train.epochs=3")
     try:
-        value = _parse_value(text)
-    except yaml.YAMLError:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
         raise UsageError(f"override '{override}': '{text}' is not a valid value") from None
     node = tree
     for part in parts[:-1]:
@@ -173,16 +191,6 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise UsageError(f"override '{override}': {part} is a value, not a section")
     node[parts[-1]] = value
-
-
-def _parse_value(text: str) -> Any:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text; people mean the number
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _explain(detail: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
 from watkins_ml.errors import UserError
+from watkins_ml.training.augment import time_roll
 from watkins_ml.training.checkpoints import load_checkpoint, save_checkpoint
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
@@ -81,6 +82,8 @@ class Trainer:
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
         for spectrograms, labels in split.batches(self.config.data.batch_size, self.order):
+            if self.config.augment.time_roll:
+                spectrograms = time_roll(spectrograms, self.order)
             totals += self._step(spectrograms.to(self.device), labels.to(self.device))
             seen += len(labels)
             if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
