@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,25 +48,33 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def write(runs: list[ComparedRun], path: Path) -> tuple[Page, str]:
+    write_comparison(runs, path)
+    text = path.read_text(encoding="utf-8")
+    return Page(text), text
+
+
+@pytest.fixture(scope="module")
+def same_data(run_dirs, tmp_path_factory):
+    runs = [ComparedRun.from_dir(run_dir, label) for label, run_dir in run_dirs.items()]
+    return write(runs, tmp_path_factory.mktemp("page") / "deep" / "compare.html")
+
+
 @pytest.fixture
-def make_page(run_dirs, tmp_path):
-    def make(**changes: dict) -> tuple[Page, str]:
-        runs = []
-        for label, source in run_dirs.items():
-            run_dir = shutil.copytree(source, tmp_path / label)
-            info = json.loads((run_dir / "run.json").read_text()) | changes.get(label, {})
-            (run_dir / "run.json").write_text(json.dumps(info))
-            runs.append(ComparedRun.from_dir(run_dir, label))
-        out = tmp_path / "deep" / "compare.html"
-        write_comparison(runs, out)
-        text = out.read_text(encoding="utf-8")
-        return Page(text), text
+def make_page(run_dirs, tmp_path, change_info):
+    """A page on which the baseline's run.json is changed."""
+
+    def make(**changes: object) -> tuple[Page, str]:
+        changed = shutil.copytree(run_dirs["baseline"], tmp_path / "baseline")
+        change_info(changed, **changes)
+        other = ComparedRun.from_dir(run_dirs["efficientnet_b0"], "efficientnet_b0")
+        return write([ComparedRun.from_dir(changed, "baseline"), other], tmp_path / "compare.html")
 
     return make
 
 
-def test_page_is_whole_self_contained_and_small(make_page):
-    page, text = make_page()
+def test_page_is_whole_self_contained_and_small(same_data):
+    page, text = same_data
     assert len(text.encode()) < 15_000_000
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
     assert len(page.images) == 1 + 5 * 2  # curves of both in one figure, five pictures of each run
@@ -78,33 +88,32 @@ def test_page_is_whole_self_contained_and_small(make_page):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_page_says_who_leads_and_marks_the_best(make_page):
-    _, text = make_page()
+def test_page_says_who_leads_and_marks_the_best(same_data):
+    _, text = same_data
     assert re.search(r'class="headline">efficientnet_b0 leads on the test split', text)
     row = re.search(r"<tr><th scope=\"row\">accuracy</th>(.*?)</tr>", text)[1]
     assert row.count("(best)") == 1 and row.index("(best)") > row.index("</td>")
     assert "Different data" not in text and "eaky reference" not in text
-    assert "4,063,000" in text
     assert "Fraser&#39;sDolphin" in text
     assert "untested: Walrus" in text
     assert '<tr class="differs"><th scope="row"><code>optim.lr' in text
     assert '<tr><th scope="row"><code>train.epochs' in text
 
 
-def test_unknown_counts_show_a_dash(make_page):
-    _, text = make_page(baseline={"parameters": None})
+def test_unknown_counts_show_a_dash(same_data):
+    _, text = same_data
     assert '<th scope="row">Training cuts</th><td>–</td><td>–</td>' in text
     assert '<th scope="row">Parameters</th><td>–</td><td>4,063,000</td>' in text
 
 
 def test_different_digests_raise_a_banner_and_rank_nothing(make_page):
-    _, text = make_page(baseline={"data_digest": "elsewhere"})
+    _, text = make_page(data_digest="elsewhere")
     assert 'role="alert">Different data.' in text and "elsewhere" in text
     assert "(best)" not in text and " leads " not in text
 
 
 def test_random_split_is_stamped_wherever_its_numbers_show(make_page):
-    page, text = make_page(baseline={"split_protocol": "random"})
+    page, text = make_page(split_protocol="random")
     assert text.count('scope="col" class="number">baseline (leaky reference)</th>') == 1
     for image in page.images:
         assert ("baseline" in image["alt"]) == ("baseline (leaky reference)" in image["alt"])
@@ -120,23 +129,25 @@ def test_run_without_a_test_report_shows_dashes(run_dirs, tmp_path):
     path.write_text(json.dumps({key: metrics[key] for key in metrics if not key.startswith("test_")}))
     untested = ComparedRun.from_dir(run_dir, "young")
     tested = ComparedRun.from_dir(run_dirs["efficientnet_b0"], "old")
-    write_comparison([untested, tested], tmp_path / "both.html")
-    text = (tmp_path / "both.html").read_text(encoding="utf-8")
-    assert len(Page(text).images) == 6
+    page, text = write([untested, tested], tmp_path / "both.html")
+    assert len(page.images) == 6
     assert '<th scope="row">accuracy</th><td class="number">–</td>' in text
     assert "old has" in text
-    write_comparison([untested], tmp_path / "one.html")
-    text = (tmp_path / "one.html").read_text(encoding="utf-8")
-    assert len(Page(text).images) == 1 and "No run has a test report yet." in text
+    page, text = write([untested], tmp_path / "one.html")
+    assert len(page.images) == 1 and "No run has a test report yet." in text
 
 
 def test_labels_are_escaped(run_dirs, tmp_path):
     run = ComparedRun.from_dir(run_dirs["baseline"], "<script>alert(1)</script>")
-    write_comparison([run], tmp_path / "x.html")
-    assert "<script>" not in (tmp_path / "x.html").read_text(encoding="utf-8")
+    _, text = write([run], tmp_path / "x.html")
+    assert "<script>" not in text
 
 
-def test_pictures_shrink_to_the_budget(monkeypatch, make_page):
-    monkeypatch.setattr(compare, "PAGE_BYTES", 600_000)
-    _, text = make_page()
-    assert len(text) < 650_000
+@pytest.mark.parametrize("jpeg", [True, False])
+def test_pictures_shrink_to_the_budget_and_keep_their_place(jpeg):
+    noise = np.random.default_rng(0).integers(0, 255, (170, 340, 3), dtype=np.uint8)
+    picture = compare._picture(Image.fromarray(noise), "run", "noise", budget=6_000, jpeg=jpeg)
+    encoded = base64.b64decode(picture.source.partition(",")[2])
+    assert len(encoded) <= 6_000
+    assert Image.open(io.BytesIO(encoded)).width < 340
+    assert picture.width == 200

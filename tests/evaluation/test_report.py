@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.evaluation.conftest import CLASSES, Spectrograms, make_split
 from watkins_ml.evaluation import metrics, report
+
+from .conftest import CLASSES, Spectrograms, make_split
 
 FILES = {
     "reports/val_classification_report.csv",

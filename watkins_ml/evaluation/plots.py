@@ -90,7 +90,8 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
     with np.errstate(invalid="ignore"):
         shares = counts / totals[:, None]
     cell = 0.36 if len(classes) > 20 else 0.55
-    fig = _figure(cell * len(classes) + 4.6, cell * len(classes) + 2.8)
+    side = cell * max(len(classes), 5)
+    fig = _figure(side + 4.6, side + 2.8)
     axes = fig.subplots()
     axes.set_facecolor("#E8E8E8")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -109,7 +110,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
     axes.set_xlabel("predicted species", fontsize=11)
     axes.set_ylabel("true species (cuts)", fontsize=11)
     bar = fig.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.015, format=PercentFormatter(1))
-    bar.set_label("share of the true species' cuts")
+    bar.set_label("share of the true species")
     return fig
 
 

@@ -183,7 +183,8 @@ def _lead(runs: list[ComparedRun], key: str) -> tuple[str, str, str]:
     value, other = first.metrics[key], second.metrics[key]
     if value == other:
         return f"{first.title} and {second.title} tie", percent(value), ""
-    return f"{first.title} leads", percent(value), f" ({100 * (value - other):.1f} points over {second.title})"
+    margin = f" ({100 * (value - other):.1f} points over {second.title})"
+    return f"{first.title} leads", percent(value), margin
 
 
 def assert_distinct(runs: list[ComparedRun]) -> None:
