@@ -16,15 +16,20 @@ import torch
 from watkins_ml.errors import UserError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, then rename over it; parents are made."""
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write beside the target, flush to the disk, then rename over it; parents are made.
+
+    Without `durable` the flush is left out: many times faster for thousands of small files, and a
+    power cut may leave them empty, so only for what can be noticed and made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -36,18 +41,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format=float_format))
 
 
-def write_tensors(path: Path, tensors: Any) -> None:
+def write_tensors(path: Path, tensors: Any, durable: bool = True) -> None:
     """Save tensors (or nested containers of them) for `torch.load(..., weights_only=True)`."""
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), durable)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import pandas as pd
 from PIL import Image
 
 from watkins_ml.evaluation import plots
-from watkins_ml.evaluation.files import replacing
 from watkins_ml.evaluation.runs import (
     GROUPS,
     ComparedRun,
@@ -23,6 +22,7 @@ from watkins_ml.evaluation.runs import (
     headline,
     percent,
 )
+from watkins_ml.files import write_text
 
 __all__ = ["ComparedRun", "comparison_table", "data_warning", "headline", "write_comparison"]
 
@@ -53,8 +53,7 @@ def write_comparison(runs: list[ComparedRun], out_html: Path) -> None:
     """Write the comparison of `runs` as one HTML page that needs no other file and no network."""
     assert_distinct(runs)
     html = _render(runs)
-    with replacing(out_html) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(out_html, html)
 
 
 def _render(runs: list[ComparedRun]) -> str:
@@ -101,9 +100,7 @@ def _facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
         return [DASH if (value := run.info.get(key)) is None else form.format(value) for run in runs]
 
     best = [run.metrics.get("best_epoch") for run in runs]
-    epochs = [
-        DASH if at is None else f"{at:.0f} of {len(run.history)}" for at, run in zip(best, runs, strict=True)
-    ]
+    epochs = [DASH if at is None else f"{at:.0f} of {len(run.history)}" for at, run in zip(best, runs, strict=True)]
     protocol = [f"{run.info['split_protocol']}{', leaky reference' * run.is_leaky}" for run in runs]
     return [
         ("Run", of("name")),

@@ -48,9 +48,7 @@ def per_species(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(classes)), average=None, zero_division=0
     )
-    table = pd.DataFrame(
-        {"species": classes, "precision": precision, "recall": recall, "f1": f1, "support": support}
-    )
+    table = pd.DataFrame({"species": classes, "precision": precision, "recall": recall, "f1": f1, "support": support})
     table.loc[table.support == 0, ["precision", "recall", "f1"]] = np.nan
     return table
 
@@ -103,9 +101,9 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
     edges = np.linspace(0, 1, bins + 1)
     index = np.digitize(confidence, edges[1:-1], right=True)
     means = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(index).mean()
-    return pd.DataFrame(
-        {"lower": edges[:-1], "upper": edges[1:], "count": np.bincount(index, minlength=bins)}
-    ).join(means)
+    return pd.DataFrame({"lower": edges[:-1], "upper": edges[1:], "count": np.bincount(index, minlength=bins)}).join(
+        means
+    )
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:

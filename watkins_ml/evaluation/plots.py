@@ -4,6 +4,7 @@ Colours are from palettes that colour-blind readers can tell apart (Okabe and It
 and wrong always differ in shape or in words as well as in colour.
 """
 
+import io
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -17,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from watkins_ml.evaluation.files import replacing
 from watkins_ml.evaluation.metrics import calibration_bins, expected_calibration_error
+from watkins_ml.files import write_bytes
 
 RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 RIGHT, WRONG = "#009E73", "#CC3311"
@@ -30,8 +31,9 @@ DPI = 130
 
 def save(fig: Figure, path: Path) -> None:
     """Write `fig` to `path` as PNG, atomically."""
-    with replacing(path) as temporary:
-        fig.savefig(temporary, format="png", dpi=DPI)
+    picture = io.BytesIO()
+    fig.savefig(picture, format="png", dpi=DPI)
+    write_bytes(path, picture.getvalue())
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | None = None) -> Figure:
@@ -74,9 +76,7 @@ def _curve(axes: Axes, history: pd.DataFrame, quantity: str, colour: str, best: 
     if f"train_{quantity}" in history:
         axes.plot(history.epoch, history[f"train_{quantity}"], color=colour, ls="--", lw=1.2, alpha=0.8)
     at_best = history.epoch == best
-    axes.plot(
-        history.epoch[at_best], validation[at_best], color=colour, marker="*", ms=15, mec="white", zorder=3
-    )
+    axes.plot(history.epoch[at_best], validation[at_best], color=colour, marker="*", ms=15, mec="white", zorder=3)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> Figure:

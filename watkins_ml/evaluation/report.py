@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.evaluation import metrics, plots
-from watkins_ml.evaluation.files import write_csv, write_json
+from watkins_ml.files import write_csv, write_json
 
+DIGITS = "%.6g"
+"""How numbers are written in tables for people."""
 GALLERY_SIZE = plots.GALLERY_SIDE**2
 
 
@@ -91,14 +93,14 @@ def _write_tables(
 ) -> None:
     labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
     reports = run_dir / "reports"
-    write_csv(reports / f"{split}_classification_report.csv", metrics.per_species(labels, predicted, classes))
+    write_csv(reports / f"{split}_classification_report.csv", metrics.per_species(labels, predicted, classes), DIGITS)
     pairs = metrics.confusion_pairs(labels, predicted, classes)
-    write_csv(reports / f"{split}_confusion_pairs.csv", pairs)
+    write_csv(reports / f"{split}_confusion_pairs.csv", pairs, DIGITS)
     report = metrics.report_json(labels, predicted, classes)
     write_json(reports / f"{split}_classification_report.json", report)
 
     columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
-    write_csv(run_dir / "preds" / f"{split}.csv", pd.concat([predictions, columns], axis=1))
+    write_csv(run_dir / "preds" / f"{split}.csv", pd.concat([predictions, columns], axis=1), DIGITS)
 
     second = np.argsort(probabilities, axis=1)[:, -2]
     mistakes = predictions.assign(
@@ -106,4 +108,4 @@ def _write_tables(
         second_confidence=probabilities[np.arange(len(second)), second],
     )
     mistakes = mistakes[~mistakes.correct].sort_values("confidence", ascending=False, kind="stable")
-    write_csv(run_dir / "misclassified" / f"{split}.csv", mistakes)
+    write_csv(run_dir / "misclassified" / f"{split}.csv", mistakes, DIGITS)
