@@ -122,7 +122,7 @@ def test_save_is_atomic_and_needs_no_pyplot(tmp_path):
 def test_a_failed_save_leaves_the_old_file(tmp_path):
     class Broken:
         def savefig(self, path, **_):
-            path.write_bytes(b"half")
+            path.write(b"half")
             raise OSError("disk full")
 
     path = tmp_path / "p.png"
