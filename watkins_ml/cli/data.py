@@ -51,6 +51,6 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated ocean and of the training.")] = 0,
 ) -> None:
     """The whole job on a small generated ocean: prepare, train both models, compare, register, predict."""
-    from watkins_ml.demo.run import run_demo
+    from watkins_ml.cli.demo import run_demo
 
     run_demo(out, seed)

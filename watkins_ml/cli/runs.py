@@ -37,7 +37,7 @@ def sync(
 ) -> None:
     """Send to the tracking server what it has not received of these runs."""
     from watkins_ml.console import out
-    from watkins_ml.errors import UserError
+    from watkins_ml.errors import UserError, first_line
     from watkins_ml.tracking.rundir import RunDirectory
     from watkins_ml.tracking.uploader import Shipment
 
@@ -48,8 +48,7 @@ def sync(
         try:
             shipment.send()
         except Exception as error:  # whatever the tracker raises, the user gets one sentence
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"{path}: {shipment.uri} did not take it ({reason}); try again later") from None
+            raise UserError(f"{path}: {shipment.uri} did not take it ({first_line(error)}); try again later") from None
         out.print(f"{path}: {shipment.state['sent'] - before} of {shipment.state['sent']} entries sent")
         for message in shipment.messages:
             out.print(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
@@ -87,7 +88,7 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
     if present:
         table.add_section()
     for key, name in present.items():
-        table.add_row(f"[dim]no audio: {name}[/dim]", *[""] * (columns - 1), f"[dim]{_number(metrics[key])}[/dim]")
+        table.add_row(f"no audio: {name}", *[""] * (columns - 1), _number(metrics[key]), style="dim")
 
 
 def print_models(versions: list[ModelVersion], uri: str) -> None:
@@ -112,7 +113,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     """A row a metric, a column a run, as `evaluation.comparison_table` gives it."""
     if warning := comparison.attrs.get("warning"):
-        err.print(f"[yellow]{warning}[/yellow]")
+        err.print(warning, style="yellow")
     table = Table("metric", *map(str, comparison.columns))
     for metric, row in comparison.iterrows():
         table.add_row(str(metric), *(_number(value) for value in row))
@@ -127,7 +128,7 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
     table = Table("file", "species", "probability")
     for row in predictions.itertuples():
         if isinstance(row.problem, str):
-            table.add_row(row.path, f"[red]{row.problem}[/red]", "")
+            table.add_row(row.path, Text(row.problem, style="red"), "")
         else:
             table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
     out.print(table)

@@ -20,7 +20,7 @@ from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.server import client, tracking_uri
 
-RECIPES = Path(__file__).parent
+RECIPES = Path(__file__).parents[1] / "demo"
 
 
 def run_demo(folder: Path, seed: int) -> None:
@@ -68,4 +68,4 @@ def _generate(folder: Path, seed: int) -> None:
 
 
 def _say(step: str) -> None:
-    terminal.print(f"\n[bold]{step}[/bold]")
+    terminal.print(f"\n{step}", style="bold")
