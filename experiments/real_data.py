@@ -24,7 +24,7 @@ DATA_SETS = {
     "esc10": r"^\d+-(\d+)-",  # the group is the source recording
 }
 OVERRIDES = {
-    "baseline": ["data.batch_size=8", "train.epochs=30"],
+    "baseline": ["data.batch_size=8", "train.epochs=30", "train.early_stopping_patience=8"],
     "efficientnet": ["data.batch_size=16", "model.weights={weights}"],
 }
 
@@ -36,18 +36,20 @@ def watkins(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment, check=True)
 
 
-def run_data_set(name: str, shared: Path, folder: Path, seeds: list[int]) -> None:
+def run_data_set(name: str, shared: Path, folder: Path, seeds: list[int], models: list[str]) -> None:
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
     audio = shared / "data" / name
     weights = shared / "weights" / "efficientnet_b0_imagenet.pth"
     for seed in seeds:
-        missing = [model for model in OVERRIDES if not finished(folder / "runs" / f"{model}-{seed}")]
+        missing = [model for model in models if not finished(folder / "runs" / f"{model}-{seed}")]
         if missing:
             watkins(folder, "prepare", str(audio), "--group-regex", DATA_SETS[name], "--seed", str(seed))
         for model in missing:
             given = [text.format(weights=weights) for text in OVERRIDES[model]]
             options = [part for text in given for part in ("-o", text)]
             watkins(folder, "train", str(RECIPES / f"{model}.yaml"), *options, "--run-dir", f"runs/{model}-{seed}")
+    if len(models) < len(OVERRIDES):
+        return
     watkins(folder, "compare", f"runs/baseline-{seeds[0]}", f"runs/efficientnet-{seeds[0]}", "--out", "compare.html")
     watkins(folder, "models")
     recording = next(path for path in sorted(audio.rglob("*")) if path.is_file())
@@ -85,12 +87,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=DATA_SETS, nargs="+", default=list(DATA_SETS))
+    parser.add_argument("--models", choices=OVERRIDES, nargs="+", default=list(OVERRIDES), help="train only these")
     options = parser.parse_args()
     columns = {}
     for name in options.only:
         folder = (options.out / name).resolve()
-        run_data_set(name, options.shared.resolve(), folder, options.seeds)
-        columns[name] = results(folder, options.seeds)
+        run_data_set(name, options.shared.resolve(), folder, options.seeds, options.models)
+        if options.models == list(OVERRIDES):
+            columns[name] = results(folder, options.seeds)
+    if not columns:
+        return
     table = pd.DataFrame(columns)
     print(f"\nTest scores in %, mean ± standard deviation over split seeds {options.seeds} (each):\n")
     print("| | " + " | ".join(table.columns) + " |\n|---" * 1 + "|---" * len(table.columns) + "|")
