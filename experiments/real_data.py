@@ -24,7 +24,7 @@ DATA_SETS = {
     "esc10": r"^\d+-(\d+)-",  # the group is the source recording
 }
 OVERRIDES = {
-    "baseline": ["data.batch_size=8", "train.epochs=30", "train.early_stopping_patience=8"],
+    "baseline": ["data.batch_size=8", "train.epochs=40", "train.early_stopping_patience=10"],
     "efficientnet": ["data.batch_size=16", "model.weights={weights}"],
 }
 
