@@ -86,6 +86,11 @@ class PreparedData:
         return FrontendSettings(**self.summary["frontend"])
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of annotations; names stay text, also where a species is called `NA` or a tape `00012`."""
+    return pd.read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+
+
 def read_prepared(root: Path) -> PreparedData:
     """Open a prepared data folder.
 
@@ -99,11 +104,12 @@ def read_prepared(root: Path) -> PreparedData:
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         names = json.loads(folder.classes.read_text(encoding="utf-8"))
-        annotations = pd.read_csv(folder.annotations, dtype=TEXT_COLUMNS)
-        sides = {name: pd.read_csv(folder.side(name), dtype=TEXT_COLUMNS) for name in SIDES}
-    except (OSError, ValueError) as error:
+        details = read_table(folder.annotations)[["path", "cut_id", "sample_rate", "duration_s"]]
+        sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
+        classes = [names[str(label)] for label in range(len(names))]
+        for name, frame in sides.items():
+            if len(frame) != summary["counts"][name]:
+                raise ValueError(f"{name} has {len(frame)} of {summary['counts'][name]} recordings")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{root}: damaged data folder ({error}); run `watkins prepare` again") from None
-    details = annotations[["path", "cut_id", "sample_rate", "duration_s"]]
-    sides = {name: frame.merge(details, on="path", validate="one_to_one") for name, frame in sides.items()}
-    classes = [names[str(label)] for label in range(len(names))]
     return PreparedData(folder, summary, classes, sides)

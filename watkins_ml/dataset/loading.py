@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -48,11 +49,21 @@ def load_split(data: PreparedData, side: str) -> Split:
     spectrograms = torch.empty(len(frame), 1, settings.n_mels, settings.frames)
     with progress(transient=True) as bar:
         bar.disable = bar.disable or len(frame) < FILES_WORTH_A_BAR
-        for row, name in enumerate(bar.track(frame["spectrogram"], description=f"Loading {side}")):
-            path = data.folder.root / name
-            try:
-                spectrograms[row] = torch.load(path, weights_only=True)
-            except (OSError, RuntimeError, EOFError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{path}: damaged or missing ({reason}); run `watkins prepare` again") from None
+        task = bar.add_task(f"Loading {side}", total=len(frame), note="")
+        for row, name in enumerate(frame["spectrogram"]):
+            spectrograms[row] = _read(data.folder.root / name, spectrograms.shape[1:])
+            bar.advance(task)
     return Split(frame, spectrograms, torch.from_numpy(frame["label"].to_numpy(copy=True)).long())
+
+
+def _read(path: Path, shape: torch.Size) -> torch.Tensor:
+    if not path.exists():
+        raise UserError(f"{path}: missing; run `watkins prepare` again")
+    try:
+        spectrogram = torch.load(path, weights_only=True)
+        if spectrogram.shape != shape:
+            raise ValueError(f"shape {tuple(spectrogram.shape)} instead of {tuple(shape)}")
+    except Exception as error:  # torch.load meets broken bytes with almost any kind of error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: damaged ({reason}); delete it and run `watkins prepare` again") from None
+    return spectrogram

@@ -7,7 +7,6 @@ Every step can be repeated: results already on disk are used, a kill costs the f
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -18,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.audio.frontend import FrontendSettings
-from watkins_ml.dataset.layout import DataFolder
-from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, spectrogram_of
+from watkins_ml.dataset.layout import DataFolder, read_prepared
+from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, spectrograms_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
@@ -125,7 +124,8 @@ def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
         return
     folder.summary.unlink(missing_ok=True)
     for stale in [folder.staging, *(folder.spectrograms / side for side in SIDES)]:
-        shutil.rmtree(stale, ignore_errors=True)
+        if stale.exists():
+            shutil.rmtree(stale)
     write_text(marker, settings.digest())
 
 
@@ -158,10 +158,10 @@ def _summary(
 
 
 def _is_sealed_as(folder: DataFolder, summary: dict[str, Any]) -> bool:
-    tables = [folder.annotations, folder.rejected, folder.classes, *map(folder.side, SIDES)]
-    if not all(path.exists() for path in (folder.summary, *tables)):
+    try:
+        return folder.rejected.exists() and read_prepared(folder.root).summary == summary
+    except UserError:  # unfinished or damaged
         return False
-    return json.loads(folder.summary.read_text(encoding="utf-8")) == summary
 
 
 def _write(
@@ -200,14 +200,16 @@ def _place(folder: DataFolder, candidates: list[Candidate], targets: dict[str, P
     wanted = set()
     for candidate in candidates:
         target = targets.get(candidate.path, folder.staged(candidate.species, candidate.cut_id))
-        place = spectrogram_of(candidate, folder)
         wanted.add(target)
-        if place is not None and place != target:
+        newest, *older = spectrograms_of(candidate, folder) or [target]
+        for stale in older:  # before the move, so that a kill cannot leave two placed ones
+            stale.unlink()
+        if newest != target:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(place, target)
+            os.replace(newest, target)
             moved += 1
     for tree in (folder.staging, *(folder.spectrograms / side for side in SIDES)):
-        for file in tree.rglob("*.pt"):
-            if file not in wanted:
+        for file in tree.rglob("*"):  # with what a killed run left half-written
+            if file.is_file() and file not in wanted:
                 file.unlink()
     return moved

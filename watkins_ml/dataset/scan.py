@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TextIO
 
 import torch
@@ -40,6 +41,11 @@ class Candidate:
     tape: str
     size: int
     mtime_ns: int
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        """Species and cut id: what names the spectrogram, and one file at a time can own."""
+        return self.species, self.cut_id
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,11 @@ def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list
     candidates = []
     for path, relative in named:
         match = pattern.search(path.stem) or pattern.search(path.name)
-        if match is None:
+        tape = match and (match[1] if pattern.groups else match[0])
+        if not tape:
             raise UsageError(
                 f"--group-regex '{pattern.pattern}' finds no tape in '{relative}'; give one that fits every file"
             )
-        tape = match[1] if pattern.groups else match[0]
         cut_id = path.stem
         if uses[relative.parts[0], cut_id.lower()] > 1:  # the same name in subfolders or formats
             cut_id += "~" + hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
@@ -126,7 +132,7 @@ def examine_all(
         one result a candidate, in order, and how many had to be computed now.
     """
     known = _read_journal(folder.scan_journal)
-    results = {c.path: known[c.path] for c in candidates if c.path in known and _still_good(known[c.path], c, folder)}
+    results = {c.path: known[c.slot] for c in candidates if c.slot in known and _still_good(known[c.slot], c, folder)}
     todo = [candidate for candidate in candidates if candidate.path not in results]
     folder.scan_journal.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.scan_journal, "a", encoding="utf-8") as journal, progress() as bar:
@@ -162,6 +168,13 @@ def _examine(
 def _quiet_worker() -> None:
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
+    Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A killed parent cannot end its workers, and they would wait for work for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 _frontends: dict[FrontendSettings, Frontend] = {}
@@ -179,7 +192,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         return Examined(**key, reason=str(error))
     except OSError as error:
         return Examined(**key, reason=f"unreadable: {error.strerror}")
-    write_tensors(folder.staged(candidate.species, candidate.cut_id), frontend.recording(recording))
+    write_tensors(folder.staged(candidate.species, candidate.cut_id), frontend.recording(recording), durable=False)
     return Examined(
         **key,
         sample_rate=recording.sample_rate,
@@ -190,17 +203,17 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
     )
 
 
-def spectrogram_of(candidate: Candidate, folder: DataFolder) -> Path | None:
-    """Where a candidate's spectrogram lies now; a staged one is newer than a placed one."""
+def spectrograms_of(candidate: Candidate, folder: DataFolder) -> list[Path]:
+    """Where a candidate's spectrogram lies now; a staged one comes first and is newer than a placed one."""
     places = [folder.staged(candidate.species, candidate.cut_id)]
     places += [folder.spectrogram(side, candidate.species, candidate.cut_id) for side in SIDES]
-    return next((place for place in places if place.exists()), None)
+    return [place for place in places if place.exists() and place.stat().st_size > 0]  # a power cut empties files
 
 
 def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
     if not result.matches(candidate):
         return False
-    return result.reason is not None or spectrogram_of(candidate, folder) is not None
+    return result.reason is not None or bool(spectrograms_of(candidate, folder))
 
 
 def _append(journal: TextIO, result: Examined) -> None:
@@ -208,9 +221,9 @@ def _append(journal: TextIO, result: Examined) -> None:
     journal.flush()
 
 
-def _read_journal(path: Path) -> dict[str, Examined]:
-    """Results by path, the last of each; a line torn by a kill is skipped."""
-    known: dict[str, Examined] = {}
+def _read_journal(path: Path) -> dict[tuple[str, str], Examined]:
+    """Results by slot, the last of each; a line torn by a kill is skipped."""
+    known: dict[tuple[str, str], Examined] = {}
     if not path.exists():
         return known
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -219,7 +232,7 @@ def _read_journal(path: Path) -> dict[str, Examined]:
             result = Examined(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        known[result.path] = result
+        known[result.path.split("/")[0], result.cut_id] = result
     if text and not text.endswith("\n"):  # seal a torn line, so that the next append starts a new one
         with open(path, "a", encoding="utf-8") as journal:
             journal.write("\n")

@@ -1,0 +1,100 @@
+"""Opening a prepared folder: what it holds, and one sentence for each way in which it can be broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.prepare import PrepareOptions, prepare
+from watkins_ml.errors import UserError
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "data")
+
+
+def problem(root) -> str:
+    with pytest.raises(UserError, match="watkins prepare") as error:
+        read_prepared(root)
+    assert str(root) in str(error.value)
+    return str(error.value)
+
+
+def test_a_prepared_folder_opens_with_all_its_recordings(prepared):
+    data = read_prepared(prepared)
+    assert data.classes == sorted(data.classes)
+    assert sum(map(len, data.sides.values())) == data.summary["counts"]["recordings"] == 36
+    assert data.protocol == "tape"
+    assert data.frontend == FrontendSettings()
+    for frame in data.sides.values():
+        assert [data.classes[label] for label in frame["label"]] == frame["species"].tolist()
+        assert (frame["sample_rate"] == 8_000).all()
+        assert frame["tape"].tolist() == frame["cut_id"].str[:5].tolist()
+        assert frame["tape"].str.startswith("0").all()
+
+
+def test_a_missing_folder_is_told_from_an_unfinished_one(copy, tmp_path):
+    assert "missing" in problem(tmp_path / "none")
+    (copy / "dataset.json").unlink()
+    assert "not finished" in problem(copy)
+
+
+def cut_json(root):
+    path = root / "dataset.json"
+    path.write_text(path.read_text()[:-50])
+
+
+def no_mapping(root):
+    (root / "dataset.json").write_text("[]")
+
+
+def no_counts(root):
+    path = root / "dataset.json"
+    path.write_text(json.dumps({"split": "tape"}))
+
+
+def other_classes(root):
+    (root / "annotations" / "classes.json").write_text('{"7": "Orca"}')
+
+
+def cut_table(root):
+    path = root / "annotations" / "train.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+
+
+def empty_table(root):
+    (root / "annotations" / "val.csv").write_bytes(b"")
+
+
+def lost_table(root):
+    (root / "annotations" / "test.csv").unlink()
+
+
+def lost_columns(root):
+    (root / "annotations" / "audio_annotations.csv").write_text("path\nx.wav\n")
+
+
+def twice_in_a_table(root):
+    path = root / "annotations" / "val.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1])
+
+
+DAMAGES = [
+    cut_json, no_mapping, no_counts, other_classes, cut_table, empty_table, lost_table, lost_columns, twice_in_a_table,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused_and_the_advice_mends_it(archive, prepared, copy, damage):
+    damage(copy)
+    assert "damaged" in problem(copy)
+    mended = prepare(archive, copy, PrepareOptions(workers=1))
+    assert mended.computed == 0
+    assert read_prepared(copy).summary == read_prepared(prepared).summary
+    for path in (copy / "annotations").glob("*.csv"):
+        assert path.read_bytes() == (prepared / "annotations" / path.name).read_bytes()

@@ -1,0 +1,110 @@
+"""Prepared data back into memory: complete, repeatably shuffled, and every damage named."""
+
+from __future__ import annotations
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from watkins_ml import console
+from watkins_ml.dataset import loading
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.errors import UserError
+
+
+def numbered(size: int) -> Split:
+    """A split whose spectrograms and labels are their row numbers."""
+    rows = torch.arange(size)
+    return Split(pd.DataFrame({"row": rows}), rows.float().view(-1, 1, 1, 1), rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 70), batch_size=st.integers(1, 80), seed=st.none() | st.integers(0, 99))
+def test_batches_lose_nothing_and_only_the_last_is_smaller(size, batch_size, seed):
+    def batches():
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return list(numbered(size).batches(batch_size, generator))
+
+    labels = [label for _, label in batches()]
+    assert sorted(torch.cat(labels).tolist()) == list(range(size))
+    assert all(len(label) == batch_size for label in labels[:-1])
+    assert 1 <= len(labels[-1]) <= batch_size
+    assert all(torch.equal(spectrogram.flatten().long(), label) for spectrogram, label in batches())
+    assert torch.equal(torch.cat([label for _, label in batches()]), torch.cat(labels))
+
+
+def test_without_a_generator_the_order_is_that_of_the_table():
+    assert torch.cat([label for _, label in numbered(10).batches(3)]).tolist() == list(range(10))
+
+
+def test_a_generator_shuffles_anew_each_epoch():
+    generator = torch.Generator().manual_seed(0)
+    epochs = [torch.cat([label for _, label in numbered(50).batches(8, generator)]).tolist() for _ in range(2)]
+    assert epochs[0] != list(range(50))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_side_holds_the_spectrograms_of_its_table(prepared):
+    data = read_prepared(prepared)
+    for side, frame in data.sides.items():
+        split = load_split(data, side)
+        assert split.spectrograms.shape == (len(frame), 1, 128, 400)
+        assert split.labels.dtype == torch.int64
+        assert [data.classes[label] for label in split.labels] == frame["species"].tolist()
+        stored = torch.load(prepared / frame["spectrogram"].iloc[-1], weights_only=True)
+        assert torch.equal(split.spectrograms[-1], stored)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:1_000])
+
+
+def rubbish(path):
+    path.write_bytes(b"\x00rubbish" * 500)
+
+
+def text(path):
+    path.write_text("not a tensor")
+
+
+def wrong_shape(path):
+    torch.save(torch.zeros(1), path)
+
+
+def no_tensor(path):
+    torch.save({"a": 1}, path)
+
+
+def delete(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [empty, cut_off, rubbish, text, wrong_shape, no_tensor, delete])
+def test_a_damaged_spectrogram_is_named(prepared, tmp_path, damage):
+    copy = tmp_path / "data"
+    shutil.copytree(prepared, copy)
+    data = read_prepared(copy)
+    path = copy / data.sides["val"]["spectrogram"].iloc[0]
+    damage(path)
+    with pytest.raises(UserError, match=r"(missing|damaged).*watkins prepare") as error:
+        load_split(data, "val")
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_loading_shows_a_bar_on_a_terminal(prepared, monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "FILES_WORTH_A_BAR", 1)
+    with open(tmp_path / "terminal.txt", "w") as terminal:
+        monkeypatch.setattr(console, "err", Console(file=terminal, force_terminal=True, width=120))
+        load_split(read_prepared(prepared), "val")
+    assert "Loading val" in (tmp_path / "terminal.txt").read_text()
