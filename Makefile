@@ -18,7 +18,7 @@ demo: setup  ## the whole job on a small generated ocean
 	$(BIN)/watkins demo
 
 test: setup  ## the test suite, offline and in parallel
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check watkins_ml tests

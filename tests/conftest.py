@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +79,7 @@ def prepared(archive, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe(prepared):
     """A function that gives the shipped baseline (or efficientnet) configuration, made small."""
     from watkins_ml.config import load_config
@@ -89,3 +92,76 @@ def recipe(prepared):
         return load_config(path, [*small, *overrides])
 
     return load
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """The database of an embedded store without any run; creating one takes seconds, copying it none."""
+    from watkins_ml.tracking.server import client
+
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        client().search_experiments()
+    return folder / "mlflow" / "mlflow.db"
+
+
+@pytest.fixture
+def store(empty_store, tmp_path):
+    """An MLflow client of an empty embedded store in the test's own folder."""
+    from watkins_ml.tracking.server import client
+
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    return client()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working folder with an embedded store in which a training has finished."""
+
+    folder: Path
+    run_dir: Path
+    metrics: dict[str, float]
+
+
+@pytest.fixture(scope="session")
+def finished(recipe, empty_store, tmp_path_factory) -> Project:
+    """A baseline trained, tracked and registered as `watkins train` does it. Read only; change into its folder."""
+    from watkins_ml.experiment import run_experiment
+
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "mlflow").mkdir()
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        result = run_experiment(recipe("baseline", "train.epochs=3"), Path("runs/first"))
+    return Project(folder, folder / result.run_dir, result.metrics)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: exit status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def watkins(capsys, monkeypatch):
+    """A function that runs a `watkins` command in this process."""
+    from watkins_ml.cli import main
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["watkins", *map(str, arguments)])
+        monkeypatch.setattr("watkins_ml.console.out._width", 300)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return Said(end.value.code or 0, said.out, said.err)
+
+    return run

@@ -81,7 +81,7 @@ class AugmentConfig(Section):
 
 class TrackingConfig(Section):
     experiment: str = Field(min_length=1)
-    register_as: str | None
+    register_as: str | None = Field(pattern=r"^[^/:]+$")
     """Name of the registered model, or null to register nothing."""
     system_metrics: bool = False
     """Also record CPU, memory and GPU use with MLflow's own monitor."""

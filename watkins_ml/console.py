@@ -12,8 +12,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+PLAIN = {"markup": False, "emoji": False, "highlight": False}  # a file may be called `call [noisy] :whale:.wav`
+
+out = Console(**PLAIN, soft_wrap=True)
+err = Console(**PLAIN, stderr=True, soft_wrap=True)
 
 
 def progress(transient: bool = False) -> Progress:

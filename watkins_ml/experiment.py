@@ -100,7 +100,9 @@ def _train_and_report(
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
     )
     history = run.read_history()
-    run.record("metrics", step=len(history), values={key: value for key, value in metrics.items() if value == value})
+    # `val_*` has a point an epoch; what the best network scores there gets names of its own
+    final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
+    run.record("metrics", step=len(history), values={key: value for key, value in final.items() if value == value})
     run.record("artifacts")
     run.record("model", register_as=config.tracking.register_as, tags={key: str(value) for key, value in facts.items()})
     return metrics

@@ -28,9 +28,7 @@ def readable(folder: Path, summary: OceanSummary) -> list[Path]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
 
 def share_in_band(samples: np.ndarray, rate: int, band: tuple[float, float]) -> float:
@@ -106,9 +104,7 @@ def test_the_species_are_imbalanced_and_their_counts_are_those_on_disc(ocean):
     folder, summary = ocean
     extra = {summary.corrupt, summary.duplicate}
     found = {
-        path.name: sum(wav not in extra for wav in path.glob("*.wav"))
-        for path in folder.iterdir()
-        if path.is_dir()
+        path.name: sum(wav not in extra for wav in path.glob("*.wav")) for path in folder.iterdir() if path.is_dir()
     }
     assert found == summary.species
     assert len(found) >= 8

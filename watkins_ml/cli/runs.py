@@ -41,9 +41,13 @@ def sync(
     from watkins_ml.tracking.rundir import RunDirectory
     from watkins_ml.tracking.uploader import Shipment
 
-    for path in run_dirs or sorted(file.parent for file in Path("runs").glob("*/journal.jsonl")):
+    paths = run_dirs or sorted(file.parent for file in Path("runs").glob("*/journal.jsonl"))
+    if not paths:
+        out.print("no runs in runs/; name a run directory")
+    for path in paths:
         run = RunDirectory(path)
-        shipment = Shipment(run) if run.facts else None
+        _ = run.facts  # refuses a folder that is no run
+        shipment = Shipment(run)
         before = shipment.state["sent"]
         try:
             shipment.send()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from watkins_ml.console import err, out
@@ -36,6 +36,11 @@ CONTROLS = {
 }
 
 
+def _table(*headers: str, title: str | None = None) -> Table:
+    """A table that folds what is too long for the terminal; a path cut short is of no use."""
+    return Table(*(Column(header, overflow="fold") for header in headers), title=title)
+
+
 def stamp(protocol: str) -> str:
     """`tape split`, or `random split (leaky reference)`."""
     return f"{protocol} split" + (f" ({LEAKY[protocol]})" if LEAKY.get(protocol) else "")
@@ -44,10 +49,10 @@ def stamp(protocol: str) -> str:
 def print_prepared(prepared: Prepared, folder: Path) -> None:
     summary = prepared.summary
     counts = summary["counts"]
-    table = Table("side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}")
+    table = _table("side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}")
     for side in SIDES:
         table.add_row(side, f"{counts[side]:,}", f"{counts[side] / counts['recordings']:.1%}")
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print(
         f"{counts['recordings']:,} recordings of {counts['species']} species on {counts['tapes']:,} tapes; "
         f"{prepared.computed:,} read now, {prepared.moved:,} spectrograms moved; data digest {summary['data_digest']}"
@@ -65,20 +70,20 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.tracking.rundir import RunDirectory
 
     protocol = RunDirectory(run_dir).facts["split_protocol"]
-    table = Table("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
+    table = _table("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
     for key, name in SCORES.items():
         table.add_row(name, _number(metrics.get(f"val_{key}")), _number(metrics.get(f"test_{key}")))
     _add_controls(table, metrics, columns=2)
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print(f"Reports, galleries, plots and checkpoints: {run_dir}")
 
 
 def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Path) -> None:
-    table = Table("metric", side, title=stamp(protocol))
+    table = _table("metric", side, title=stamp(protocol))
     for key, name in SCORES.items():
         table.add_row(name, _number(scores.get(key)))
     _add_controls(table, scores, columns=1)
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print(f"Reports, galleries and plots: {folder}")
 
 
@@ -95,7 +100,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
         return
-    table = Table("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
+    table = _table("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
     for version in versions:
         tags = version.tags
         table.add_row(
@@ -107,17 +112,17 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
         )
-    out.print(table)
+    out.print(table, soft_wrap=False)
 
 
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     """A row a metric, a column a run, as `evaluation.comparison_table` gives it."""
     if warning := comparison.attrs.get("warning"):
         err.print(warning, style="yellow")
-    table = Table("metric", *map(str, comparison.columns))
+    table = _table("metric", *map(str, comparison.columns))
     for metric, row in comparison.iterrows():
         table.add_row(str(metric), *(_number(value) for value in row))
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print(f"Side by side: {page}")
 
 
@@ -125,13 +130,13 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
     if format == "csv":
         predictions.to_csv(sys.stdout, index=False)
         return
-    table = Table("file", "species", "probability")
+    table = _table("file", "species", "probability")
     for row in predictions.itertuples():
         if isinstance(row.problem, str):
             table.add_row(row.path, Text(row.problem, style="red"), "")
         else:
             table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
-    out.print(table)
+    out.print(table, soft_wrap=False)
 
 
 def _number(value: float | None) -> str:

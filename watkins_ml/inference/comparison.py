@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from watkins_ml.console import err
-from watkins_ml.errors import UsageError
+from watkins_ml.errors import UsageError, first_line
 from watkins_ml.files import disk_errors
 from watkins_ml.inference.resolve import run_directory
-from watkins_ml.tracking.server import client, tracking_uri
+from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 CHAMPIONS = ("models:/watkins-baseline@champion", "models:/watkins-efficientnet@champion")
 LABELS = {"baseline": "Baseline", "efficientnet_b0": "EfficientNet-B0"}
@@ -52,12 +52,12 @@ def _log(page: Path, table: pd.DataFrame, experiment: str) -> None:
     """Keep the page in MLflow as a run of its own; the page on disk counts, so a fault is only told."""
     try:
         server = client()
-        found = server.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else server.create_experiment(experiment)
-        run_id = server.create_run(experiment_id, run_name="comparison", tags={"kind": "comparison"}).info.run_id
+        where = experiment_id(server, experiment)
+        run_id = server.create_run(where, run_name="comparison", tags={"kind": "comparison"}).info.run_id
         server.log_artifact(run_id, str(page))
         server.log_text(run_id, table.to_csv(), "comparison.csv")
         server.set_terminated(run_id)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        err.print(f"[yellow]{tracking_uri()} did not take the comparison ({reason}); it is in {page}[/yellow]")
+        err.print(
+            f"{tracking_uri()} did not take the comparison ({first_line(error)}); it is in {page}", style="yellow"
+        )

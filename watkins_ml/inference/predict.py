@@ -48,7 +48,8 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd
             batch = files[start : start + BATCH]
             rows += _predict_batch(classifier, batch, top)
             bar.advance(task, len(batch))
-    return pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "problem"])
+    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "problem"])
+    return table.astype({"rank": "Int64"})  # stays whole beside a file without ranks
 
 
 def _predict_batch(classifier: Classifier, files: list[Path], top: int) -> list[dict[str, object]]:

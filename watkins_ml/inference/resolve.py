@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, first_line
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.tracking.server import client, tracking_uri
 
@@ -84,7 +84,6 @@ def tracker_errors(model: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{model}: not found on {tracking_uri()} ({reason}); `watkins models` lists what there is"
+            f"{model}: not found on {tracking_uri()} ({first_line(error)}); `watkins models` lists what there is"
         ) from None

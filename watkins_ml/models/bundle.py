@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from torch import nn
 
 from watkins_ml.audio.frontend import Frontend, FrontendSettings
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
 
@@ -69,17 +70,28 @@ def load_bundle(folder: Path) -> Classifier:
     Raises:
         UserError: a part is missing, damaged, or of a later format.
     """
-    try:
+    with _naming(folder / "model.json"):
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             raise UserError(f"{folder}: model format {description['format']} needs a newer watkins_ml")
         config = TypeAdapter(ModelConfig).validate_python(description["model"])
         network = build_model(config, len(description["classes"]), pretrained=False)
-        network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-        network.eval().to(memory_format=torch.channels_last)
         frontend = Frontend(FrontendSettings(**description["frontend"]))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no trained model here ({Path(error.filename).name} is missing)") from None
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
-        raise UserError(f"{folder}: damaged model ({str(error).splitlines()[0]})") from None
-    return Classifier(network, frontend, description["classes"], description["facts"])
+        classes, facts = list(description["classes"]), dict(description["facts"])
+    with _naming(folder / "weights.pt"):
+        network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+    network.eval().to(memory_format=torch.channels_last)
+    return Classifier(network, frontend, classes, facts)
+
+
+@contextmanager
+def _naming(part: Path) -> Iterator[None]:
+    """Turn whatever a missing or damaged part raises (torch and pydantic raise many kinds) into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{part.parent}: no trained model here ({part.name} is missing)") from None
+    except Exception as error:
+        raise UserError(f"{part.parent}: damaged model, {part.name} does not fit ({first_line(error)})") from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UsageError, UserError
 
 CHAMPION = "champion"
 SCORE = "val_macro_f1"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that a model, a version or an alias is not there; any other error is a fault of the server."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,9 @@ class Promotion:
 def champion(client: MlflowClient, name: str) -> ModelVersion | None:
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise  # a server that fails for a moment must not cost the champion its alias
         return None
 
 
@@ -59,22 +64,26 @@ def promote_if_better(client: MlflowClient, version: ModelVersion) -> Promotion:
 
 
 def _score(version: ModelVersion) -> float:
-    return float(version.tags.get(SCORE, "-inf"))
+    score = float(version.tags.get(SCORE, "-inf"))
+    return -math.inf if math.isnan(score) else score
 
 
 def promote(client: MlflowClient, model_version: str) -> ModelVersion:
     """Give the champion alias to `NAME/VERSION` (or `models:/NAME/VERSION`), whatever it scored.
 
     Raises:
-        UserError: the text has another form, or there is no such version.
+        UsageError: the text has another form.
+        UserError: there is no such version.
     """
     name, slash, number = model_version.removeprefix("models:/").rpartition("/")
     if not slash or not number.isdigit():
-        raise UserError(f"'{model_version}': write NAME/VERSION, for example watkins-efficientnet/3")
+        raise UsageError(f"'{model_version}': write NAME/VERSION, for example watkins-efficientnet/3")
     try:
         version = client.get_model_version(name, number)
         client.set_registered_model_alias(name, CHAMPION, number)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
         raise UserError(f"{model_version}: no such model version; `watkins models` lists them") from None
     return version
 

@@ -7,11 +7,12 @@ import os
 import platform
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ class RunDirectory:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self._facts_lock = threading.Lock()
         self.on_record = lambda: None
         """Called after each journal entry; an uploader hangs itself in here."""
 
@@ -105,21 +107,24 @@ class RunDirectory:
             raise UserError(f"{self.root}: not a run directory (its run.json is missing or damaged)") from None
 
     def update_facts(self, **changes: Any) -> None:
-        facts = self.facts if self.facts_file.exists() else {}
-        write_json(self.facts_file, facts | changes)
+        """Change `run.json`; the training and the uploader's thread may both do so."""
+        with self._facts_lock:
+            facts = self.facts if self.facts_file.exists() else {}
+            write_json(self.facts_file, facts | changes)
 
     def record(self, kind: str, **content: Any) -> None:
         """Append one entry to the journal, on the disk before this returns."""
         entry = {"kind": kind, "time_ms": int(time.time() * 1000), **content}
-        with open(self.journal, "a", encoding="utf-8") as journal:
-            journal.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        with open(self.journal, "ab+") as journal:
+            _cut_torn_line(journal)
+            journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
         self.on_record()
 
     def entries(self) -> list[dict[str, Any]]:
         """The journal so far; a line torn by a kill is not an entry."""
-        lines = self.journal.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = self.journal.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
@@ -136,6 +141,15 @@ class RunDirectory:
 
     def read_history(self) -> pd.DataFrame:
         return pd.read_csv(self.history)
+
+
+def _cut_torn_line(journal: BinaryIO) -> None:
+    """Remove what a full disk or a kill left of an entry, lest the next one be glued to it."""
+    journal.seek(0)
+    content = journal.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        journal.truncate(whole)
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:

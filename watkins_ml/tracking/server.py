@@ -50,6 +50,24 @@ def client():
     return mlflow.MlflowClient(uri, uri)
 
 
+def experiment_id(client, name: str) -> str:
+    """Get or create an experiment; another worker may create it in between."""
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri()
+    location = (artifact_folder(uri) / name).as_uri() if is_embedded(uri) else None
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    raise RuntimeError(f"experiment {name} exists but cannot be read; was it deleted in the UI?")
+
+
 def server_command(host: str, port: int, backend: str | None, workers: int = 1) -> list[str]:
     """The `mlflow server` command for the embedded store or another backend."""
     folder = EMBEDDED.resolve()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.entities import LoggedModelStatus
 
 from watkins_ml.console import err
+from watkins_ml.errors import first_line
 from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import artifact_folder, client, is_embedded, tracking_uri
+from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 UID_TAG = "watkins.uid"
 ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
@@ -55,7 +57,7 @@ class Shipment:
         return self.state["run_id"]
 
     def _send_start(self, entry: dict[str, Any]) -> None:
-        experiment = self._experiment(entry["experiment"])
+        experiment = experiment_id(self.client, entry["experiment"])
         found = self.client.search_runs([experiment], f"tags.`{UID_TAG}` = '{entry['uid']}'", max_results=1)
         if found:
             run_id = found[0].info.run_id
@@ -65,22 +67,6 @@ class Shipment:
             ).info.run_id
         self.state["run_id"] = run_id
         self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
-
-    def _experiment(self, name: str) -> str:
-        """Get or create; another worker may create it in between."""
-        from mlflow.exceptions import MlflowException
-
-        for _ in range(2):
-            found = self.client.get_experiment_by_name(name)
-            if found is not None:
-                return found.experiment_id
-            location = (artifact_folder(self.uri) / name).as_uri() if is_embedded(self.uri) else None
-            try:
-                return self.client.create_experiment(name, artifact_location=location)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-        raise RuntimeError(f"experiment {name} exists but cannot be read; was it deleted in the UI?")
 
     def _send_params(self, entry: dict[str, Any]) -> None:
         from mlflow.entities import Param
@@ -122,7 +108,7 @@ class Shipment:
     def _send_model(self, entry: dict[str, Any]) -> None:
         """Log the model once, register a version of it once, and let it claim the champion alias."""
         if "model_uri" not in self.state:
-            self.state["model_uri"] = log_model(self.run, self.run_id)
+            self.state["model_uri"] = self._logged_model() or log_model(self.run, self.run_id)
             write_json(self.state_file, self.state)
         name = entry["register_as"]
         if name is None:
@@ -130,6 +116,14 @@ class Shipment:
         version = self._registered_version(name, entry["tags"])
         self.run.update_facts(registered_model=name, model_version=int(version.version))
         self.messages.append(registry.promote_if_better(self.client, version).reason)
+
+    def _logged_model(self) -> str | None:
+        """The URI of a model that this run has on the server already."""
+        for output in self.client.get_run(self.run_id).outputs.model_outputs:
+            model = self.client.get_logged_model(output.model_id)
+            if model.status == LoggedModelStatus.READY:
+                return model.model_uri
+        return None
 
     def _registered_version(self, name: str, tags: dict[str, str]):
         from mlflow.exceptions import MlflowException
@@ -162,9 +156,15 @@ def log_model(run: RunDirectory, run_id: str) -> str:
     from watkins_ml import __version__
 
     example = run.model / "example.wav"
+    server = client()
+    tracked = server.get_run(run_id)
+    logged = server.create_logged_model(  # Model.log alone would put it into the experiment Default
+        tracked.info.experiment_id, name="model", source_run_id=run_id, params=tracked.data.params
+    )
     info = Model.log(
         artifact_path=None,
         name="model",
+        model_id=logged.model_id,
         flavor=mlflow.pyfunc,
         run_id=run_id,
         python_model=str(SERVED_MODEL),
@@ -239,8 +239,8 @@ class Uploader:
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             err.print(
-                f"[yellow]Tracking server {self.shipment.uri} failed ({reason}). The run goes on and is complete in "
-                f"{self.shipment.run.root}; send it later with: watkins sync {self.shipment.run.root}[/yellow]"
+                f"Tracking server {self.shipment.uri} failed ({first_line(error)}). The run goes on and is complete in "
+                f"{self.shipment.run.root}; send it later with: watkins sync {self.shipment.run.root}",
+                style="yellow",
             )

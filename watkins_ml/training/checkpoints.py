@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 
 
@@ -30,4 +30,4 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such checkpoint") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: damaged checkpoint ({first_line(error)})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Trainer:
     def __post_init__(self) -> None:
         train, optim = self.config.train, self.config.optim
         self.precision = choose_precision(train.amp, self.device)
-        self.model.to(self.device)
+        self.model.to(self.device, memory_format=torch.channels_last)
         self.class_weights = self.class_weights.to(self.device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
@@ -89,6 +90,7 @@ class Trainer:
             if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
                 on_step(float(totals[0] / totals[1]), float(totals[2] / seen))
         loss, weight, correct = totals.tolist()
+        self._assert_finite(loss)
         return {"train_loss": loss / weight, "train_accuracy": correct / seen}
 
     def _step(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -106,9 +108,17 @@ class Trainer:
     def validate(self, split: Split, score: Score) -> dict[str, float]:
         logits = predict_logits(self.model, split, self.config.data.batch_size, self.device, self.precision)
         loss = F.cross_entropy(logits, split.labels, self.class_weights.cpu()).item()
+        self._assert_finite(loss)
         scores = score(split.labels.numpy(), logits.softmax(dim=1).numpy())
         kept = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
         return {"val_loss": loss} | {f"val_{name}": scores[name] for name in kept}
+
+    def _assert_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is not a number in epoch {self.progress.epoch + 1}; "
+                f"lower optim.lr ({self.config.optim.lr:g}) or set train.amp=none"
+            )
 
     def state(self) -> dict[str, object]:
         """Everything tensor-like that an exact continuation needs."""
@@ -189,10 +199,6 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             metrics = {"epoch": epoch, **trainer.train_epoch(train, on_step)}
             trained = time.perf_counter() - started
             metrics |= trainer.validate(val, score) | {"learning_rate": rate}
-            if not np.isfinite([metrics["train_loss"], metrics["val_loss"]]).all():
-                raise UserError(
-                    f"the loss is not a number in epoch {epoch}; lower optim.lr ({rate:g}) or set train.amp=none"
-                )
             trainer.scheduler.step(metrics["val_loss"])
             is_best = trainer.progress.update(metrics["val_loss"])
             seconds = time.perf_counter() - started

@@ -1,0 +1,19 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def champions(finished, recipe, tmp_path_factory) -> Path:
+    """A working folder with a champion baseline and a champion EfficientNet. Read only, but for comparisons."""
+    from watkins_ml.experiment import run_experiment
+
+    folder = tmp_path_factory.mktemp("champions") / "project"
+    shutil.copytree(finished.folder, folder)
+    frozen = ("train.epochs=1", "model.freeze_depth=9")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        run_experiment(recipe("efficientnet", *frozen), Path("runs/second"))
+    return folder

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from watkins_ml.errors import UserError
+from watkins_ml.inference import predict
+from watkins_ml.inference.predict import find_audio, predict_files
+from watkins_ml.models.bundle import load_bundle
+
+
+@pytest.fixture
+def classifier(finished):
+    return load_bundle(finished.run_dir / "model")
+
+
+@pytest.fixture
+def recordings(archive):
+    return sorted(archive.rglob("*.wav"))[:5]
+
+
+@pytest.fixture
+def broken(tmp_path):
+    path = tmp_path / "broken.wav"
+    path.write_bytes(b"RIFF, but not really")
+    return path
+
+
+def test_each_file_gets_its_most_probable_species(classifier, recordings):
+    table = predict_files(classifier, recordings)
+    assert list(table.columns) == ["path", "rank", "species", "probability", "problem"]
+    assert table["path"].tolist() == [str(path) for path in recordings]
+    for row in table.itertuples():
+        (probabilities,) = classifier.classify([Path(row.path)])
+        assert row.species == classifier.classes[probabilities.argmax()]
+        assert row.probability == pytest.approx(probabilities.max(), rel=1e-5)
+    assert table["problem"].isna().all()
+
+
+def test_top_ranks_species_from_most_to_least_probable(classifier, recordings):
+    table = predict_files(classifier, recordings[:2], top=3)
+    assert table["rank"].tolist() == [1, 2, 3, 1, 2, 3]
+    for _, ranked in table.groupby("path"):
+        assert ranked["probability"].is_monotonic_decreasing
+        assert set(ranked["species"]) == set(classifier.classes)
+        assert ranked["probability"].sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_more_ranks_than_species_gives_all_of_them(classifier, recordings):
+    assert len(predict_files(classifier, recordings[:1], top=99)) == len(classifier.classes)
+
+
+def test_an_unreadable_file_is_listed_with_its_reason_and_stops_nothing(classifier, recordings, broken):
+    table = predict_files(classifier, [recordings[0], broken, recordings[1]])
+    assert table["problem"].notna().tolist() == [False, True, False]
+    assert "unreadable" in table["problem"][1]
+    assert table["species"].isna().tolist() == [False, True, False]
+    assert [str(rank) for rank in table["rank"]] == ["1", "<NA>", "1"]
+
+
+def test_batches_do_not_change_the_answers(classifier, recordings, broken, monkeypatch):
+    whole = predict_files(classifier, [*recordings, broken])
+    monkeypatch.setattr(predict, "BATCH", 2)
+    singly = predict_files(classifier, [*recordings, broken])
+    assert whole["species"].tolist()[:5] == singly["species"].tolist()[:5]
+    assert whole["probability"].tolist()[:5] == pytest.approx(singly["probability"].tolist()[:5], rel=1e-5)
+
+
+def test_folders_are_searched_for_audio_of_any_kind(tmp_path, recordings):
+    (tmp_path / "day" / "deep").mkdir(parents=True)
+    samples, rate = soundfile.read(recordings[0])
+    for name in ("b.flac", "a.WAV", "deep/c.ogg"):
+        soundfile.write(tmp_path / "day" / name, samples, rate)
+    (tmp_path / "day" / "notes.txt").write_text("calm sea")
+    found = [str(path.relative_to(tmp_path)) for path in find_audio([tmp_path / "day", recordings[0]])[:3]]
+    assert found == ["day/a.WAV", "day/b.flac", "day/deep/c.ogg"]
+
+
+def test_missing_files_and_folders_without_audio_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.wav: no such file"):
+        find_audio([tmp_path / "gone.wav"])
+    with pytest.raises(UserError, match="no audio files there"):
+        find_audio([tmp_path])
+
+
+def test_the_command_predicts_from_the_registry(watkins, finished, recordings, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    said = watkins("predict", "models:/watkins-baseline@champion", recordings[0])
+    assert said.status == 0
+    assert str(recordings[0]) in said.out
+    assert "%" in said.out
+
+
+def test_csv_is_for_programs(watkins, finished, recordings, broken):
+    said = watkins("predict", finished.run_dir, recordings[0], broken, "--format", "csv", "--top", 2)
+    lines = said.out.splitlines()
+    assert said.status == 0
+    assert lines[0] == "path,rank,species,probability,problem"
+    assert lines[1].startswith(f"{recordings[0]},1,") and lines[2].startswith(f"{recordings[0]},2,")
+    assert lines[3].startswith(f"{broken},,,,")
+
+
+def test_file_names_are_shown_as_they_are(watkins, finished, recordings, tmp_path):
+    odd = tmp_path / "call [noisy] :whale: [b] x.wav"
+    odd.write_bytes(recordings[0].read_bytes())
+    said = watkins("predict", finished.run_dir, odd)
+    assert (said.status, odd.name in said.out) == (0, True), said.err
+
+
+def test_a_long_path_is_folded_not_cut(classifier, tmp_path, monkeypatch, capsys):
+    from watkins_ml.cli.tables import print_predictions
+
+    path = tmp_path / ("long" * 30) / "recording.wav"
+    monkeypatch.setattr("watkins_ml.console.out._width", 80)
+    print_predictions(predict_files(classifier, [path]), "table")
+    first_column = "".join(line[1:].split("│")[0].strip() for line in capsys.readouterr().out.splitlines()[3:-1])
+    assert first_column == str(path)
+
+
+def test_when_nothing_can_be_read_the_command_fails_after_showing_why(watkins, finished, broken):
+    said = watkins("predict", finished.run_dir, broken)
+    assert said.status == 1
+    assert "unreadable" in said.out
+    assert said.err == "watkins: none of the files could be read; the reasons are in the table\n"
+
+
+def test_the_facts_of_a_model_are_its_training_data(classifier, finished):
+    facts = json.loads((finished.run_dir / "run.json").read_text())
+    assert classifier.facts["data_digest"] == facts["data_digest"]

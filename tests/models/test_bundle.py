@@ -1,0 +1,126 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.errors import UserError
+from watkins_ml.models import build_model
+from watkins_ml.models.bundle import load_bundle, save_bundle
+
+CLASSES = ["FinWhale", "Risso'sDolphin", "Walrus"]
+FACTS = {"run": "first", "data_digest": "abc"}
+
+
+@pytest.fixture
+def network(recipe):
+    torch.manual_seed(3)
+    network = build_model(recipe("baseline").model, species=3)
+    network.train()(torch.randn(8, 1, 128, 40))  # batch norm has seen something
+    return network.eval()
+
+
+@pytest.fixture
+def bundle(network, recipe, tmp_path):
+    folder = tmp_path / "model"
+    save_bundle(folder, network, recipe("baseline").model, FrontendSettings(hop_length=80), CLASSES, FACTS)
+    return folder
+
+
+def test_a_loaded_bundle_gives_the_probabilities_of_the_network_that_was_saved(bundle, network):
+    spectrograms = torch.randn(5, 1, 128, 40)
+    with torch.inference_mode():
+        expected = network(spectrograms).softmax(dim=1).numpy()
+    loaded = load_bundle(bundle)
+    np.testing.assert_allclose(loaded.probabilities(spectrograms), expected, rtol=1e-5)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], tensor)
+
+
+def test_two_loads_agree_to_the_last_bit(bundle):
+    spectrograms = torch.randn(5, 1, 128, 40)
+    first, second = (load_bundle(bundle).probabilities(spectrograms) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_the_batch_size_does_not_matter(bundle):
+    classifier, spectrograms = load_bundle(bundle), torch.randn(5, 1, 128, 40)
+    whole, singly = (classifier.probabilities(spectrograms, size) for size in (5, 1))
+    np.testing.assert_allclose(whole, singly, rtol=1e-5)
+
+
+def test_species_frontend_and_facts_travel_with_the_weights(bundle):
+    classifier = load_bundle(bundle)
+    assert (classifier.classes, classifier.facts) == (CLASSES, FACTS)
+    assert classifier.frontend.settings == FrontendSettings(hop_length=80)
+
+
+def test_classify_reads_audio_files(bundle, archive):
+    probabilities = load_bundle(bundle).classify(sorted(archive.rglob("*.wav"))[:2])
+    assert probabilities.shape == (2, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_an_efficientnet_bundle_needs_no_pretrained_weights(recipe, tmp_path):
+    config = recipe("efficientnet").model
+    network = build_model(config, species=3).eval()
+    config = config.model_copy(update={"weights": "/gone/since/then.pth"})
+    save_bundle(tmp_path, network, config, FrontendSettings(), CLASSES, FACTS)
+    spectrograms = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        expected = network(spectrograms).softmax(dim=1).numpy()
+    np.testing.assert_allclose(load_bundle(tmp_path).probabilities(spectrograms), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["model.json", "weights.pt"])
+def test_a_missing_part_is_named(bundle, part):
+    (bundle / part).unlink()
+    with pytest.raises(UserError, match=f"no trained model here \\({part} is missing\\)"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("part", ["model.json", "weights.pt"])
+@pytest.mark.parametrize("content", [b"", b"not what it was", b"[]"])
+def test_a_damaged_part_is_named_in_one_line(bundle, part, content):
+    (bundle / part).write_bytes(content)
+    with pytest.raises(UserError, match=f"damaged model, {part}") as caught:
+        load_bundle(bundle)
+    assert "\n" not in str(caught.value)
+
+
+def test_cut_off_weights_are_damaged(bundle):
+    content = (bundle / "weights.pt").read_bytes()
+    (bundle / "weights.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"damaged model, weights\.pt"):
+        load_bundle(bundle)
+
+
+def test_weights_of_another_number_of_species_do_not_fit(bundle):
+    description = json.loads((bundle / "model.json").read_text())
+    description["classes"].append("Narwhal")
+    (bundle / "model.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"damaged model, weights\.pt"):
+        load_bundle(bundle)
+
+
+def test_a_later_format_asks_for_a_newer_program(bundle):
+    description = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps(description | {"format": 99}))
+    with pytest.raises(UserError, match="format 99 needs a newer watkins_ml"):
+        load_bundle(bundle)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a bundle ran code",))
+
+
+def test_a_pickle_with_code_is_refused_without_running_it(bundle):
+    torch.save({"classifier.bias": Bomb()}, bundle / "weights.pt")
+    with pytest.raises(UserError, match="damaged model"):
+        load_bundle(bundle)
+    (bundle / "weights.pt").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match="damaged model"):
+        load_bundle(bundle)

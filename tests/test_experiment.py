@@ -1,0 +1,137 @@
+"""A whole run, and what is left of one that is cut off."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from watkins_ml.errors import UserError
+from watkins_ml.experiment import run_experiment
+from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import client
+
+RECIPE = Path(__file__).resolve().parents[1] / "experiments" / "baseline.yaml"
+
+
+@pytest.fixture
+def training(prepared, tmp_path):
+    """A function that starts `watkins train --run-dir run` as a process of its own."""
+    processes = []
+
+    def start(*overrides: str, **process: object) -> subprocess.Popen:
+        wanted = (f"data.dir={prepared}", "data.batch_size=8", *overrides)
+        command = [sys.executable, "-m", "watkins_ml", "train", str(RECIPE), "--run-dir", "run"]
+        command += [part for override in wanted for part in ("-o", override)]
+        started = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **process
+        )
+        processes.append(started)
+        return started
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def last_line(text: str) -> str:
+    return text.rstrip("\n").rpartition("\n")[2]
+
+
+def test_the_result_is_what_the_record_says(finished):
+    assert finished.metrics == json.loads((finished.run_dir / "reports" / "metrics.json").read_text())
+    assert {"best_epoch", "val_macro_f1", "test_accuracy", "test_ece"} <= finished.metrics.keys()
+    assert any(key.startswith("control_") for key in finished.metrics)
+
+
+def test_the_model_is_the_best_epoch_not_the_last(finished):
+    run = RunDirectory(finished.run_dir)
+    history = run.read_history()
+    assert finished.metrics["best_epoch"] == history.loc[history["val_loss"].idxmin(), "epoch"]
+    best = torch.load(run.checkpoints / "best.pt", weights_only=True)["model"]
+    bundle = load_bundle(run.model)
+    assert all(torch.equal(best[name], tensor) for name, tensor in bundle.network.state_dict().items())
+    assert bundle.facts["val_macro_f1"] == finished.metrics["val_macro_f1"]
+
+
+def test_a_tape_on_two_sides_is_refused_before_anything_is_written(recipe, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    train, test = (tmp_path / "data" / "annotations" / f"{side}.csv" for side in ("train", "test"))
+    rows = train.read_text().splitlines()
+    tape = test.read_text().splitlines()[1].split(",")[3]
+    fields = rows[1].split(",")
+    fields[3] = tape
+    train.write_text("\n".join([rows[0], ",".join(fields), *rows[2:]]) + "\n")
+    with pytest.raises(UserError, match=tape):
+        run_experiment(recipe("baseline", f"data.dir={tmp_path / 'data'}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_spectrogram_is_named_before_anything_is_written(recipe, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    gone = next((tmp_path / "data" / "spectrograms" / "train").rglob("*.pt"))
+    gone.unlink()
+    with pytest.raises(UserError, match=f"{gone.name}: missing"):
+        run_experiment(recipe("baseline", f"data.dir={tmp_path / 'data'}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_training_leaves_a_record_that_says_so(recipe, store, tmp_path, monkeypatch):
+    def fails(*_):
+        raise UserError("the loss is not a number in epoch 2")
+
+    monkeypatch.setattr("watkins_ml.experiment.fit", fails)
+    with pytest.raises(UserError, match="not a number"):
+        run_experiment(recipe("baseline"), tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    assert run.facts["status"] == run.entries()[-1]["status"] == "FAILED"
+    assert store.get_run(run.facts["mlflow_run_id"]).info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_in_one_line_with_a_sound_record(training, tmp_path):
+    limit = 600_000  # bytes a file: room for the best checkpoint, not for the last
+    nobody = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    process = training(
+        env=nobody, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )  # fmt: skip
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    said = last_line(err)
+    assert said.startswith("watkins: cannot write to run: File too large")
+    assert "make room and train again" in said
+    assert err.count("watkins: ") == 1
+    run = RunDirectory(tmp_path / "run")
+    assert run.facts["status"] == run.entries()[-1]["status"] == "FAILED"
+    assert not list(run.root.rglob("*.partial"))
+    assert not (run.checkpoints / "last.pt").exists()
+    torch.load(run.checkpoints / "best.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_ctrl_c_marks_the_run_killed_here_and_in_mlflow(training, store, tmp_path):
+    process = training("train.epochs=1000", "train.early_stopping_patience=1000")
+    run = RunDirectory(tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while not run.history.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert last_line(err) == "watkins: interrupted; the run so far is in run"
+    assert "Traceback" not in err
+    assert run.facts["status"] == run.entries()[-1]["status"] == "KILLED"
+    tracked = client().get_run(run.facts["mlflow_run_id"])
+    assert tracked.info.status == "KILLED"
+    points = client().get_metric_history(tracked.info.run_id, "train_loss")
+    assert len(points) == len(run.read_history()) >= 1

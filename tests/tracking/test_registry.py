@@ -1,0 +1,135 @@
+import pytest
+from mlflow.exceptions import MlflowException
+
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.tracking import registry
+
+NAME = "watkins-baseline"
+
+
+@pytest.fixture
+def register(store):
+    """A function that registers a version with these tags and lets it claim the champion alias."""
+
+    def run(f1: object, digest: str = "d1", split: str = "tape", name: str = NAME) -> registry.Promotion:
+        try:
+            store.create_registered_model(name)
+        except MlflowException:
+            pass
+        tags = {"val_macro_f1": str(f1), "data_digest": digest, "split_protocol": split}
+        version = store.create_model_version(name, "file:///nowhere", tags=tags)
+        return registry.promote_if_better(store, store.get_model_version(name, version.version))
+
+    return run
+
+
+def champion_of(store, name: str = NAME) -> int | None:
+    found = registry.champion(store, name)
+    return found and int(found.version)
+
+
+def test_there_is_no_champion_before_the_first_version(store, register):
+    assert champion_of(store) is None
+    promotion = register(0.1)
+    assert promotion.promoted and champion_of(store) == 1
+    assert "version 1 is the new champion (validation macro F1 0.1000)" in promotion.reason
+
+
+@pytest.mark.parametrize(
+    ("f1", "digest", "split", "champion", "said"),
+    [
+        (0.6, "d1", "tape", 2, "version 2 is the new champion (validation macro F1 0.6000, before: 0.5000)"),
+        (0.5, "d1", "tape", 1, "stays version 1 (validation macro F1 0.5000, version 2 has 0.5000)"),
+        (0.4, "d1", "tape", 1, "stays version 1 (validation macro F1 0.5000, version 2 has 0.4000)"),
+        (0.9, "d2", "tape", 1, "another data digest than champion version 1"),
+        (0.9, "d1", "random", 1, "another split protocol than champion version 1"),
+        ("nan", "d1", "tape", 1, "stays version 1"),
+    ],
+    ids=["better", "equal", "worse", "other digest", "other split", "no score"],
+)
+def test_who_becomes_champion(store, register, f1, digest, split, champion, said):
+    register(0.5)
+    promotion = register(f1, digest, split)
+    assert champion_of(store) == champion
+    assert promotion.promoted == (champion == 2)
+    assert said in promotion.reason
+
+
+def test_a_message_about_other_data_gives_the_command_that_moves_the_alias(store, register):
+    register(0.5)
+    command = register(0.9, digest="d2").reason.rpartition("watkins promote ")[2]
+    registry.promote(store, command)
+    assert champion_of(store) == 2
+
+
+def test_claiming_again_changes_nothing(store, register):
+    register(0.5)
+    again = registry.promote_if_better(store, registry.champion(store, NAME))
+    assert again.promoted and champion_of(store) == 1
+
+
+def test_models_have_champions_of_their_own(store, register):
+    register(0.9)
+    register(0.2, name="watkins-efficientnet")
+    assert (champion_of(store), champion_of(store, "watkins-efficientnet")) == (1, 1)
+
+
+@pytest.mark.parametrize("text", [f"{NAME}/1", f"models:/{NAME}/1"])
+def test_promote_moves_the_alias_whatever_the_score(store, register, text):
+    register(0.5)
+    register(0.9)
+    assert champion_of(store) == 2
+    assert registry.promote(store, text).version == 1
+    assert champion_of(store) == 1
+
+
+@pytest.mark.parametrize("text", ["", NAME, f"{NAME}/", f"{NAME}/latest", "/1", f"{NAME}@champion"])
+def test_promote_wants_name_and_version(store, text):
+    with pytest.raises(UserError, match=r"write NAME/VERSION|no such model version"):
+        registry.promote(store, text)
+
+
+def test_a_badly_written_version_is_misuse(store):
+    with pytest.raises(UsageError, match=f"'{NAME}': write NAME/VERSION"):
+        registry.promote(store, NAME)
+
+
+@pytest.mark.parametrize("text", [f"{NAME}/7", "walrus/1"])
+def test_promote_names_a_version_that_is_not_there(store, register, text):
+    register(0.5)
+    with pytest.raises(UserError, match=f"{text}: no such model version"):
+        registry.promote(store, text)
+
+
+def test_versions_are_listed_by_model_newest_first_with_their_aliases(store, register):
+    for f1 in (0.3, 0.5, 0.4):
+        register(f1)
+    register(0.2, name="a-first-model")
+    listed = [(each.name, int(each.version), list(each.aliases)) for each in registry.list_versions(store)]
+    assert listed == [("a-first-model", 1, ["champion"]), (NAME, 3, []), (NAME, 2, ["champion"]), (NAME, 1, [])]
+
+
+class Flaky:
+    """A server that cannot be asked about versions for the moment, but takes orders."""
+
+    def __init__(self, store):
+        self.set_registered_model_alias = store.set_registered_model_alias
+
+    def get_model_version_by_alias(self, *_):
+        raise MlflowException("database is locked")  # error code INTERNAL_ERROR
+
+    get_model_version = get_model_version_by_alias
+
+
+def test_a_server_that_fails_for_a_moment_does_not_cost_the_champion_its_alias(store, register):
+    register(0.5)
+    register(0.1)
+    with pytest.raises(MlflowException, match="locked"):
+        registry.promote_if_better(Flaky(store), store.get_model_version(NAME, 2))
+    assert champion_of(store) == 1
+
+
+def test_a_server_that_fails_is_not_a_missing_version(store, register):
+    register(0.5)
+    with pytest.raises(MlflowException, match="locked"):
+        registry.promote(Flaky(store), f"{NAME}/1")

@@ -1,0 +1,200 @@
+import json
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.errors import UserError
+from watkins_ml.evaluation.metrics import score
+from watkins_ml.models import build_model
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.training.checkpoints import load_checkpoint, save_checkpoint
+from watkins_ml.training.loop import balanced_weights, fit, predict_logits
+
+CLASSES = ["low", "middle", "high"]
+
+
+def bands(count: int = 24, seed: int = 0) -> Split:
+    """Noise spectrograms (count, 1, 32, 24) in which each class is louder in a band of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    spectrograms = torch.randn(count, 1, 32, 24, generator=generator)
+    for row, label in enumerate(labels.tolist()):
+        spectrograms[row, 0, 10 * label : 10 * label + 10] += 3
+    return Split(pd.DataFrame({"label": labels}), spectrograms, labels)
+
+
+def contradicted(split: Split) -> Split:
+    """The same sounds under other names: the better a network learns the one, the worse it does here."""
+    return Split(split.frame, split.spectrograms, (split.labels + 1) % 3)
+
+
+@pytest.fixture
+def train(recipe, tmp_path):
+    """A function that trains into a new run directory; returns the network, the run and its history."""
+
+    def run(*overrides: str, train: Split | None = None, val: Split | None = None, name: str = "run"):
+        config = recipe("baseline", "train.epochs=3", *overrides)
+        record = RunDirectory(tmp_path / name)
+        network = fit(
+            config,
+            partial(build_model, config.model, 3),
+            train or bands(),
+            val or bands(12, seed=1),
+            3,
+            partial(score, classes=CLASSES),
+            record,
+        )
+        return network, record, pd.read_csv(record.history, float_precision="round_trip")
+
+    return run
+
+
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_same_configuration_and_seed_give_the_same_history_and_weights(train):
+    first, first_run, _ = train(name="a")
+    torch.rand(5)  # whatever the process drew before must not matter
+    second, second_run, _ = train(name="b")
+    assert first_run.history.read_bytes() == second_run.history.read_bytes()
+    assert same_weights(first, second)
+
+
+def test_another_seed_gives_another_history(train):
+    first, first_run, _ = train(name="a")
+    second, second_run, _ = train("train.seed=1", name="b")
+    assert first_run.history.read_bytes() != second_run.history.read_bytes()
+    assert not same_weights(first, second)
+
+
+def test_history_has_a_row_an_epoch_with_every_metric(train):
+    _, _, history = train()
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert set(history) == {
+        "epoch", "train_loss", "train_accuracy", "learning_rate", "val_loss", "val_accuracy", "val_macro_f1",
+        "val_macro_precision", "val_macro_recall",
+    }  # fmt: skip
+    assert history.notna().all(axis=None)
+
+
+def test_training_learns_the_classes(train):
+    _, _, history = train("train.epochs=6", "optim.lr=0.003")
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert history["val_accuracy"].max() >= 0.9
+
+
+@pytest.mark.slow
+def test_training_learns_the_tone_archive(recipe, prepared, tmp_path):
+    data = read_prepared(prepared)
+    config = recipe(
+        "baseline", "data.batch_size=4", "train.epochs=12", "optim.lr=0.003", "train.early_stopping_patience=12"
+    )
+    train, val = (
+        Split(side.frame, side.spectrograms[..., :100], side.labels)  # a second of a steady tone is enough
+        for side in (load_split(data, "train"), load_split(data, "val"))
+    )
+    record = RunDirectory(tmp_path / "run")
+    build = partial(build_model, config.model, len(data.classes))
+    fit(config, build, train, val, len(data.classes), partial(score, classes=data.classes), record)
+    assert record.read_history()["val_accuracy"].max() >= 0.8
+
+
+def test_training_stops_early_and_gives_back_the_best_epoch(train):
+    val = contradicted(bands(12, seed=1))
+    network, run, history = train(
+        "train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003", val=val, name="early"
+    )
+    best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
+    assert len(history) == best + 2 < 30
+    kept, facts = load_checkpoint(run.checkpoints / "best.pt")
+    assert facts["epoch"] == best
+    assert all(torch.equal(kept["model"][name], tensor) for name, tensor in network.state_dict().items())
+    logits = predict_logits(network, val, 8, torch.device("cpu"))
+    loss = torch.nn.functional.cross_entropy(logits, val.labels, balanced_weights(bands().labels, 3))
+    assert loss.item() == pytest.approx(history["val_loss"].min(), rel=1e-5)
+
+
+def test_a_plateau_lowers_the_learning_rate(train):
+    _, _, history = train(
+        "train.epochs=4",
+        "train.early_stopping_patience=4",
+        "optim.lr=0.004",
+        "optim.plateau_patience=0",
+        "optim.plateau_factor=0.25",
+        val=contradicted(bands(12, seed=1)),
+    )
+    rates = history["learning_rate"].tolist()
+    assert rates[0] == 0.004
+    assert rates[-1] <= 0.001
+    assert set(rates) <= {0.004 * 0.25**step for step in range(4)}
+
+
+def test_checkpoints_load_without_pickle_and_say_their_epoch(train):
+    _, run, history = train()
+    last, facts = load_checkpoint(run.checkpoints / "last.pt")
+    assert facts["epoch"] == 3
+    assert facts["metrics"]["val_loss"] == history["val_loss"].iloc[-1]
+    assert {"model", "optimizer", "scheduler", "order", "rng"} <= set(last)
+    best = json.loads((run.checkpoints / "best.json").read_text())
+    assert best["epoch"] == best["best_epoch"] == history.loc[history["val_loss"].idxmin(), "epoch"]
+    assert best["best_val_loss"] == history["val_loss"].min()
+
+
+def test_a_damaged_or_missing_checkpoint_is_named(tmp_path):
+    path = tmp_path / "last.pt"
+    with pytest.raises(UserError, match=r"last\.json: no such checkpoint"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"model": {}}, {"epoch": 1})
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"last\.pt: damaged checkpoint"):
+        load_checkpoint(path)
+
+
+def test_balanced_weights_by_hand():
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    assert balanced_weights(labels, 3).tolist() == pytest.approx([6 / 9, 6 / 3, 6 / 6])
+
+
+def test_a_class_never_seen_weighs_nothing():
+    assert balanced_weights(torch.tensor([0, 0, 2]), 4).tolist() == pytest.approx([3 / 8, 0, 3 / 4, 0])
+
+
+def test_class_weights_make_the_rare_class_count(train):
+    common = bands(24)
+    rows = torch.cat([torch.arange(0, 24, 3), torch.arange(1, 24, 3), torch.tensor([2])])
+    uneven = Split(common.frame.iloc[rows], common.spectrograms[rows], common.labels[rows])
+    _, _, balanced = train(train=uneven, name="balanced")
+    _, _, plain = train("train.class_weights=none", train=uneven, name="plain")
+    assert balanced["train_loss"].iloc[0] != plain["train_loss"].iloc[0]
+
+
+def test_a_loss_that_is_not_a_number_ends_training_in_one_sentence(train):
+    broken = bands()
+    broken.spectrograms[5] = float("nan")
+    with pytest.raises(UserError, match=r"loss is not a number in epoch 1; lower optim\.lr \(0\.5\)"):
+        train("optim.lr=0.5", train=broken)
+
+
+def test_a_validation_loss_that_is_not_a_number_says_the_same(train):
+    broken = bands(12, seed=1)
+    broken.spectrograms[5] = float("nan")
+    with pytest.raises(UserError, match="loss is not a number in epoch 1"):
+        train(val=broken)
+
+
+def test_the_last_batch_may_hold_a_single_recording(train):
+    _, _, history = train("data.batch_size=5", train=bands(21))
+    assert len(history) == 3
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16"])
+def test_history_is_full_precision_in_every_arithmetic(train, precision):
+    _, run, history = train(f"train.amp={precision}", "train.epochs=1")
+    written = run.history.read_text().splitlines()[1].split(",")
+    assert [repr(value) for value in history.iloc[0, 1:].tolist()] == written[1:]
