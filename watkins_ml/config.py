@@ -193,6 +193,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[parts[-1]] = value
 
 
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "model_type": "a section with keys of its own",
+    "model_attributes_type": "a section with keys of its own",
+    "string_pattern_mismatch": "a name without / and :",
+    "string_too_short": "a name",
+}
+"""What pydantic's kinds of error ask for, in the words of people who write recipes."""
+
+
 def _explain(detail: dict[str, Any]) -> str:
     """One pydantic error as a phrase with the dotted key and what would be right."""
     tags = {"baseline", "efficientnet_b0"}  # pydantic puts the union's tag into the location
@@ -206,8 +219,8 @@ def _explain(detail: dict[str, Any]) -> str:
         return f"missing key {key}"
     if detail["type"].startswith("union_tag"):
         return f"{key}.name must be baseline or efficientnet_b0"
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{key} must be {message}, not {detail['input']!r}"
+    expected = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
+    return f"{key} must be {expected}, not {detail['input']!r}"
 
 
 def _known_keys(location: list[str], full_location: tuple) -> list[str]:
