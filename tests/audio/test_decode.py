@@ -68,6 +68,12 @@ def test_stereo_becomes_the_mean_of_its_channels(tmp_path):
     np.testing.assert_allclose(waveform, stereo.mean(axis=1), atol=1e-7)
 
 
+def test_channels_in_antiphase_do_not_cancel_to_silence(tmp_path):
+    audio = noise(400)
+    path = write(tmp_path / "a.wav", np.column_stack([audio, -audio]), subtype="FLOAT")
+    np.testing.assert_allclose(np.abs(read_recording(path).waveform), np.abs(audio.squeeze()), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["Risso's dolphin (1), take 2.wav", "ÆØÅ – bjørn.WAV", "a;b&c #3.flac", "-o.wav"])
 def test_awkward_names_are_read(tmp_path, name):
     assert read_recording(write(tmp_path / name, noise(500))).frames == 500

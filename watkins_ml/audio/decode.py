@@ -93,8 +93,15 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None) -> Recording:
         excerpt = audio.read(wanted, dtype="float32", always_2d=True)
     else:
         excerpt = only_block[start : start + wanted]
-    waveform = excerpt.mean(axis=1, dtype=np.float32)
-    return Recording(waveform, audio.samplerate, audio.channels, position, digest.hexdigest())
+    return Recording(_mix(excerpt), audio.samplerate, audio.channels, position, digest.hexdigest())
+
+
+def _mix(channels: np.ndarray) -> np.ndarray:
+    """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
+    mean = channels.mean(axis=1, dtype=np.float32)
+    if np.abs(mean).max() > SILENCE:
+        return mean
+    return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
 
 
 def _truncation(libsndfile_log: str) -> str | None:
