@@ -31,7 +31,7 @@ OVERRIDES = {  # at most three a run; the recipes are made for ten thousand reco
     },
     "esc10": {
         "baseline": [*SMALL, "train.epochs=40"],
-        "efficientnet": ["data.batch_size=16", "model.weights={weights}"],
+        "efficientnet": ["data.batch_size=16", "train.epochs=20", "model.weights={weights}"],
     },
 }
 MODELS = ["baseline", "efficientnet"]
