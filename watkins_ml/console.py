@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,6 +17,8 @@ from rich.progress import (
 PLAIN = {"markup": False, "emoji": False, "highlight": False}  # a file may be called `call [noisy] :whale:.wav`
 
 out = Console(**PLAIN, soft_wrap=True)
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out.width = 140  # in a file or a pipe nothing has to fit a window
 err = Console(**PLAIN, stderr=True, soft_wrap=True)
 
 

@@ -116,13 +116,17 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
 
 
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
-    """A row a metric, a column a run, as `evaluation.comparison_table` gives it."""
+    """The main rows of `evaluation.compare.comparison_table`; the page has them all."""
     if warning := comparison.attrs.get("warning"):
         err.print(warning, style="yellow")
-    table = _table("metric", *map(str, comparison.columns))
-    for metric, row in comparison.iterrows():
-        table.add_row(str(metric), *(_number(value) for value in row))
-    out.print(table, soft_wrap=False)
+    table = Table("metric", *map(str, comparison.columns))
+    for side in ("test", "val"):
+        for key, name in SCORES.items():
+            table.add_row(f"{side} {name}", *(_number(value) for value in comparison.loc[f"{side}_{key}"]))
+        table.add_section()
+    for key, name in CONTROLS.items():
+        table.add_row(f"no audio: {name}", *(_number(value) for value in comparison.loc[key]), style="dim")
+    out.print(table)
     out.print(f"Side by side: {page}")
 
 
