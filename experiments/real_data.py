@@ -27,7 +27,7 @@ SMALL = ["data.batch_size=8", "train.early_stopping_patience=10"]
 OVERRIDES = {  # at most three a run; the recipes are made for ten thousand recordings
     "watkins10": {
         "baseline": [*SMALL, "train.epochs=20"],
-        "efficientnet": ["data.batch_size=16", "model.weights={weights}"],
+        "efficientnet": ["data.batch_size=16", "optim.lr=0.0003", "model.weights={weights}"],
     },
     "esc10": {
         "baseline": [*SMALL, "train.epochs=40"],
