@@ -41,6 +41,17 @@ def test_a_registered_model_scores_on_the_test_split_what_its_run_scored(
     assert written["evaluated"]["trained_on"]["run"] == "first"
 
 
+def test_another_split_than_the_models_own_is_told(finished, prepared, tmp_path, capsys):
+    evaluate_model(str(finished.run_dir), prepared, "val", tmp_path / "own")
+    assert "flatter" not in capsys.readouterr().err
+    resplit = tmp_path / "resplit"
+    shutil.copytree(prepared, resplit)
+    summary = json.loads((resplit / "dataset.json").read_text()) | {"data_digest": "another"}
+    (resplit / "dataset.json").write_text(json.dumps(summary))
+    evaluate_model(str(finished.run_dir), resplit, "val", tmp_path / "report")
+    assert "its scores here flatter it" in capsys.readouterr().err
+
+
 def test_data_of_another_frontend_are_refused_with_the_difference(finished, other_data, tmp_path):
     summary = json.loads((other_data / "dataset.json").read_text())
     summary["frontend"]["sample_rate"] = 48_000

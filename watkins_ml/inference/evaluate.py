@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import load_split
 from watkins_ml.errors import UserError
@@ -27,6 +28,12 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
     _check_fit(classifier, data, model)
+    if classifier.facts.get("data_digest") != data.digest:
+        err.print(
+            f"{model} was trained on another split or other data (digest {classifier.facts.get('data_digest')}, here "
+            f"{data.digest}): unless these recordings are new to it, its scores here flatter it",
+            style="yellow",
+        )
     split = load_split(data, side)
     probabilities = classifier.probabilities(split.spectrograms)
     with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
