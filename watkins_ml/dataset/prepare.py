@@ -63,7 +63,9 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         raise UsageError(f"{audio_dir}: holds one species only ({species[0]}); a classifier needs at least two")
     if folder.root.resolve().is_relative_to(audio_dir.resolve()):
         raise UserError(f"--out {out} lies inside the audio folder {audio_dir}; choose a folder outside it")
-    with disk_errors(f"cannot write prepared data to {out}", "mend that and run the same command again; it goes on from there"):
+    with disk_errors(
+        f"cannot write prepared data to {out}", "mend that and run the same command again; it goes on from there"
+    ):
         _use_frontend(folder, options.frontend)
         examined, computed = examine_all(candidates, audio_dir, folder, options.frontend, options.workers)
         annotations, rejected = annotate(candidates, examined, options.min_clips)
