@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from watkins_ml import console
-from watkins_ml.dataset import loading
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split
 from watkins_ml.errors import UserError
@@ -103,7 +102,6 @@ def test_a_damaged_spectrogram_is_named(prepared, tmp_path, damage):
 
 
 def test_loading_shows_a_bar_on_a_terminal(prepared, monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, "FILES_WORTH_A_BAR", 1)
     with open(tmp_path / "terminal.txt", "w") as terminal:
         monkeypatch.setattr(console, "err", Console(file=terminal, force_terminal=True, width=120))
         load_split(read_prepared(prepared), "val")

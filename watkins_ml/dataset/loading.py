@@ -13,8 +13,6 @@ from watkins_ml.console import progress
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.errors import UserError
 
-FILES_WORTH_A_BAR = 2000
-
 
 @dataclass(frozen=True)
 class Split:
@@ -48,7 +46,6 @@ def load_split(data: PreparedData, side: str) -> Split:
     settings = data.frontend
     spectrograms = torch.empty(len(frame), 1, settings.n_mels, settings.frames)
     with progress(transient=True) as bar:
-        bar.disable = bar.disable or len(frame) < FILES_WORTH_A_BAR
         task = bar.add_task(f"Loading {side}", total=len(frame), note="")
         for row, name in enumerate(frame["spectrogram"]):
             spectrograms[row] = _read(data.folder.root / name, spectrograms.shape[1:])
