@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +30,7 @@ from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint
 from watkins_ml.training.loop import fit, predict_logits
 
 
@@ -43,47 +48,115 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     Raises:
         UserError: bad data, weights or device (before anything is written), or a full disk.
     """
+    inputs = _read_inputs(config)
+    build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
+    run = RunDirectory.create(run_dir, config, inputs.data)
+    with run.training():
+        return _tracked(config, inputs, run, None)
+
+
+def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
+    """Go on with a run that was interrupted; a finished one is only sent where it has not arrived.
+
+    Raises:
+        UsageError: `config` is not what the run began with.
+        UserError: other data, a run that is still training, or whatever `run_experiment` raises.
+    """
+    run = RunDirectory(run_dir)
+    run.assert_same(config)
+    with run.training():
+        if run.facts["status"] == "FINISHED":
+            run.close_if_dead()
+            with Uploader(run):
+                err.print(f"{run.root}: this run has finished")
+            return RunResult(run.root, json.loads(run.metrics.read_text(encoding="utf-8")))
+        inputs = _read_inputs(config)
+        if inputs.data.digest != run.facts["data_digest"]:
+            raise UserError(
+                f"{config.data.dir}: prepared anew since {run.root} began (data digest {inputs.data.digest}, then "
+                f"{run.facts['data_digest']}); start a new run"
+            )
+        start = latest_checkpoint(run.checkpoints)
+        run.resume(config, inputs.data, None if start is None else start.facts)
+        err.print(f"Resuming {run.root} after epoch {start.facts['epoch'] if start else 0}")
+        return _tracked(config, inputs, run, start)
+
+
+class _Inputs(NamedTuple):
+    data: PreparedData
+    train: Split
+    val: Split
+
+
+def _read_inputs(config: ExperimentConfig) -> _Inputs:
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = read_prepared(Path(config.data.dir))
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
-    train, val = load_split(data, "train"), load_split(data, "val")
-    build_model(config.model, len(data.classes))  # weights that do not fit fail here, before the run exists
-    run = RunDirectory.create(run_dir, config, data)
-    again = f"the run so far is in {run.root}; make room and train again"
-    with disk_errors(f"cannot write to {run.root}", again), Uploader(run, config.tracking.system_metrics), _ending(run):
-        metrics = _train_and_report(config, data, train, val, run)
-    return RunResult(run.root, metrics)
+    return _Inputs(data, load_split(data, "train"), load_split(data, "val"))
+
+
+def _tracked(config: ExperimentConfig, inputs: _Inputs, run: RunDirectory, start: Checkpoint | None) -> RunResult:
+    then = f"make room and continue with: {_resume_command(run)}"
+    with disk_errors(f"cannot write to {run.root}", then), Uploader(run, config.tracking.system_metrics), _ending(run):
+        return RunResult(run.root, _train_and_report(config, inputs, run, start))
+
+
+def _resume_command(run: RunDirectory) -> str:
+    return f"watkins train --resume {run.root}"
 
 
 @contextmanager
 def _ending(run: RunDirectory) -> Iterator[None]:
     """Whatever happens, the record says how the run ended."""
     try:
-        yield
-    except KeyboardInterrupt:
+        with _signals_as_interrupts():
+            yield
+    except KeyboardInterrupt as interrupt:
         run.finish("KILLED")
-        raise UserError(f"interrupted; the run so far is in {run.root}") from None
+        raise UserError(f"{str(interrupt) or 'interrupted'}; continue with: {_resume_command(run)}") from None
     except BaseException:
         run.finish("FAILED")
         raise
     run.finish("FINISHED")
 
 
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """A scheduler's SIGTERM and a closed terminal's SIGHUP end the block as Ctrl-C does."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
+
+    def is_default(number: int) -> bool:  # `nohup` and programs that use us as a library have set their own
+        return threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name) and is_default(getattr(signal, name))]
+    for name in names:
+        signal.signal(getattr(signal, name), interrupt)
+    try:
+        yield
+    finally:
+        for name in names:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def _train_and_report(
-    config: ExperimentConfig, data: PreparedData, train: Split, val: Split, run: RunDirectory
+    config: ExperimentConfig, inputs: _Inputs, run: RunDirectory, start: Checkpoint | None
 ) -> dict[str, float]:
     from watkins_ml.evaluation.metrics import score
 
+    data, train, val = inputs
     network = fit(
         config,
-        partial(build_model, config.model, len(data.classes)),
+        partial(build_model, config.model, len(data.classes), pretrained=start is None),
         train,
         val,
         len(data.classes),
         partial(score, classes=data.classes),
         run,
+        start,
     )
     err.print("Evaluating on validation and test")
     metrics = _report(network, data, val, run)
@@ -102,9 +175,10 @@ def _train_and_report(
     history = run.read_history()
     # `val_*` has a point an epoch; what the best network scores there gets names of its own
     final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
-    run.record("metrics", step=len(history), values={key: value for key, value in final.items() if value == value})
-    run.record("artifacts")
-    run.record("model", register_as=config.tracking.register_as, tags={key: str(value) for key, value in facts.items()})
+    values = {key: value for key, value in final.items() if value == value}
+    run.record_once("metrics", step=len(history), values=values)
+    tags = {key: str(value) for key, value in facts.items()}
+    run.record_once("model", register_as=config.tracking.register_as, tags=tags)
     return metrics
 
 

@@ -18,7 +18,7 @@ COMMANDS = {
         "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--workers",
     ],
     "demo": ["--out", "--seed"],
-    "train": ["recipe", "--override", "-o", "--run-dir"],
+    "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
     "models": [],

@@ -75,7 +75,7 @@ def test_a_finished_run_says_so_in_its_facts_and_last_in_its_journal(finished):
     run = RunDirectory(finished.run_dir)
     kinds = [entry["kind"] for entry in run.entries()]
     assert run.facts["status"] == run.entries()[-1]["status"] == "FINISHED"
-    assert kinds == ["start", "params", "tags", "datasets", *["metrics"] * 4, "artifacts", "model", "end"]
+    assert kinds == ["start", "params", "tags", "datasets", *["epoch"] * 3, "metrics", "model", "artifacts", "end"]
     assert run.facts["parameters"] > 90_000
     assert run.facts["epoch_seconds"] > 0
 
@@ -86,7 +86,8 @@ def test_numbers_are_kept_in_full(tmp_path):
     run.epoch({"epoch": 1, "train_loss": loss}, {"epoch": 1, "epoch_seconds": 1 / 3})
     run.epoch({"epoch": 2, "train_loss": 1e-17}, {"epoch": 2, "epoch_seconds": 2 / 3})
     assert run.history.read_text() == "epoch,train_loss\n1,0.30000000000000004\n2,1e-17\n"
-    assert run.entries()[0]["values"] == {"train_loss": loss, "epoch_seconds": 1 / 3}
+    assert run.entries()[0]["metrics"] == {"epoch": 1, "train_loss": loss}
+    assert run.entries()[0]["timing"] == {"epoch": 1, "epoch_seconds": 1 / 3}
     assert [entry["step"] for entry in run.entries()] == [1, 2]
     assert pd.read_csv(run.timing)["epoch"].tolist() == [1, 2]
 

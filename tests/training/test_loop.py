@@ -11,7 +11,7 @@ from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.training.checkpoints import load_checkpoint, save_checkpoint
+from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from watkins_ml.training.loop import balanced_weights, fit, predict_logits
 
 CLASSES = ["low", "middle", "high"]
@@ -148,9 +148,9 @@ def test_checkpoints_load_without_pickle_and_say_their_epoch(train):
 
 def test_a_damaged_or_missing_checkpoint_is_named(tmp_path):
     path = tmp_path / "last.pt"
-    with pytest.raises(UserError, match=r"last\.json: no such checkpoint"):
+    with pytest.raises(UserError, match=r"last\.pt: no such checkpoint"):
         load_checkpoint(path)
-    save_checkpoint(path, {"model": {}}, {"epoch": 1})
+    save_checkpoint(path, Checkpoint({"model": {}}, {"epoch": 1}))
     path.write_bytes(b"")
     with pytest.raises(UserError, match=r"last\.pt: damaged checkpoint"):
         load_checkpoint(path)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from watkins_ml.errors import UsageError, UserError
+
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: watkins train experiments/baseline.yaml -o train.epochs=5")(train)
@@ -15,47 +17,78 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, for example experiments/efficientnet.yaml.")],
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe, for example experiments/efficientnet.yaml.")] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", help="key.path=value; may be given again.")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name>.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run directory of an interrupted run to go on with, exactly as it would have.")
+    ] = None,
 ) -> None:
     """One tracked run: train, evaluate on validation and test, log to MLflow, register."""
     from watkins_ml.config import load_config
 
-    config = load_config(recipe, override or [])
+    if resume is not None and run_dir is not None:
+        raise UsageError("--run-dir is for a new run, --resume for an interrupted one; give one of them")
+    if resume is None and recipe is None:
+        raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
+    if resume is not None and not (resume / "run.json").exists():
+        raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
+    config = load_config(recipe or resume / "config.yaml", override or [])
     from watkins_ml.cli.tables import print_run
-    from watkins_ml.experiment import run_experiment
+    from watkins_ml.experiment import resume_experiment, run_experiment
 
-    result = run_experiment(config, run_dir)
+    result = run_experiment(config, run_dir) if resume is None else resume_experiment(resume, config)
     print_run(result.run_dir, result.metrics)
 
 
 def sync(
     run_dirs: Annotated[list[Path] | None, typer.Argument(help="Run directories; default all in runs/.")] = None,
 ) -> None:
-    """Send to the tracking server what it has not received of these runs."""
-    from watkins_ml.console import out
-    from watkins_ml.errors import UserError, first_line
-    from watkins_ml.tracking.rundir import RunDirectory
-    from watkins_ml.tracking.uploader import Shipment
+    """Send to the tracking server what it has not received, and close runs whose process died."""
+    from watkins_ml.console import err, out
+    from watkins_ml.tracking.server import tracking_uri
 
     paths = run_dirs or sorted(file.parent for file in Path("runs").glob("*/journal.jsonl"))
     if not paths:
         out.print("no runs in runs/; name a run directory")
+    problems = []
     for path in paths:
-        run = RunDirectory(path)
-        _ = run.facts  # refuses a folder that is no run
-        shipment = Shipment(run)
-        before = shipment.state["sent"]
         try:
-            shipment.send()
-        except Exception as error:  # whatever the tracker raises, the user gets one sentence
-            raise UserError(f"{path}: {shipment.uri} did not take it ({first_line(error)}); try again later") from None
-        out.print(f"{path}: {shipment.state['sent'] - before} of {shipment.state['sent']} entries sent")
-        for message in shipment.messages:
-            out.print(message)
+            _sync_one(path)
+        except UserError as error:  # the others can still be sent
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        for problem in problems:
+            err.print(str(problem))
+        raise UserError(f"{len(problems)} of {len(paths)} runs are not complete on {tracking_uri()}")
+
+
+def _sync_one(path: Path) -> None:
+    from watkins_ml.console import out
+    from watkins_ml.errors import first_line
+    from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
+    from watkins_ml.tracking.shipment import Shipment
+
+    run = RunDirectory(path)
+    _ = run.facts  # refuses a folder that is no run
+    try:
+        with run.training():
+            if run.close_if_dead() == "KILLED":
+                out.print(f"{path}: its process is gone, so it ends as KILLED; watkins train --resume {path} goes on")
+    except StillTrainingError:
+        out.print(f"{path}: still training; its own process sends the rest")
+    shipment = Shipment(run)
+    try:
+        sent = shipment.send()
+    except Exception as error:  # whatever the tracker raises, the user gets one sentence
+        raise UserError(f"{path}: {shipment.uri} did not take it ({first_line(error)}); try again later") from None
+    out.print(f"{path}: {sent} of {shipment.state['sent']} entries sent")
+    for message in shipment.messages:
+        out.print(message)
 
 
 def server(

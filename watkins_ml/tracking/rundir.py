@@ -7,16 +7,18 @@ import os
 import platform
 import socket
 import subprocess
-import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
-from watkins_ml.config import ExperimentConfig
+from watkins_ml.config import ExperimentConfig, load_config
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
@@ -24,12 +26,25 @@ from watkins_ml.files import write_json, write_text
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
 
 
+ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
+             "galleries", "plots", "checkpoints")  # fmt: skip
+"""What of a run directory MLflow keeps among the run's artifacts."""
+
+
+class StillTrainingError(UserError):
+    """Another process holds `RunDirectory.training()`."""
+
+
 class RunDirectory:
-    """One run on disk. `record` appends to the journal; whoever ships it reads from there."""
+    """One run on disk. `record` appends to the journal; whoever ships it reads from there.
+
+    Whoever trains, or closes the record of a training that died, holds `training()`; the kernel gives that lock
+    back however its holder ends.
+    """
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        self._facts_lock = threading.Lock()
+        self._facts_lock = FileLock(self.root / ".facts.lock")
         self.on_record = lambda: None
         """Called after each journal entry; an uploader hangs itself in here."""
 
@@ -92,11 +107,55 @@ class RunDirectory:
             species=counts["species"],
             **{side: counts[side] for side in ("train", "val", "test")},
         )
-        run.record("start", name=run.name, uid=run.facts["uid"], experiment=config.tracking.experiment)
-        run.record("params", values=config.flat())
-        run.record("tags", values=_tags(config, data))
-        run.record("datasets", data_dir=str(data.folder.root.resolve()), digest=data.digest)
+        run._open_journal(config, data)
         return run
+
+    def _open_journal(self, config: ExperimentConfig, data: PreparedData) -> None:
+        """The first entries; a resumed run adds those that a very early kill has left out."""
+        opening = {
+            "start": {"name": self.name, "uid": self.facts["uid"], "experiment": config.tracking.experiment},
+            "params": {"values": config.flat()},
+            "tags": {"values": surroundings(config, data)},
+            "datasets": {"digest": data.digest, "sides": _datasets(data)},
+        }
+        present = {entry["kind"] for entry in self.entries()}
+        for kind, content in opening.items():
+            if kind not in present:
+                self.record(kind, **content)
+
+    def assert_same(self, config: ExperimentConfig) -> None:
+        """Refuse to go on with a configuration that is not the run's own.
+
+        Raises:
+            UserError: not a run directory.
+            UsageError: the configuration differs; names every differing key.
+        """
+        _ = self.facts
+        began, now = load_config(self.root / "config.yaml").flat(), config.flat()
+        changed = [
+            f"{key} was {began.get(key)!r}, now {now.get(key)!r}"
+            for key in sorted(began.keys() | now.keys())
+            if began.get(key) != now.get(key)
+        ]
+        if changed:
+            raise UsageError(f"--resume {self.root}: the configuration differs ({'; '.join(changed)}); start a new run")
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Be the only process that trains here.
+
+        Raises:
+            StillTrainingError: another one does.
+        """
+        lock = FileLock(self.root / ".training.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StillTrainingError(f"{self.root}: another process is training this run; stop it first") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -107,7 +166,7 @@ class RunDirectory:
             raise UserError(f"{self.root}: not a run directory (its run.json is missing or damaged)") from None
 
     def update_facts(self, **changes: Any) -> None:
-        """Change `run.json`; the training and the uploader's thread may both do so."""
+        """Change `run.json`; the training, the uploader's thread and `watkins sync` may all do so."""
         with self._facts_lock:
             facts = self.facts if self.facts_file.exists() else {}
             write_json(self.facts_file, facts | changes)
@@ -122,22 +181,71 @@ class RunDirectory:
             os.fsync(journal.fileno())
         self.on_record()
 
+    def record_once(self, kind: str, **content: Any) -> None:
+        """`record`, unless a resumed run comes to an entry that the journal has already."""
+        if not any(entry["kind"] == kind and content.items() <= entry.items() for entry in self.entries()):
+            self.record(kind, **content)
+
     def entries(self) -> list[dict[str, Any]]:
         """The journal so far; a line torn by a kill is not an entry."""
+        if not self.journal.exists():
+            return []
         lines = self.journal.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
-        """Keep one epoch: a row of history, a row of timing, one batch of metrics for the tracker."""
+        """Keep one epoch: in the journal for the tracker, and as a row of history and one of timing.
+
+        An epoch that a resumed run repeats with the same result stands in the journal already and keeps its times.
+        """
+        known = self._epochs().get(metrics["epoch"])
+        if known is None or known["metrics"] != metrics:
+            self.record("epoch", step=metrics["epoch"], metrics=metrics, timing=timing)
+        else:
+            timing = known["timing"]
         _append_row(self.history, metrics)
         _append_row(self.timing, timing)
-        values = {name: value for name, value in (metrics | timing).items() if name != "epoch"}
-        self.record("metrics", step=int(metrics["epoch"]), values=values)
+
+    def _epochs(self) -> dict[int, dict[str, Any]]:
+        """The journal's epochs by number."""
+        return {entry["step"]: entry for entry in self.entries() if entry["kind"] == "epoch"}
+
+    def resume(self, config: ExperimentConfig, data: PreparedData, last: dict[str, Any] | None) -> None:
+        """Take the record back to the checkpoint that training goes on from; `last`: its facts, None for the start.
+
+        A kill may have come between any two writes of the attempt before, so each is made again or found done.
+        """
+        epoch = 0 if last is None else last["epoch"]
+        self.history.unlink(missing_ok=True)
+        self.timing.unlink(missing_ok=True)
+        for number, known in sorted(self._epochs().items()):
+            if number < epoch:
+                _append_row(self.history, known["metrics"])
+                _append_row(self.timing, known["timing"])
+        if last is not None:  # a kill may have come between the checkpoint and its record
+            self.epoch(last["metrics"], last["timing"])
+        self._open_journal(config, data)
+        self.update_facts(status="RUNNING")
+        self.record("resume", epoch=epoch)
 
     def finish(self, status: str) -> None:
-        """Close the record with FINISHED, FAILED or KILLED."""
+        """Close the record with FINISHED, FAILED or KILLED; checkpoints are shared only when there is a result."""
         self.update_facts(status=status)
+        kept = [name for name in ARTIFACTS if status == "FINISHED" or name != "checkpoints"]
+        self.record("artifacts", paths=[name for name in kept if (self.root / name).exists()])
         self.record("end", status=status)
+
+    def close_if_dead(self) -> str | None:
+        """Finish the record of a training whose process went without a word; the status it got, None if it had one.
+
+        Whoever calls this holds `training()`.
+        """
+        entries = self.entries()
+        if not entries or entries[-1]["kind"] == "end":
+            return None
+        status = self.facts["status"]
+        self.finish("KILLED" if status == "RUNNING" else status)
+        return self.facts["status"]
 
     def read_history(self) -> pd.DataFrame:
         return pd.read_csv(self.history)
@@ -159,7 +267,16 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
         file.write(header + ",".join(repr(value) for value in row.values()) + "\n")
 
 
-def _tags(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
+def _datasets(data: PreparedData) -> dict[str, Any]:
+    """What MLflow is told of each side; kept here, for the folder may be gone when the journal is sent."""
+    return {
+        side: {"source": str(data.folder.side(side).resolve()), "rows": len(frame)}
+        for side, frame in data.sides.items()
+    }
+
+
+def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
+    """What a run's result depends on beside its configuration: data, device, host, versions."""
     import torch
 
     from watkins_ml.device import choose_device

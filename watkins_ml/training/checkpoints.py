@@ -1,33 +1,70 @@
-"""Checkpoints: tensors in `.pt` (loaded with weights_only), facts a person can read in `.json` beside it."""
+"""Checkpoints: one self-contained `.pt` each (loaded with weights_only), its facts to read in `.json` beside it."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from watkins_ml.console import err
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 
-
-def save_checkpoint(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write `path` (tensors) and its `.json` sibling, each atomically; the tensors seal the pair."""
-    write_json(path.with_suffix(".json"), facts)
-    write_tensors(path, tensors)
+FACTS = "facts"
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and facts of a checkpoint.
+class Checkpoint(NamedTuple):
+    """What an exact continuation needs: tensors (and containers of them), and facts that JSON can say."""
+
+    tensors: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path` whole or not at all; the facts are inside too, so that the pair can never disagree."""
+    write_tensors(path, {FACTS: json.dumps(checkpoint.facts, allow_nan=False), **checkpoint.tensors})
+    write_json(path.with_suffix(".json"), checkpoint.facts)
+
+
+def save_last(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `last.pt` and keep the one before as `previous.pt`: at every moment one of them is sound."""
+    fresh = folder / "next.pt"
+    save_checkpoint(fresh, checkpoint)
+    if (folder / "last.pt").exists():
+        os.replace(folder / "last.pt", folder / "previous.pt")
+    os.replace(fresh, folder / "last.pt")
+    os.replace(fresh.with_suffix(".json"), folder / "last.json")
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest sound one of `last.pt` and `previous.pt`; None where there is none, so that training starts over."""
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        if path.exists():
+            try:
+                return load_checkpoint(path)
+            except UserError as error:
+                err.print(f"{error}; going back to the one before", style="yellow")
+    return None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Tensors and facts of a checkpoint, on the CPU.
 
     Raises:
-        UserError: a part is missing or damaged.
+        UserError: missing, torn or damaged.
     """
     try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return torch.load(path, map_location="cpu", weights_only=True), facts
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such checkpoint") from None
+        content = path.read_bytes()
+        if damaged := zipfile.ZipFile(io.BytesIO(content)).testzip():  # torch itself does not look at the checksums
+            raise ValueError(f"wrong checksum of {damaged}")
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return Checkpoint(tensors, json.loads(tensors.pop(FACTS)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(f"{path}: damaged checkpoint ({first_line(error)})") from None

@@ -20,7 +20,7 @@ from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
 from watkins_ml.errors import UserError
 from watkins_ml.training.augment import time_roll
-from watkins_ml.training.checkpoints import load_checkpoint, save_checkpoint
+from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
@@ -44,7 +44,7 @@ class Progress:
     stale_epochs: int = 0
 
     def update(self, val_loss: float) -> bool:
-        """Count one more epoch; True if it is the best so far."""
+        """Count one more epoch; True if it is the best so far, and then none is stale."""
         self.epoch += 1
         if val_loss < self.best_val_loss:
             self.best_epoch, self.best_val_loss, self.stale_epochs = self.epoch, val_loss, 0
@@ -63,6 +63,8 @@ class Trainer:
     """float32, shape (species,)."""
     device: torch.device
     progress: Progress = field(default_factory=Progress)
+    best: Checkpoint | None = None
+    """The network at the best epoch so far, and that epoch's facts."""
 
     def __post_init__(self) -> None:
         train, optim = self.config.train, self.config.optim
@@ -120,16 +122,37 @@ class Trainer:
                 f"lower optim.lr ({self.config.optim.lr:g}) or set train.amp=none"
             )
 
-    def state(self) -> dict[str, object]:
-        """Everything tensor-like that an exact continuation needs."""
-        return {
+    def checkpoint(self, epoch: dict[str, object]) -> Checkpoint:
+        """Everything that an exact continuation needs; `epoch` is what the one just ended measured."""
+        facts = vars(self.progress) | epoch
+        if self.progress.stale_epochs == 0:
+            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best = Checkpoint({"model": copy}, facts)
+        tensors = {
             "model": self.model.state_dict(),
+            "best": self.best.tensors,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "order": self.order.get_state(),
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
+        return Checkpoint(tensors, facts | {"best": self.best.facts})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what the trainer was when the checkpoint was made."""
+        tensors, facts = checkpoint
+        self.model.load_state_dict(tensors["model"])
+        self.best = Checkpoint(tensors["best"], facts["best"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.scheduler.load_state_dict(tensors["scheduler"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        self.order.set_state(tensors["order"])
+        torch.set_rng_state(tensors["rng"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(tensors["cuda_rng"])
+        self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
 
 
 @torch.inference_mode()
@@ -160,8 +183,12 @@ def fit(
     species: int,
     score: Score,
     recorder: Recorder,
+    start: Checkpoint | None = None,
 ) -> nn.Module:
     """Train to the last epoch or until validation loss stops falling; returns the best network.
+
+    With `start`, go on from there: history and weights end as those of a training never interrupted, bit for bit
+    on the same machine's CPU.
 
     Raises:
         UserError: the loss is not a number any more.
@@ -170,19 +197,21 @@ def fit(
     balanced = config.train.class_weights == "balanced"
     weights = balanced_weights(train.labels, species) if balanced else torch.ones(species)
     trainer = Trainer(config, build(), weights, choose_device(config.train.device))
-    for metrics, timing, is_best in _epochs(trainer, train, val, score):
-        facts = vars(trainer.progress) | {"metrics": metrics}
-        if is_best:
-            save_checkpoint(recorder.checkpoints / "best.pt", {"model": trainer.model.state_dict()}, facts)
-        save_checkpoint(recorder.checkpoints / "last.pt", trainer.state(), facts)
+    best = recorder.checkpoints / "best.pt"
+    if start is not None:
+        trainer.restore(start)
+        save_checkpoint(best, trainer.best)  # a kill may have come before it, or torn it
+    for metrics, timing in _epochs(trainer, train, val, score):
+        save_last(recorder.checkpoints, trainer.checkpoint({"metrics": metrics, "timing": timing}))
+        if trainer.progress.stale_epochs == 0:
+            save_checkpoint(best, trainer.best)
         recorder.epoch(metrics, timing)
-    best, _ = load_checkpoint(recorder.checkpoints / "best.pt")
-    trainer.model.load_state_dict(best["model"])
+    trainer.model.load_state_dict(trainer.best.tensors["model"])
     return trainer.model
 
 
 def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
-    """Yield metrics, timing and whether it is the best, epoch after epoch."""
+    """Yield metrics and timing, epoch after epoch."""
     limits = trainer.config.train
     steps = -(-len(train) // trainer.config.data.batch_size)
     with progress() as bar:
@@ -204,7 +233,7 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             seconds = time.perf_counter() - started
             timing = {"epoch": epoch, "epoch_seconds": seconds, "samples_per_second": len(train) / trained}
             err.print(_line(metrics, limits.epochs, seconds, is_best))
-            yield metrics, timing, is_best
+            yield metrics, timing
         if trainer.progress.epoch < limits.epochs:
             err.print(f"Stopped early: no better validation loss for {trainer.progress.stale_epochs} epochs")
 

@@ -1,0 +1,230 @@
+"""Sends a run directory's journal to MLflow: each entry once, whoever sends and however often it was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+
+from watkins_ml.files import write_json
+from watkins_ml.tracking import registry
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import client, experiment_id, tracking_uri
+
+UID_TAG = "watkins.uid"
+RESUMED_TAG = "watkins.resumed_after_epoch"
+SPLIT_SCHEMA = [
+    {"name": name, "type": "long" if name == "label" else "string", "required": True}
+    for name in ("path", "species", "label", "tape", "spectrogram")
+]
+SERVED_MODEL = Path(__file__).with_name("served_model.py")
+
+
+class Shipment:
+    """Sends what the server has not received yet; calling it again changes nothing.
+
+    `upload.json` in the run directory remembers the server, the MLflow run and how many journal
+    entries it has. Every step can be repeated after a kill: MLflow keeps equal metrics, parameters
+    and tags once, and runs, models and versions are looked up before they are created. Only one
+    process at a time ships a run.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+        self.state_file = run.root / "upload.json"
+        self.uri = tracking_uri()
+        self.state = self._read_state()
+        self.messages: list[str] = []
+        self._lock = FileLock(run.root / ".upload.lock")
+        self._known_there = False
+
+    def send(self) -> int:
+        """Ship all entries that are in the journal now and say how many; raises whatever MLflow raises."""
+        with self._lock:
+            self.state = self._read_state()  # another process may have been sending meanwhile
+            entries = self.run.entries()
+            self.client = client()
+            self._find_run()
+            before = self.state["sent"]
+            for number in range(before, len(entries)):
+                getattr(self, f"_send_{entries[number]['kind']}")(entries[number])
+                self._remember(sent=number + 1)
+            return len(entries) - before
+
+    @property
+    def run_id(self) -> str:
+        return self.state["run_id"]
+
+    @property
+    def missing(self) -> int:
+        """How many journal entries the server has not received."""
+        return len(self.run.entries()) - self._read_state()["sent"]
+
+    def _read_state(self) -> dict[str, Any]:
+        state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
+        return state if state.get("tracking_uri") == self.uri else {"tracking_uri": self.uri, "sent": 0}
+
+    def _remember(self, **changes: Any) -> None:
+        self.state |= changes
+        write_json(self.state_file, self.state)
+
+    def _find_run(self) -> None:
+        """Start again if the server has lost the run: its store was deleted or restored from an older backup."""
+        if self._known_there or "run_id" not in self.state:
+            return
+        try:
+            found = self.client.get_run(self.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.state = {"tracking_uri": self.uri, "sent": 0}
+            return
+        if found.info.lifecycle_stage != "active":
+            raise RuntimeError(
+                f"the run was deleted there; restore it in the UI, or delete {self.state_file} to send it anew"
+            )
+        self._known_there = True
+
+    def _send_start(self, entry: dict[str, Any]) -> None:
+        experiment = experiment_id(self.client, entry["experiment"])
+        found = self.client.search_runs([experiment], f"tags.`{UID_TAG}` = '{entry['uid']}'", max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            run_id = self.client.create_run(
+                experiment, start_time=entry["time_ms"], run_name=entry["name"], tags={UID_TAG: entry["uid"]}
+            ).info.run_id
+        self.state["run_id"] = run_id
+        self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
+
+    def _send_resume(self, entry: dict[str, Any]) -> None:
+        self.client.update_run(self.run_id, status="RUNNING")
+        self.client.set_tag(self.run_id, RESUMED_TAG, str(entry["epoch"]))
+
+    def _send_params(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in entry["values"].items()])
+
+    def _send_tags(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in entry["values"].items()])
+
+    def _send_epoch(self, entry: dict[str, Any]) -> None:
+        values = {name: value for name, value in (entry["metrics"] | entry["timing"]).items() if name != "epoch"}
+        self._send_metrics(entry | {"values": values})
+
+    def _send_metrics(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, value, entry["time_ms"], entry["step"]) for key, value in entry["values"].items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def _send_datasets(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for side, told in entry["sides"].items():
+            source = json.dumps({"uri": told["source"]})
+            schema = json.dumps({"mlflow_colspec": SPLIT_SCHEMA})
+            data = Dataset(side, entry["digest"], "local", source, schema, json.dumps({"num_rows": told["rows"]}))
+            inputs.append(DatasetInput(data, [InputTag("mlflow.data.context", side)]))
+        self.client.log_inputs(self.run_id, inputs)
+
+    def _send_artifacts(self, entry: dict[str, Any]) -> None:
+        for name in entry["paths"]:
+            path = self.run.root / name
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
+
+    def _send_model(self, entry: dict[str, Any]) -> None:
+        """Log the model once, register a version of it once, and let it claim the champion alias."""
+        if "model_uri" not in self.state:
+            self._remember(model_uri=self._logged_model())
+        name = entry["register_as"]
+        if name is None:
+            return
+        version = self._registered_version(name, entry["tags"])
+        self.run.update_facts(registered_model=name, model_version=int(version.version))
+        self.messages.append(registry.promote_if_better(self.client, version).reason)
+
+    def _logged_model(self) -> str:
+        """The URI of this run's model on the server, logged now if it is not there whole."""
+        run = self.client.get_run(self.run_id)
+        begun = [self.client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+        begun += self.client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{self.run_id}'", max_results=1
+        )
+        for model in begun:
+            if model.status == LoggedModelStatus.READY:
+                return model.model_uri
+        return log_model(self.run, self.run_id, begun[0].model_id if begun else None)
+
+    def _registered_version(self, name: str, tags: dict[str, str]):
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        for found in self.client.search_model_versions(f"name='{name}'"):
+            if found.run_id == self.run_id:
+                return self.client.get_model_version(name, found.version)
+        model_id = self.state["model_uri"].removeprefix("models:/")
+        created = self.client.create_model_version(
+            name, self.state["model_uri"], run_id=self.run_id, tags=tags, model_id=model_id
+        )
+        return self.client.get_model_version(name, created.version)
+
+    def _send_end(self, entry: dict[str, Any]) -> None:
+        self.client.set_terminated(self.run_id, entry["status"], entry["time_ms"])
+
+
+def log_model(run: RunDirectory, run_id: str, model_id: str | None = None) -> str:
+    """Log a run's bundle as an MLflow model that takes audio; returns its URI.
+
+    `model_id` names a logged model that was begun before and cut off.
+    """
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Map
+
+    from watkins_ml import __version__
+
+    example = run.model / "example.wav"
+    server = client()
+    if model_id is None:  # Model.log alone would put it into the experiment Default
+        tracked = server.get_run(run_id)
+        model_id = server.create_logged_model(
+            tracked.info.experiment_id, name="model", source_run_id=run_id, params=tracked.data.params
+        ).model_id
+    info = Model.log(
+        artifact_path=None,
+        name="model",
+        model_id=model_id,
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        python_model=str(SERVED_MODEL),
+        artifacts={"bundle": str(run.model)},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(DataType.binary, "audio")]),
+            outputs=Schema(
+                [
+                    ColSpec(DataType.string, "species"),
+                    ColSpec(DataType.double, "probability"),
+                    ColSpec(Map(DataType.double), "probabilities"),
+                ]
+            ),
+        ),
+        input_example=pd.DataFrame({"audio": [example.read_bytes()]}),
+        pip_requirements=[f"watkins-ml=={__version__}"],
+    )
+    return info.model_uri
