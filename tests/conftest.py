@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from servers import Proxy, Server, free_port
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel; one thread each is fastest
 torch.set_num_threads(1)
@@ -115,6 +116,36 @@ def store(empty_store, tmp_path):
     (tmp_path / "mlflow").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
     return client()
+
+
+@pytest.fixture(scope="session")
+def server(empty_store, tmp_path_factory) -> str:
+    """The address of an `mlflow server` process with an empty store of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "mlflow").mkdir()
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    running = Server(folder).start()
+    yield running.address
+    running.stop()
+
+
+@pytest.fixture
+def proxy(server) -> Proxy:
+    proxy = Proxy(server)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def nobody_listens() -> str:
+    """The address of a tracking server that is not there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Give up on a server at once, so that its absence takes no test time."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 @dataclass(frozen=True)
