@@ -66,7 +66,10 @@ class Shipment:
         return len(self.run.entries()) - self._read_state()["sent"]
 
     def _read_state(self) -> dict[str, Any]:
-        state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
+        try:
+            state = json.loads(self.state_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there yet, or torn by a power cut: sending again changes nothing
+            state = {}
         return state if state.get("tracking_uri") == self.uri else {"tracking_uri": self.uri, "sent": 0}
 
     def _remember(self, **changes: Any) -> None:
