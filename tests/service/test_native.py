@@ -1,0 +1,146 @@
+"""The commands, variables and databases of docker-compose.yml, run without Docker, do the whole job."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import compose
+import psutil
+import psycopg
+import pytest
+
+pytestmark = pytest.mark.slow  # MLflow makes its tables and a training runs: half a minute
+
+DEFAULT = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+
+
+def status(service, path: str = DEFAULT, **headers: str) -> int:
+    try:
+        return urllib.request.urlopen(urllib.request.Request(service.native.address + path, headers=headers)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture(scope="session")
+def trained(service, prepared):
+    """An MLflow client after `docker compose run trainer train experiments/baseline.yaml`."""
+    work = service.native.folder
+    (work / "data").symlink_to(prepared)
+    shutil.copytree(compose.ROOT / "experiments", work / "experiments")
+    small = ["-o", "data.batch_size=8", "-o", "train.epochs=2", "-o", "train.device=cpu"]
+    ran = service.native.run(
+        "trainer", "watkins", "train", "experiments/baseline.yaml", "--run-dir", "runs/one", *small
+    )
+    assert ran.returncode == 0, ran.stderr
+    from mlflow import MlflowClient
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in service.native.environment("trainer").items():
+            if name.startswith("MLFLOW_"):
+                patch.setenv(name, value)
+        yield MlflowClient(service.native.address, service.native.address)
+
+
+@pytest.fixture
+def run(trained):
+    experiment = trained.get_experiment_by_name("watkins")
+    (run,) = trained.search_runs([experiment.experiment_id])
+    return run
+
+
+@pytest.mark.parametrize(
+    "path", [DEFAULT, "/", "/api/2.0/mlflow-artifacts/artifacts", "/ajax-api/2.0/mlflow/runs/search"]
+)
+def test_nobody_gets_anything_without_an_account(service, path):
+    assert status(service, path) == 401
+
+
+def test_a_wrong_password_is_refused(service):
+    assert status(service, Authorization="Basic YWRtaW46cGFzc3dvcmQxMjM0") == 401
+
+
+@pytest.mark.parametrize("name", ["mlflow:5000", "localhost:5000", "127.0.0.1:5000", "localhost:8080"])
+def test_the_names_that_people_use_pass(service, name):
+    assert status(service, Host=name) == 401  # asked for an account, so not refused for the name
+
+
+@pytest.mark.parametrize("name", ["evil.example.org", "evil.example.org:5000", "mlflow.evil.example.org:5000"])
+def test_other_host_names_are_refused(service, name):
+    assert status(service, Host=name) == 403
+
+
+def test_the_health_check_fails_where_the_account_does_not_work(service):
+    assert service.native.is_healthy("mlflow")
+    assert not service.native.is_healthy("mlflow", MLFLOW_AUTH_ADMIN_PASSWORD="password1234")
+
+
+def test_no_job_workers_run_beside_the_server(service):
+    commands = [" ".join(child.cmdline()) for child in psutil.Process(service.process.pid).children(recursive=True)]
+    assert commands
+    assert not [command for command in commands if "huey" in command or "job" in command]
+
+
+def test_a_training_in_the_trainer_is_tracked(trained, run):
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.epochs"] == "2"
+    assert [metric.step for metric in trained.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
+
+
+def test_its_artifacts_come_back_through_the_server(trained, run, service, tmp_path):
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    history = Path(trained.download_artifacts(run.info.run_id, "history.csv", str(tmp_path)))
+    assert history.read_text() == (service.native.folder / "runs" / "one" / "history.csv").read_text()
+    assert list((service.native.folder / "artifacts").rglob("history.csv"))  # and lie on the volume
+
+
+def test_its_model_is_registered_as_champion(trained, run):
+    champion = trained.get_model_version_by_alias("watkins-baseline", "champion")
+    assert champion.run_id == run.info.run_id
+
+
+def test_a_second_person_logs_into_the_same_experiment_and_deletes_nothing(trained, run, service):
+    from mlflow.exceptions import MlflowException
+    from mlflow.server import get_app_client
+
+    get_app_client("basic-auth", service.native.address).create_user("ada", "countess of lovelace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", "countess of lovelace")
+        hers = trained.create_run(run.info.experiment_id)
+        trained.log_metric(hers.info.run_id, "val_loss", 1.0)
+        for delete, what in (
+            (trained.delete_run, run.info.run_id),
+            (trained.delete_registered_model, "watkins-baseline"),
+        ):
+            with pytest.raises(MlflowException, match="Permission denied"):
+                delete(what)
+    trained.delete_run(hers.info.run_id)
+
+
+def tables(native, role: str, password: str, database: str) -> set[str]:
+    where = {"host": "127.0.0.1", "port": native.postgres_port, "user": role, "password": password, "dbname": database}
+    with psycopg.connect(**where) as connection:
+        return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+
+
+def test_mlflow_and_its_accounts_have_a_database_each(service, env):
+    password = env["MLFLOW_DB_PASSWORD"]
+    assert {"runs", "metrics", "registered_models"} <= tables(service.native, "mlflow", password, "mlflow")
+    assert {"users", "alembic_version_auth"} <= tables(service.native, "mlflow", password, "mlflow_auth")
+
+
+def test_optuna_has_its_own_database_and_reaches_no_other(service, env):
+    script = "import os, optuna; optuna.create_study(storage=os.environ['WATKINS_STORAGE'], study_name='tune')"
+    ran = service.native.run("trainer", "python", "-c", script)
+    assert ran.returncode == 0, ran.stderr
+    assert {"studies", "trials"} <= tables(service.native, "optuna", env["OPTUNA_DB_PASSWORD"], "optuna")
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        tables(service.native, "optuna", env["OPTUNA_DB_PASSWORD"], "mlflow")
+
+
+def test_the_databases_ask_for_their_passwords(service):
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        tables(service.native, "optuna", "guess", "optuna")

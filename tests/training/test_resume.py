@@ -1,0 +1,96 @@
+"""A training cut off after any epoch and continued ends as one that was never cut off."""
+
+from functools import partial
+
+import pytest
+import torch
+from test_loop import CLASSES, bands, contradicted, same_weights
+
+from watkins_ml.errors import UserError
+from watkins_ml.evaluation.metrics import score
+from watkins_ml.models import build_model
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_last
+from watkins_ml.training.loop import fit
+
+
+class CutOff(RunDirectory):
+    """A run directory whose power goes when an epoch is to be recorded."""
+
+    def __init__(self, root, epoch: int):
+        super().__init__(root)
+        self.last_epoch = epoch
+
+    def epoch(self, metrics, timing) -> None:
+        if metrics["epoch"] > self.last_epoch:
+            raise KeyboardInterrupt
+        super().epoch(metrics, timing)
+
+
+@pytest.fixture
+def training(recipe):
+    """A function that trains, or goes on from the newest checkpoint; returns the network."""
+
+    def run(record: RunDirectory, *overrides: str, model: str = "baseline", val=None):
+        config = recipe(model, "train.epochs=5", "train.early_stopping_patience=3", *overrides)
+        start = latest_checkpoint(record.checkpoints)
+        if start is not None:
+            for table in (record.history, record.timing):
+                table.unlink(missing_ok=True)
+        return fit(
+            config, partial(build_model, config.model, 3), bands(), val or bands(12, seed=1), 3,
+            partial(score, classes=CLASSES), record, start,
+        )  # fmt: skip
+
+    return run
+
+
+RECIPES = {
+    "baseline": {},
+    "weighted-less-and-still": {"overrides": ["train.class_weights=none", "augment.time_roll=false"]},
+    "bf16": {"overrides": ["train.amp=bf16"]},
+    "plateau": {"overrides": ["optim.plateau_patience=0", "optim.lr=0.004"], "val": contradicted(bands(12, seed=1))},
+    "efficientnet": {"model": "efficientnet", "overrides": ["model.freeze_depth=2"]},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_resumed_after_any_epoch_it_ends_the_same(training, tmp_path, name, cut):
+    how = dict(RECIPES[name])
+    overrides = how.pop("overrides", [])
+    whole = training(RunDirectory(tmp_path / "whole"), *overrides, **how)
+    with pytest.raises(KeyboardInterrupt):
+        training(CutOff(tmp_path / "cut", cut), *overrides, **how)
+    torch.rand(7)  # another process has another random state
+    resumed = training(RunDirectory(tmp_path / "cut"), *overrides, **how)
+    assert same_weights(whole, resumed)
+    expected = (tmp_path / "whole" / "history.csv").read_text().splitlines()[cut + 2 :]
+    rest = tmp_path / "cut" / "history.csv"  # the rows before are the record's to keep
+    assert expected == (rest.read_text().splitlines()[1:] if rest.exists() else [])
+    for checkpoint in ("best.pt", "last.pt"):
+        kept = [load_checkpoint(tmp_path / each / "checkpoints" / checkpoint) for each in ("whole", "cut")]
+        assert kept[0].facts["epoch"] == kept[1].facts["epoch"]
+        assert all(torch.equal(kept[0].tensors["model"][key], kept[1].tensors["model"][key])
+                   for key in kept[0].tensors["model"])  # fmt: skip
+
+
+def test_the_checkpoint_before_stands_in_for_a_damaged_one(tmp_path, capsys):
+    for epoch in (1, 2, 3):
+        save_last(tmp_path, Checkpoint({"order": torch.tensor([epoch])}, {"epoch": epoch}))
+    assert latest_checkpoint(tmp_path).facts["epoch"] == 3
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:300])
+    assert latest_checkpoint(tmp_path).tensors["order"].tolist() == [2]
+    assert "last.pt: damaged checkpoint" in capsys.readouterr().err
+    (tmp_path / "previous.pt").unlink()
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("position", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_single_wrong_bit_is_noticed(tmp_path, position):
+    save_last(tmp_path, Checkpoint({"weights": torch.arange(5000.0)}, {"epoch": 1}))
+    content = bytearray((tmp_path / "last.pt").read_bytes())
+    content[int(position * len(content))] ^= 4
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
