@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ class Proxy:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def forward(self) -> None:
-                proxy._handle(self)
+                with suppress(ConnectionError):  # the client was killed, or a hook dropped the connection
+                    proxy._handle(self)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward  # noqa: N815
 

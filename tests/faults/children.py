@@ -68,6 +68,7 @@ class Command:
     def __init__(self, folder: Path, *arguments: object, uri: str | None = None, fault=None, **environment: str):
         self.output = folder / f"output-{time.monotonic_ns()}.txt"
         words = ["watkins", *map(str, arguments)]
+        uri = uri or os.environ.get("MLFLOW_TRACKING_URI")  # the fork server has the environment that it began with
         self.process = CONTEXT.Process(target=_run, args=(folder, words, uri, fault, environment, self.output))
         self.process.start()
 

@@ -88,7 +88,7 @@ class Native:
 @pytest.fixture(scope="session")
 def native(env, tmp_path_factory) -> Native:
     """The compose file and a folder with its configurations; nothing runs yet."""
-    native = Native(compose.read(env), tmp_path_factory.mktemp("native"))
+    native = Native(compose.read(env | {"PUBLIC_NAME": "whales.example.org"}), tmp_path_factory.mktemp("native"))
     for name, suffix in {"auth": "ini", "databases": "sql"}.items():
         (native.folder / f"{name}.{suffix}").write_text(native.here(native.file["configs"][name]["content"]))
     return native
@@ -111,7 +111,7 @@ def postgres(native) -> Native:
     try:
         programs = f"{server.bin_path}:{os.environ['PATH']}"
         subprocess.run(
-            ["psql", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", native.folder / "databases.sql"], check=True,
+            ["psql", "-qX", "-v", "ON_ERROR_STOP=1", "-f", native.folder / "databases.sql"], check=True,
             env=native.environment("postgres")
             | {"PATH": programs, "PGHOST": str(data), "PGPORT": str(native.postgres_port), "PGUSER": "postgres"},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import urllib.error
 import urllib.request
@@ -17,9 +18,11 @@ pytestmark = pytest.mark.slow  # MLflow makes its tables and a training runs: ha
 DEFAULT = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 
 
-def status(service, path: str = DEFAULT, **headers: str) -> int:
+def status(service, path: str = DEFAULT, data: bytes | None = None, **headers: str) -> int:
+    """The answer to a request; a POST where it has data."""
+    request = urllib.request.Request(service.native.address + path, data, headers)
     try:
-        return urllib.request.urlopen(urllib.request.Request(service.native.address + path, headers=headers)).status
+        return urllib.request.urlopen(request).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -62,7 +65,10 @@ def test_a_wrong_password_is_refused(service):
     assert status(service, Authorization="Basic YWRtaW46cGFzc3dvcmQxMjM0") == 401
 
 
-@pytest.mark.parametrize("name", ["mlflow:5000", "localhost:5000", "127.0.0.1:5000", "localhost:8080"])
+NAMES = ["mlflow:5000", "localhost:5000", "127.0.0.1:8080", "whales.example.org", "whales.example.org:5000"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_names_that_people_use_pass(service, name):
     assert status(service, Host=name) == 401  # asked for an account, so not refused for the name
 
@@ -70,6 +76,15 @@ def test_the_names_that_people_use_pass(service, name):
 @pytest.mark.parametrize("name", ["evil.example.org", "evil.example.org:5000", "mlflow.evil.example.org:5000"])
 def test_other_host_names_are_refused(service, name):
     assert status(service, Host=name) == 403
+
+
+@pytest.mark.parametrize(
+    ("site", "expected"), [("http://whales.example.org:5000", 200), ("http://whales.example.org.evil.org:5000", 403)]
+)
+def test_a_browser_that_came_by_the_public_name_sees_the_runs_and_other_sites_do_not(service, env, site, expected):
+    login = base64.b64encode(f"admin:{env['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
+    headers = {"Origin": site, "Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    assert status(service, "/ajax-api/2.0/mlflow/experiments/search", b'{"max_results": 5}', **headers) == expected
 
 
 def test_the_health_check_fails_where_the_account_does_not_work(service):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
@@ -162,14 +164,20 @@ class Shipment:
     def _logged_model(self) -> str:
         """The URI of this run's model on the server, logged now if it is not there whole."""
         run = self.client.get_run(self.run_id)
-        begun = [self.client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
-        begun += self.client.search_logged_models(
+        begun = self.client.search_logged_models(
             [run.info.experiment_id], filter_string=f"source_run_id = '{self.run_id}'", max_results=1
         )
-        for model in begun:
-            if model.status == LoggedModelStatus.READY:
-                return model.model_uri
-        return log_model(self.run, self.run_id, begun[0].model_id if begun else None)
+        model = begun[0] if begun else self.client.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=self.run_id, params=run.data.params
+        )  # fmt: skip
+        if model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        if model.status != LoggedModelStatus.READY:
+            with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+                save_model(self.run, Model(model.artifact_location, self.run_id, model_id=model.model_id), folder)
+                self.client.log_model_artifacts(model.model_id, folder)
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return model.model_uri
 
     def _registered_version(self, name: str, tags: dict[str, str]):
         try:
@@ -190,31 +198,21 @@ class Shipment:
         self.client.set_terminated(self.run_id, entry["status"], entry["time_ms"])
 
 
-def log_model(run: RunDirectory, run_id: str, model_id: str | None = None) -> str:
-    """Log a run's bundle as an MLflow model that takes audio; returns its URI.
+def save_model(run: RunDirectory, description: Model, folder: str) -> None:
+    """Write a run's bundle as an MLflow model that takes audio.
 
-    `model_id` names a logged model that was begun before and cut off.
+    mlflow.pyfunc.log_model would do this and the calls around it at once, but not again after it was cut off.
     """
     import mlflow
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Map
 
     from watkins_ml import __version__
 
-    example = run.model / "example.wav"
-    server = client()
-    if model_id is None:  # Model.log alone would put it into the experiment Default
-        tracked = server.get_run(run_id)
-        model_id = server.create_logged_model(
-            tracked.info.experiment_id, name="model", source_run_id=run_id, params=tracked.data.params
-        ).model_id
-    info = Model.log(
-        artifact_path=None,
-        name="model",
-        model_id=model_id,
-        flavor=mlflow.pyfunc,
-        run_id=run_id,
+    mlflow.pyfunc.save_model(
+        folder,
+        mlflow_model=description,
         python_model=str(SERVED_MODEL),
         artifacts={"bundle": str(run.model)},
         signature=ModelSignature(
@@ -227,7 +225,6 @@ def log_model(run: RunDirectory, run_id: str, model_id: str | None = None) -> st
                 ]
             ),
         ),
-        input_example=pd.DataFrame({"audio": [example.read_bytes()]}),
+        input_example=pd.DataFrame({"audio": [(run.model / "example.wav").read_bytes()]}),
         pip_requirements=[f"watkins-ml=={__version__}"],
     )
-    return info.model_uri
