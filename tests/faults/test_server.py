@@ -8,7 +8,7 @@ import time
 import pytest
 from children import Command, DiskFull
 from outcome import assert_same_result, assert_tracked_once
-from servers import Server
+from servers import Postgres, Server
 from test_kill import wait_for_epochs
 
 from watkins_ml.tracking.rundir import RunDirectory
@@ -42,6 +42,29 @@ def test_a_server_killed_and_restarted_in_mid_run(training, reference, mortal, t
     assert "has received the whole run after all" in command.said
     assert_same_result(tmp_path / "run", reference)
     assert_tracked_once(client(), tmp_path / "run", "restarted")
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_postgresql_restarted_in_mid_run(training, reference, tmp_path, monkeypatch, mode):
+    """Orderly, and as by a power cut: the server's database goes away under it and comes back."""
+    postgres = Postgres().start()
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server", postgres.url())
+    try:
+        server.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+        command = training.start(tmp_path, "database", **IMPATIENT)
+        wait_for_epochs(tmp_path, 1)
+        postgres.stop(mode)
+        wait_for_epochs(tmp_path, 3)
+        postgres.start()
+        assert command.wait() == 0, command.said
+        assert "has received the whole run after all" in command.said
+        assert_same_result(tmp_path / "run", reference)
+        assert_tracked_once(client(), tmp_path / "run", "database")
+    finally:
+        server.kill()
+        postgres.remove()
 
 
 def test_a_server_away_from_before_the_start_to_after_the_end(reference, server, tmp_path, monkeypatch):
