@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test faults bench lint clean
 
 setup: $(VENV)/.ready  ## build .venv from pyproject.toml with the versions of constraints.txt
 
@@ -20,8 +20,14 @@ demo: setup  ## the whole job on a small generated ocean
 test: setup  ## the test suite, offline and in parallel
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (ten minutes)
+	$(BIN)/python -m pytest -n auto --dist load -m faults
+
+bench: setup  ## what tracking costs an epoch
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/tracking_cost.py
+
 lint: setup
-	$(BIN)/ruff check watkins_ml tests
+	$(BIN)/ruff check watkins_ml tests experiments
 
 clean:
 	rm -rf demo runs mlflow data
