@@ -119,7 +119,6 @@ def measure(data: PreparedData, pairs: int, folder: Path) -> dict[str, np.ndarra
     config = load_config(RECIPE, [*limits, f"data.dir={data.folder.root}"])
     run, turns = RunDirectory.create(folder / "run", config, data), Turns()
     with TimedUploader(run) as uploader:
-        uploader._wake.set()
         uploader.settle()  # the run's start and the import of MLflow are not an epoch's cost
         uploader.cpu = 0.0
         recorders = [Recorder(turns, run.checkpoints, uploader), Recorder(turns, folder / "untracked" / "checkpoints")]

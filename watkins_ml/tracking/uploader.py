@@ -24,6 +24,7 @@ class Uploader:
         run.on_record = self._wake.set
 
     def __enter__(self) -> Uploader:
+        self._wake.set()  # the run has begun: people look for it in the UI before its first epoch ends
         self._thread.start()
         return self
 
