@@ -10,11 +10,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import client, embedded_uri, tracking_uri
+from watkins_ml.tracking.server import client, embedded_uri, reason, tracking_uri
 from watkins_ml.tracking.shipment import Shipment
 from watkins_ml.tracking.uploader import Uploader
 
@@ -168,3 +169,24 @@ def test_the_embedded_store_is_the_default_and_the_environment_overrules_it(tmp_
 
 def test_the_client_becomes_the_default_of_mlflows_own_functions(store):
     assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == tracking_uri()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("down", "it drops connections"), ("broken", "it answers 500"), ("hangs", "no answer in time")],
+)
+def test_a_faulty_server_is_described_in_a_few_words(proxy, impatient, monkeypatch, fault, said):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    setattr(proxy, fault, True)
+    with pytest.raises(MlflowException) as error:
+        client().get_experiment_by_name("sea")
+    assert reason(error.value) == said
+
+
+def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
+    with pytest.raises(MlflowException) as error:
+        client().get_experiment_by_name("sea")
+    assert reason(error.value) == "it refuses connections"
+    assert reason(ValueError("something else\nentirely")) == "something else"

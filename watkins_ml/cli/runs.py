@@ -69,8 +69,8 @@ def sync(
 
 def _sync_one(path: Path) -> None:
     from watkins_ml.console import out
-    from watkins_ml.errors import first_line
     from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
+    from watkins_ml.tracking.server import reason
     from watkins_ml.tracking.shipment import Shipment
 
     run = RunDirectory(path)
@@ -85,7 +85,7 @@ def _sync_one(path: Path) -> None:
     try:
         sent = shipment.send()
     except Exception as error:  # whatever the tracker raises, the user gets one sentence
-        raise UserError(f"{path}: {shipment.uri} did not take it ({first_line(error)}); try again later") from None
+        raise UserError(f"{path}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
     out.print(f"{path}: {sent} of {shipment.state['sent']} entries sent")
     for message in shipment.messages:
         out.print(message)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from watkins_ml.console import err
-from watkins_ml.errors import UsageError, first_line
+from watkins_ml.errors import UsageError
 from watkins_ml.files import disk_errors
 from watkins_ml.inference.resolve import run_directory
-from watkins_ml.tracking.server import client, experiment_id, tracking_uri
+from watkins_ml.tracking.server import client, experiment_id, reason, tracking_uri
 
 CHAMPIONS = ("models:/watkins-baseline@champion", "models:/watkins-efficientnet@champion")
 LABELS = {"baseline": "Baseline", "efficientnet_b0": "EfficientNet-B0"}
@@ -59,5 +59,5 @@ def _log(page: Path, table: pd.DataFrame, experiment: str) -> None:
         server.set_terminated(run_id)
     except Exception as error:
         err.print(
-            f"{tracking_uri()} did not take the comparison ({first_line(error)}); it is in {page}", style="yellow"
+            f"{tracking_uri()} did not take the comparison ({reason(error)}); it is in {page}", style="yellow"
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
-from watkins_ml.tracking.server import client, tracking_uri
+from watkins_ml.tracking.server import client, reason, tracking_uri
 
 REPORT_ARTIFACTS = ("config.yaml", "history.csv", "run.json", "reports", "preds", "plots", "galleries")
 
@@ -85,5 +85,5 @@ def tracker_errors(model: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{model}: not found on {tracking_uri()} ({first_line(error)}); `watkins models` lists what there is"
+            f"{model}: not found on {tracking_uri()} ({reason(error)}); `watkins models` lists what there is"
         ) from None

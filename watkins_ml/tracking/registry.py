@@ -15,6 +15,12 @@ CHAMPION = "champion"
 SCORE = "val_macro_f1"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that a model, a version or an alias is not there; any other error is a fault of the server."""
+CLAIM = "watkins.claim"
+"""Tag of a version whose claim is decided, written last: `won` or `lost`."""
+BY_HAND = "watkins.promoted_after"
+"""Tag of a version promoted by hand: its new place in the line of claims, between the versions before and after."""
+ROUNDS = 30
+"""So often a claim looks and repairs; each other claim at the same moment costs it one or two rounds."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +41,109 @@ def champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def promote_if_better(client: MlflowClient, version: ModelVersion) -> Promotion:
-    """Make `version` champion if its validation macro F1 beats the champion's on the same data and split."""
-    holder = champion(client, version.name)
-    if holder is not None and holder.version == version.version:
-        return Promotion(True, f"{version.name} version {version.version} is champion")
-    if holder is not None:
-        for tag, what in (("data_digest", "data digest"), ("split_protocol", "split protocol")):
-            if holder.tags.get(tag) != version.tags.get(tag):
-                return Promotion(
-                    False,
-                    f"{version.name} version {version.version} was trained on another {what} than champion version "
-                    f"{holder.version}, so they do not compare; the alias stays. "
-                    f"To move it: watkins promote {version.name}/{version.version}",
-                )
-        if _score(version) <= _score(holder):
-            return Promotion(
-                False,
-                f"champion of {version.name} stays version {holder.version} "
-                f"(validation macro F1 {_score(holder):.4f}, version {version.version} has {_score(version):.4f})",
-            )
-    client.set_registered_model_alias(version.name, CHAMPION, version.version)
-    before = f", before: {_score(holder):.4f}" if holder is not None else ""
-    return Promotion(
-        True,
-        f"{version.name} version {version.version} is the new champion "
-        f"(validation macro F1 {_score(version):.4f}{before})",
-    )
+    """Let `version` claim the alias: champion is who has the best validation macro F1 on the same data and split.
+
+    MLflow moves an alias without looking where it was, so a claim that read before another claim wrote may overwrite
+    a better version. Therefore each claim looks again after it wrote, and repairs until the alias is at the best of
+    all versions that may have claimed since the oldest claim still open. Every claim judges by the same list of
+    versions, so the one that writes last leaves the best. Older versions stay out: whoever moved the alias from
+    them by hand meant it. Only a claim that found nothing to repair is decided; deciding happens once, and one that
+    was cut off stays open until it is repeated.
+    """
+    number, versions = int(version.version), _versions(client, version.name)
+    before = holder = champion(client, version.name)
+    version = next((each for each in versions if int(each.version) == number), version)
+    if CLAIM in version.tags:
+        return _verdict(version, before, holder)
+    first = min([number, *(int(each.version) for each in versions if _is_open(each))])
+    for _ in range(ROUNDS):
+        best = _best(versions, holder, first)
+        if best is holder:
+            verdict = _verdict(version, before, holder)
+            client.set_model_version_tag(version.name, version.version, CLAIM, "won" if verdict.promoted else "lost")
+            return verdict
+        _give_alias(client, best)
+        versions, holder = _versions(client, version.name), champion(client, version.name)
+    return _verdict(version, before, holder)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of a model by number, without their aliases."""
+    return sorted(client.search_model_versions(f"name='{name}'"), key=lambda each: int(each.version))
+
+
+def _is_open(version: ModelVersion) -> bool:
+    """Whether the claim of a version that a training registered is still to be decided."""
+    return CLAIM not in version.tags and "data_digest" in version.tags
+
+
+def _place(version: ModelVersion) -> float:
+    """Where a version stands in the line of claims: its number, or later if it was promoted by hand."""
+    return float(version.tags.get(BY_HAND, version.version))
+
+
+def _best(versions: list[ModelVersion], holder: ModelVersion | None, first: int) -> ModelVersion | None:
+    """Who should be champion, of the holder and those in line from `first` and from the last promotion by hand on."""
+    by_hand = max((_place(each) for each in versions if BY_HAND in each.tags), default=0.0)
+    line = [each for each in versions if _place(each) >= max(first, by_hand)]
+    chosen = next((each for each in line if BY_HAND in each.tags), None)  # by hand, while a claim was open
+    leader = chosen or holder or next(iter(line), None)
+    rivals = [each for each in (holder, *line) if each is not None and _difference(each, leader) is None]
+    return max(rivals, key=_score, default=None)  # the first of equals, so the holder
+
+
+def _give_alias(client: MlflowClient, version: ModelVersion) -> None:
+    try:
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":  # how the database says that another claim created the alias just now
+            raise
+
+
+def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVersion | None) -> Promotion:
+    """How the claim of `version` stands with `holder` as champion, and `before` when the claim began."""
+    name, number, score = version.name, version.version, f"{_score(version):.4f}"
+    if holder is None:
+        return Promotion(False, f"{name} has no champion")
+    if holder.version == number:
+        if before is not None and before.version == number:
+            return Promotion(True, f"{name} version {number} is champion")
+        past = "" if before is None else f", before: {_score(before):.4f}"
+        return Promotion(True, f"{name} version {number} is the new champion (validation macro F1 {score}{past})")
+    if what := _difference(version, holder):
+        return Promotion(
+            False,
+            f"{name} version {number} was trained on another {what} than champion version {holder.version}, "
+            f"so they do not compare; the alias stays. To move it: watkins promote {name}/{number}",
+        )
+    if before is None or before.version != holder.version:
+        fact = f"version {holder.version} has meanwhile become champion of {name}"
+    else:
+        fact = f"champion of {name} stays version {holder.version}" + ", promoted by hand" * (BY_HAND in holder.tags)
+    return Promotion(False, f"{fact} (validation macro F1 {_score(holder):.4f}, version {number} has {score})")
+
+
+def _difference(one: ModelVersion, other: ModelVersion) -> str | None:
+    """What keeps two versions from being compared."""
+    for tag, what in (("data_digest", "data digest"), ("split_protocol", "split protocol")):
+        if one.tags.get(tag) != other.tags.get(tag):
+            return what
+    return None
 
 
 def _score(version: ModelVersion) -> float:
-    score = float(version.tags.get(SCORE, "-inf"))
+    """The validation macro F1; a version without a number for it loses against all others."""
+    try:
+        score = float(version.tags.get(SCORE, "-inf"))
+    except ValueError:
+        return -math.inf
     return -math.inf if math.isnan(score) else score
 
 
 def promote(client: MlflowClient, model_version: str) -> ModelVersion:
     """Give the champion alias to `NAME/VERSION` (or `models:/NAME/VERSION`), whatever it scored.
+
+    From then on versions that exist now take the alias back only by hand, even if their claims are still open.
 
     Raises:
         UsageError: the text has another form.
@@ -80,6 +154,9 @@ def promote(client: MlflowClient, model_version: str) -> ModelVersion:
         raise UsageError(f"'{model_version}': write NAME/VERSION, for example watkins-efficientnet/3")
     try:
         version = client.get_model_version(name, number)
+        versions = _versions(client, name)
+        place = (max(map(_place, versions)) + int(versions[-1].version) + 1) / 2
+        client.set_model_version_tag(name, number, BY_HAND, str(place))
         client.set_registered_model_alias(name, CHAMPION, number)
     except MlflowException as error:
         if error.error_code not in ABSENT:
@@ -92,9 +169,6 @@ def list_versions(client: MlflowClient) -> list[ModelVersion]:
     """All versions of all registered models, by name, newest first, with their aliases."""
     versions: list[ModelVersion] = []
     for model in sorted(client.search_registered_models(), key=lambda model: model.name):
-        found = client.search_model_versions(f"name='{model.name}'")
-        versions += [
-            client.get_model_version(model.name, each.version)
-            for each in sorted(found, key=lambda each: -int(each.version))
-        ]
+        newest_first = reversed(_versions(client, model.name))
+        versions += [client.get_model_version(model.name, each.version) for each in newest_first]
     return versions

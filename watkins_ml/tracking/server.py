@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
+
+from watkins_ml.errors import first_line
 
 EMBEDDED = Path("mlflow")
 """Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""
@@ -48,6 +51,24 @@ def client():
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
+
+
+SIGNS = {
+    r"Connection refused": "it refuses connections",
+    r"timed out": "no answer in time",
+    r"Connection aborted": "it drops connections",
+    r"Failed to resolve": "no host of that name",
+    r"too many (\d+) error responses": r"it answers {}",
+    r"not authenticated": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are missing or wrong",
+}
+
+
+def reason(error: BaseException) -> str:
+    """Why a server did not do as asked, in a few words; MLflow and urllib3 bury it in a long sentence."""
+    for sign, words in SIGNS.items():
+        if found := re.search(sign, str(error)):
+            return words.format(*found.groups())
+    return first_line(error)
 
 
 def experiment_id(client, name: str) -> str:

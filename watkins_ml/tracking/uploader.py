@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from watkins_ml.console import err
-from watkins_ml.errors import first_line
 from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import reason
 from watkins_ml.tracking.shipment import Shipment
 
 PATIENCE = 3.0
@@ -84,7 +84,7 @@ class Uploader:
         if not self._warned:
             self._warned = True
             err.print(
-                f"Tracking server {self.shipment.uri} failed ({first_line(error)}). The training goes on; "
+                f"Tracking server {self.shipment.uri} failed ({reason(error)}). The training goes on; "
                 f"what is missing there is sent as soon as it answers again",
                 style="yellow",
             )
