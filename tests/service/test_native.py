@@ -28,23 +28,30 @@ def status(service, path: str = DEFAULT, data: bytes | None = None, **headers: s
 
 
 @pytest.fixture(scope="session")
-def trained(service, prepared):
-    """An MLflow client after `docker compose run trainer train experiments/baseline.yaml`."""
-    work = service.native.folder
-    (work / "data").symlink_to(prepared)
-    shutil.copytree(compose.ROOT / "experiments", work / "experiments")
-    small = ["-o", "data.batch_size=8", "-o", "train.epochs=2", "-o", "train.device=cpu"]
-    ran = service.native.run(
-        "trainer", "watkins", "train", "experiments/baseline.yaml", "--run-dir", "runs/one", *small
-    )
-    assert ran.returncode == 0, ran.stderr
-    from mlflow import MlflowClient
+def trained(service, env, prepared):
+    """Ada's MLflow client after her `docker compose run trainer train experiments/baseline.yaml`.
 
+    The admin was there before her: the experiment and the registered model are not hers.
+    """
+    from mlflow import MlflowClient
+    from mlflow.server import get_app_client
+
+    native, client = service.native, MlflowClient(service.native.address, service.native.address)
+    hers = native.environment("trainer")
+    (native.folder / "data").symlink_to(prepared)
+    shutil.copytree(compose.ROOT / "experiments", native.folder / "experiments")
+    small = ["-o", "data.batch_size=8", "-o", "train.epochs=2", "-o", "train.device=cpu"]
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in service.native.environment("trainer").items():
-            if name.startswith("MLFLOW_"):
-                patch.setenv(name, value)
-        yield MlflowClient(service.native.address, service.native.address)
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", env["MLFLOW_ADMIN_PASSWORD"])
+        get_app_client("basic-auth", native.address).create_user("ada", hers["MLFLOW_TRACKING_PASSWORD"])
+        client.create_experiment("watkins")
+        client.create_registered_model("watkins-baseline")
+        ran = native.run("trainer", "watkins", "train", "experiments/baseline.yaml", "--run-dir", "runs/one", *small)
+        assert ran.returncode == 0, ran.stderr
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", hers["MLFLOW_TRACKING_PASSWORD"])
+        yield client
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ def test_no_job_workers_run_beside_the_server(service):
     assert not [command for command in commands if "huey" in command or "job" in command]
 
 
-def test_a_training_in_the_trainer_is_tracked(trained, run):
+def test_a_training_in_the_trainer_is_tracked_in_the_experiment_of_another_person(trained, run):
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
     assert [metric.step for metric in trained.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
@@ -116,23 +123,15 @@ def test_its_model_is_registered_as_champion(trained, run):
     assert champion.run_id == run.info.run_id
 
 
-def test_a_second_person_logs_into_the_same_experiment_and_deletes_nothing(trained, run, service):
+def test_nobody_deletes_what_another_person_began(trained, run):
     from mlflow.exceptions import MlflowException
-    from mlflow.server import get_app_client
 
-    get_app_client("basic-auth", service.native.address).create_user("ada", "countess of lovelace")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
-        patch.setenv("MLFLOW_TRACKING_PASSWORD", "countess of lovelace")
-        hers = trained.create_run(run.info.experiment_id)
-        trained.log_metric(hers.info.run_id, "val_loss", 1.0)
-        for delete, what in (
-            (trained.delete_run, run.info.run_id),
-            (trained.delete_registered_model, "watkins-baseline"),
-        ):
-            with pytest.raises(MlflowException, match="Permission denied"):
-                delete(what)
-    trained.delete_run(hers.info.run_id)
+    for delete, what in (
+        (trained.delete_experiment, run.info.experiment_id),
+        (trained.delete_registered_model, "watkins-baseline"),
+    ):
+        with pytest.raises(MlflowException, match="Permission denied"):
+            delete(what)
 
 
 def tables(native, role: str, password: str, database: str) -> set[str]:
