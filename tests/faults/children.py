@@ -98,6 +98,7 @@ class Command:
 def _run(folder: Path, words: list[str], uri: str | None, fault, environment: dict[str, str], output: Path) -> None:
     os.chdir(folder)
     os.environ |= environment
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     if uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = uri
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
