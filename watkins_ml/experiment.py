@@ -30,7 +30,7 @@ from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
-from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint
+from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.loop import fit, predict_logits
 
 
@@ -172,13 +172,13 @@ def _train_and_report(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
     )
-    history = run.read_history()
     # `val_*` has a point an epoch; what the best network scores there gets names of its own
     final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
     values = {key: value for key, value in final.items() if value == value}
-    run.record_once("metrics", step=len(history), values=values)
+    run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
     tags = {key: str(value) for key, value in facts.items()}
     run.record_once("model", register_as=config.tracking.register_as, tags=tags)
+    drop_previous(run.checkpoints)
     return metrics
 
 

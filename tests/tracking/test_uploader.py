@@ -1,5 +1,6 @@
 """What MLflow holds of a run, on the embedded store; `test_server.py` has the same over HTTP."""
 
+import json
 import shutil
 
 import mlflow
@@ -132,7 +133,10 @@ def test_the_registered_version_knows_its_run_and_score_and_is_champion(tracked,
         "data_digest": run.data.tags["data_digest"],
         "split_protocol": "tape",
         "val_macro_f1": str(finished.metrics["val_macro_f1"]),
+        "watkins.claim": "won",
     }
+    (model,) = [server.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "watkins-baseline", "version": 1}]
     facts = RunDirectory(finished.run_dir).facts
     assert (facts["registered_model"], facts["model_version"]) == ("watkins-baseline", int(version.version))
 

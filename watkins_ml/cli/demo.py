@@ -49,7 +49,7 @@ def run_demo(folder: Path, seed: int) -> None:
     )
     print_predictions(predictions, "table")
     terminal.print(f"\nDone in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
-    terminal.print(f"Look at the runs:     cd {folder} && watkins server    (then http://127.0.0.1:5000)")
+    terminal.print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
 
 
 def _generate(folder: Path, seed: int) -> None:

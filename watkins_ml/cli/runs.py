@@ -104,7 +104,8 @@ def server(
 
     (EMBEDDED / "artifacts").mkdir(parents=True, exist_ok=True)
     command = server_command(host, port, backend)
-    out.print(f"MLflow on http://{host}:{port} (Ctrl-C stops it). To log to it from elsewhere:")
+    page = "#/experiments?workflowType=machine_learning"  # its front page is about language models
+    out.print(f"MLflow on http://{host}:{port}/{page} (Ctrl-C stops it). To log to it from elsewhere:")
     out.print(f"  export MLFLOW_TRACKING_URI=http://{host}:{port}")
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(command[0], command)

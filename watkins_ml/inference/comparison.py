@@ -58,6 +58,4 @@ def _log(page: Path, table: pd.DataFrame, experiment: str) -> None:
         server.log_text(run_id, table.to_csv(), "comparison.csv")
         server.set_terminated(run_id)
     except Exception as error:
-        err.print(
-            f"{tracking_uri()} did not take the comparison ({reason(error)}); it is in {page}", style="yellow"
-        )
+        err.print(f"{tracking_uri()} did not take the comparison ({reason(error)}); it is in {page}", style="yellow")

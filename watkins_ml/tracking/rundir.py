@@ -281,9 +281,9 @@ def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]
 
     from watkins_ml.device import choose_device
 
-    device = choose_device(config.train.device)
+    device, commit = choose_device(config.train.device), _git_commit()
     tags = {
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "data_digest": data.digest,
         "split_protocol": data.protocol,
         "model_family": config.model.name,
@@ -292,6 +292,10 @@ def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]
         else f"{device.type} ({platform.machine()})",
         "host": socket.gethostname(),
         "python": platform.python_version(),
+        "mlflow.user": os.environ.get("USER") or os.environ.get("USERNAME") or "unknown",
+        "mlflow.source.name": "watkins train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit.removesuffix("-dirty"),
     }
     return tags | {f"version.{name}": version(name) for name in LIBRARIES}
 

@@ -185,14 +185,15 @@ class Shipment:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        for found in self.client.search_model_versions(f"name='{name}'"):
-            if found.run_id == self.run_id:
-                return self.client.get_model_version(name, found.version)
-        model_id = self.state["model_uri"].removeprefix("models:/")
-        created = self.client.create_model_version(
-            name, self.state["model_uri"], run_id=self.run_id, tags=tags, model_id=model_id
-        )
-        return self.client.get_model_version(name, created.version)
+        uri, model_id = self.state["model_uri"], self.state["model_uri"].removeprefix("models:/")
+        found = [each for each in self.client.search_model_versions(f"name='{name}'") if each.run_id == self.run_id]
+        version = found[0] if found else self.client.create_model_version(
+            name, uri, run_id=self.run_id, tags=tags, model_id=model_id
+        )  # fmt: skip
+        # a server links the model's page to its version by itself, an embedded store does not
+        link = json.dumps([{"name": name, "version": int(version.version)}])
+        self.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+        return self.client.get_model_version(name, version.version)
 
     def _send_end(self, entry: dict[str, Any]) -> None:
         self.client.set_terminated(self.run_id, entry["status"], entry["time_ms"])

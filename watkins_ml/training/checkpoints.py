@@ -41,6 +41,11 @@ def save_last(folder: Path, checkpoint: Checkpoint) -> None:
     os.replace(fresh.with_suffix(".json"), folder / "last.json")
 
 
+def drop_previous(folder: Path) -> None:
+    """Remove the spare checkpoint of a run that has its result."""
+    (folder / "previous.pt").unlink(missing_ok=True)
+
+
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest sound one of `last.pt` and `previous.pt`; None where there is none, so that training starts over."""
     for path in (folder / "last.pt", folder / "previous.pt"):

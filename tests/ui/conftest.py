@@ -1,0 +1,67 @@
+"""A live server that holds a run of each model, and the UI as `experiments/screenshots.py` opens it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from servers import Server
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
+
+MODELS = ("baseline", "efficientnet")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A server and the directories of the runs that were sent to it, by name."""
+
+    address: str
+    runs: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    from screenshots import BROWSERS, find_browser
+
+    return find_browser() or pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+
+
+@pytest.fixture(scope="session")
+def tracked(chromium, recipe, empty_store, tmp_path_factory) -> Tracked:
+    """Both models trained for two epochs, tracked and registered over HTTP as `watkins train` does it."""
+    from watkins_ml.experiment import run_experiment
+
+    folder = tmp_path_factory.mktemp("ui")
+    (folder / "mlflow").mkdir()
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("DO_NOT_TRACK", "true")
+        patch.chdir(folder)
+        server = Server(folder).start()
+        patch.setenv("MLFLOW_TRACKING_URI", server.address)
+        runs = {name: run_experiment(recipe(name), folder / "runs" / name).run_dir for name in MODELS}
+    yield Tracked(server.address, runs)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(tracked):
+    """The UI in a headless Chromium, on the experiment of the recipes."""
+    from screenshots import Ui
+
+    with Ui(tracked.address, "watkins") as ui:
+        yield ui
+
+
+@pytest.fixture
+def ui(browser):
+    """The UI; no page may report an error or ask another machine for anything."""
+    yield browser
+    browser.close_pages()
+    assert browser.errors == []
+    assert browser.strangers == []
