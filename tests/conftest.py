@@ -21,11 +21,17 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
 
 
+def without_server(patch: pytest.MonkeyPatch) -> None:
+    """No tracking server from outside; and none that MLflow itself writes into the environment outlives the patch."""
+    patch.setenv("MLFLOW_TRACKING_URI", "")
+    patch.delenv("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):
     """A working folder of its own, no tracking server from outside, torch's global state restored."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    without_server(monkeypatch)
     monkeypatch.delenv("WATKINS_DEBUG", raising=False)
     rng = torch.get_rng_state()
     yield
@@ -102,7 +108,7 @@ def empty_store(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        without_server(patch)
         patch.chdir(folder)
         client().search_experiments()
     return folder / "mlflow" / "mlflow.db"
@@ -166,7 +172,7 @@ def finished(recipe, empty_store, tmp_path_factory) -> Project:
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        without_server(patch)
         patch.chdir(folder)
         result = run_experiment(recipe("baseline", "train.epochs=3"), Path("runs/first"))
     return Project(folder, folder / result.run_dir, result.metrics)
