@@ -1,3 +1,7 @@
+"""Who becomes champion, one claim after the other, repeated, and moved by hand; what the registry lists."""
+
+from __future__ import annotations
+
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -7,18 +11,22 @@ from watkins_ml.tracking import registry
 NAME = "watkins-baseline"
 
 
+def create(client, f1: object, digest: str = "d1", split: str = "tape", name: str = NAME):
+    """A version with these tags that has not claimed yet."""
+    tags = {"val_macro_f1": str(f1), "data_digest": digest, "split_protocol": split}
+    return client.create_model_version(name, "file:///nowhere", tags=tags)
+
+
 @pytest.fixture
 def register(store):
     """A function that registers a version with these tags and lets it claim the champion alias."""
 
-    def run(f1: object, digest: str = "d1", split: str = "tape", name: str = NAME) -> registry.Promotion:
+    def run(*tags: object, name: str = NAME, **more: str) -> registry.Promotion:
         try:
             store.create_registered_model(name)
         except MlflowException:
             pass
-        tags = {"val_macro_f1": str(f1), "data_digest": digest, "split_protocol": split}
-        version = store.create_model_version(name, "file:///nowhere", tags=tags)
-        return registry.promote_if_better(store, store.get_model_version(name, version.version))
+        return registry.promote_if_better(store, create(store, *tags, name=name, **more))
 
     return run
 
@@ -44,8 +52,9 @@ def test_there_is_no_champion_before_the_first_version(store, register):
         (0.9, "d2", "tape", 1, "another data digest than champion version 1"),
         (0.9, "d1", "random", 1, "another split protocol than champion version 1"),
         ("nan", "d1", "tape", 1, "stays version 1"),
+        ("n/a", "d1", "tape", 1, "stays version 1"),
     ],
-    ids=["better", "equal", "worse", "other digest", "other split", "no score"],
+    ids=["better", "equal", "worse", "other digest", "other split", "not a number", "no number"],
 )
 def test_who_becomes_champion(store, register, f1, digest, split, champion, said):
     register(0.5)
@@ -118,7 +127,7 @@ class Flaky:
     def get_model_version_by_alias(self, *_):
         raise MlflowException("database is locked")  # error code INTERNAL_ERROR
 
-    get_model_version = get_model_version_by_alias
+    get_model_version = search_model_versions = get_model_version_by_alias
 
 
 def test_a_server_that_fails_for_a_moment_does_not_cost_the_champion_its_alias(store, register):
@@ -133,3 +142,44 @@ def test_a_server_that_fails_is_not_a_missing_version(store, register):
     register(0.5)
     with pytest.raises(MlflowException, match="locked"):
         registry.promote(Flaky(store), f"{NAME}/1")
+
+
+def in_mlflow(store, version: int) -> None:
+    store.set_registered_model_alias(NAME, "champion", str(version))
+
+
+def with_watkins(store, version: int) -> None:
+    registry.promote(store, f"{NAME}/{version}")
+
+
+@pytest.mark.parametrize("by_hand", [in_mlflow, with_watkins])
+def test_who_was_replaced_by_hand_does_not_come_back_with_a_new_claim(store, register, by_hand):
+    for f1 in (0.5, 0.9):
+        register(f1)
+    by_hand(store, 1)
+    assert not register(0.4).promoted
+    assert champion_of(store) == 1
+    assert "version 4 is the new champion (validation macro F1 0.6000, before: 0.5000)" in register(0.6).reason
+    assert champion_of(store) == 4
+
+
+@pytest.mark.parametrize("by_hand", [in_mlflow, with_watkins])
+def test_repeating_a_decided_claim_does_not_undo_a_promotion_by_hand(store, register, by_hand):
+    for f1 in (0.5, 0.9):
+        register(f1)
+    by_hand(store, 1)
+    again = registry.promote_if_better(store, store.get_model_version(NAME, "2"))
+    assert not again.promoted and champion_of(store) == 1
+    assert "stays version 1" in again.reason
+    assert ("promoted by hand" in again.reason) == (by_hand is with_watkins)
+
+
+def test_a_promotion_by_hand_overrules_claims_that_were_cut_off(store, register):
+    for f1 in (0.5, 0.6):
+        register(f1)
+    cut_off = create(store, 0.9)
+    for choice in (1, 2, 1):
+        registry.promote(store, f"{NAME}/{choice}")
+    assert not register(0.3).promoted
+    assert not registry.promote_if_better(store, cut_off).promoted
+    assert champion_of(store) == 1

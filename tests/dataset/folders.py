@@ -1,0 +1,45 @@
+"""What tests of `watkins prepare` ask of a prepared folder, and the command as a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from watkins_ml.audio.frontend import FrontendSettings
+
+SIDES = ("train", "val", "test")
+OTHER_FRONTEND = FrontendSettings(sample_rate=8_000, n_fft=4096)
+
+
+def table(out: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(out / "annotations" / f"{name}.csv", dtype={"tape": str, "cut_id": str}, keep_default_na=False)
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    """Inode and modification time of every file that a user sees."""
+    files = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".scan")]
+    return {path.relative_to(out).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def spectrograms(out: Path) -> dict[str, Path]:
+    """Where the spectrogram of each recording lies."""
+    return {
+        f"{path.parent.name}/{path.stem}": path
+        for side in SIDES
+        for path in (out / "spectrograms" / side).rglob("*.pt")
+    }
+
+
+def start(*arguments: object, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "watkins_ml", "prepare", *map(str, arguments), "--min-clips", "3"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True, **options)
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)

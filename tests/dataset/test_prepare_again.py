@@ -1,0 +1,210 @@
+"""`watkins prepare` on a folder that it made before, whole or cut off: only what changed is computed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from folders import OTHER_FRONTEND, spectrograms, stamps, start, wait_for
+
+from watkins_ml.dataset.prepare import PrepareOptions, prepare
+
+# ---------------------------------------------------------------- incremental runs
+
+
+def test_a_second_run_computes_and_touches_nothing(ocean, run, tmp_path):
+    assert run(ocean).computed == 24
+    before = stamps(tmp_path / "out")
+    again = run(ocean)
+    assert (again.computed, again.moved) == (0, 0)
+    assert stamps(tmp_path / "out") == before
+
+
+def test_another_frontend_computes_everything_anew(ocean, run, tmp_path, content):
+    run(ocean)
+    assert run(ocean, frontend=OTHER_FRONTEND).computed == 24
+    changed = content(tmp_path / "out")
+    run(ocean, tmp_path / "fresh", frontend=OTHER_FRONTEND)
+    assert changed == content(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("change", [{"split": "random"}, {"seed": 1}, {"group_regex": r"^.{6}"}])
+def test_another_split_only_moves_files(ocean, run, tmp_path, content, change):
+    out = tmp_path / "out"
+    run(ocean)
+    before = {cut: (path.stat().st_ino, path.stat().st_mtime_ns) for cut, path in spectrograms(out).items()}
+    places = spectrograms(out)
+    again = run(ocean, **change)
+    assert again.computed == 0
+    assert again.moved == sum(place != places[cut] for cut, place in spectrograms(out).items())
+    assert {cut: (p.stat().st_ino, p.stat().st_mtime_ns) for cut, p in spectrograms(out).items()} == before
+    run(ocean, tmp_path / "fresh", **change)
+    assert content(out) == content(tmp_path / "fresh")
+
+
+def add(ocean: Path, cut) -> None:
+    cut(ocean / "Orca" / "00001777.wav", 700)
+
+
+def change(ocean: Path, cut) -> None:
+    cut(ocean / "Orca" / "00001000.wav", 700, seconds=0.06)
+
+
+def delete(ocean: Path, cut) -> None:
+    (ocean / "Orca" / "00001000.wav").unlink()
+
+
+def spoil(ocean: Path, cut) -> None:
+    (ocean / "Orca" / "00001000.wav").write_text("no longer audio")
+
+
+def rename(ocean: Path, cut) -> None:
+    (ocean / "Orca" / "00001000.wav").rename(ocean / "Walrus" / "01009999.wav")
+
+
+def add_a_namesake(ocean: Path, cut) -> None:
+    cut(ocean / "Orca" / "later" / "00001000.wav", 700)
+
+
+@pytest.mark.parametrize(
+    ("edit", "computed"), [(add, 1), (change, 1), (delete, 0), (spoil, 1), (rename, 1), (add_a_namesake, 2)]
+)
+def test_after_an_edit_the_folder_is_as_if_made_anew(ocean, cut, run, tmp_path, content, edit, computed):
+    run(ocean)
+    edit(ocean, cut)
+    assert run(ocean).computed == computed
+    run(ocean, tmp_path / "fresh")
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+
+
+def test_a_lost_spectrogram_is_made_again(ocean, run, tmp_path, content):
+    out = tmp_path / "out"
+    run(ocean)
+    before = content(out)
+    next(iter(spectrograms(out).values())).unlink()
+    assert run(ocean).computed == 1
+    assert content(out) == before
+
+
+# ---------------------------------------------------------------- killed and continued
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill does."""
+
+
+def killed_at(step: int, monkeypatch, *arguments) -> bool:
+    """Prepare, but die before the given change of the file system; False if the run ended before."""
+    left = [step]
+
+    def dying(call):
+        def wrapped(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying(os.replace))
+        patch.setattr(Path, "unlink", dying(Path.unlink))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        try:
+            prepare(*arguments)
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["nothing", "another split and files", "another frontend"])
+def test_a_run_killed_at_any_step_continues_to_the_same_result(
+    tmp_path, make_ocean, cut, monkeypatch, content, run, before
+):
+    """Every rename, removal and table in turn; sampled where a run has many alike."""
+    audio, base, fresh = make_ocean(tmp_path / "audio", tapes=3, cuts=1), tmp_path / "base", tmp_path / "fresh"
+    if before == "another split and files":
+        run(audio, base, seed=3)
+        places = {name: path.parts[-3] for name, path in spectrograms(base).items()}
+        for seed, path in enumerate(sorted(audio.rglob("*.wav"))):
+            cut(path, 800 + seed, seconds=0.06)
+    elif before == "another frontend":
+        run(audio, base, frontend=OTHER_FRONTEND)
+    run(audio, fresh)
+    expected = content(fresh)
+    if before == "another split and files":
+        assert places != {name: path.parts[-3] for name, path in spectrograms(fresh).items()}
+    options = PrepareOptions(workers=1, min_clips=3)
+    step, out = 1, tmp_path / "out"
+    while True:
+        shutil.rmtree(out, ignore_errors=True)
+        if base.exists():
+            shutil.copytree(base, out)
+        if not killed_at(step, monkeypatch, audio, out, options):
+            break
+        run(audio, out)
+        assert content(out) == expected, f"killed at step {step}"
+        step += 1
+    assert step > 10
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_random_moments_continues_to_the_same_result(tmp_path, make_ocean, run, content):
+    audio, out, fresh = make_ocean(tmp_path / "audio", cuts=12), tmp_path / "out", tmp_path / "fresh"
+    begin = time.monotonic()
+    run(audio, fresh)
+    duration = time.monotonic() - begin
+    kills = []
+    for _ in range(3):
+        process = start(audio, "--out", out, "--workers", 1)
+        wait_for(out / "annotations" / ".scan.jsonl", process)
+        delay = random.uniform(0, duration / 2)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills.append((round(delay, 3), process.returncode))
+    process = start(audio, "--out", out, "--workers", 1)
+    assert process.wait() == 0, kills
+    assert content(out) == content(fresh), kills
+    assert not list(out.rglob("*.partial")), kills
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_two_workers_give_the_same_as_one_and_die_with_a_killed_run(tmp_path, make_ocean, run, content):
+    audio, out = make_ocean(tmp_path / "audio", tapes=5, cuts=12), tmp_path / "out"
+    run(audio, tmp_path / "fresh", workers=1)
+    process = start(audio, "--out", out, "--workers", 2)
+    staging = out / "spectrograms" / ".staging"
+    wait_for(staging, process)  # the first worker has begun to write
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while (left := {pid for pid in workers if alive(pid)}) and time.monotonic() < end:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert workers
+    assert not left, "worker processes outlive a killed run"
+    shutil.rmtree(out)
+    assert run(audio, workers=2).computed == 120
+    assert content(out) == content(tmp_path / "fresh")
