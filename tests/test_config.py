@@ -234,3 +234,9 @@ def test_a_configuration_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         config.train = None
     assert isinstance(config, ExperimentConfig)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "Risso's"])
+def test_a_registered_model_has_a_name_that_mlflow_can_find_again(name):
+    said = message(EXPERIMENTS / "baseline.yaml", f"tracking.register_as={name}")
+    assert "tracking.register_as must be a name without / : and '" in said

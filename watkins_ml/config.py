@@ -81,7 +81,7 @@ class AugmentConfig(Section):
 
 class TrackingConfig(Section):
     experiment: str = Field(min_length=1)
-    register_as: str | None = Field(pattern=r"^[^/:]+$")
+    register_as: str | None = Field(pattern=r"^[^/:']+$")
     """Name of the registered model, or null to register nothing."""
     system_metrics: bool = False
     """Also record CPU, memory and GPU use with MLflow's own monitor."""
@@ -200,7 +200,7 @@ EXPECTED = {
     "bool_type": "true or false",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
-    "string_pattern_mismatch": "a name without / and :",
+    "string_pattern_mismatch": "a name without / : and '",
     "string_too_short": "a name",
 }
 """What pydantic's kinds of error ask for, in the words of people who write recipes."""
