@@ -79,6 +79,8 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         start = latest_checkpoint(run.checkpoints)
         run.resume(config, inputs.data, None if start is None else start.facts)
         err.print(f"Resuming {run.root} after epoch {start.facts['epoch'] if start else 0}")
+        for change in run.changed_surroundings(config, inputs.data):
+            err.print(f"{change}: the history may end otherwise in its last digits", style="yellow")
         return _tracked(config, inputs, run, start)
 
 

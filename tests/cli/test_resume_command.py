@@ -57,6 +57,16 @@ def test_the_same_configuration_given_again_is_taken(watkins, interrupted):
     assert interrupted.facts["status"] == "FINISHED"
 
 
+def test_another_torch_or_number_of_threads_is_said(watkins, interrupted):
+    journal = interrupted.journal.read_text()
+    (tags,) = [entry["values"] for entry in interrupted.entries() if entry["kind"] == "tags"]
+    interrupted.journal.write_text(journal.replace(f'"threads": "{tags["threads"]}"', '"threads": "64"'))
+    said = watkins("train", "--resume", "runs/first")
+    assert said.status == 0, said.err
+    assert f"threads was 64, now {tags['threads']}: the history may end otherwise in its last digits" in said.err
+    assert "version.torch was" not in said.err
+
+
 def test_data_prepared_anew_are_refused(watkins, interrupted):
     interrupted.update_facts(data_digest="another")
     before = everything(interrupted)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,9 +18,7 @@ from watkins_ml.config import ExperimentConfig, load_config
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
-
-LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
-
+from watkins_ml.tracking.surroundings import DECISIVE, surroundings
 
 ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
              "galleries", "plots", "checkpoints")  # fmt: skip
@@ -228,6 +222,12 @@ class RunDirectory:
         self.update_facts(status="RUNNING")
         self.record("resume", epoch=epoch)
 
+    def changed_surroundings(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
+        """What is no longer as it was when the run began, though the last digits of its history depend on it."""
+        began = next((entry["values"] for entry in self.entries() if entry["kind"] == "tags"), {})
+        now = surroundings(config, data)
+        return [f"{key} was {began[key]}, now {now[key]}" for key in DECISIVE if began.get(key, now[key]) != now[key]]
+
     def finish(self, status: str) -> None:
         """Close the record with FINISHED, FAILED or KILLED; checkpoints are shared only when there is a result."""
         self.update_facts(status=status)
@@ -273,39 +273,3 @@ def _datasets(data: PreparedData) -> dict[str, Any]:
         side: {"source": str(data.folder.side(side).resolve()), "rows": len(frame)}
         for side, frame in data.sides.items()
     }
-
-
-def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
-    """What a run's result depends on beside its configuration: data, device, host, versions."""
-    import torch
-
-    from watkins_ml.device import choose_device
-
-    device, commit = choose_device(config.train.device), _git_commit()
-    tags = {
-        "git_commit": commit,
-        "data_digest": data.digest,
-        "split_protocol": data.protocol,
-        "model_family": config.model.name,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} ({platform.machine()})",
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "mlflow.user": os.environ.get("USER") or os.environ.get("USERNAME") or "unknown",
-        "mlflow.source.name": "watkins train",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": commit.removesuffix("-dirty"),
-    }
-    return tags | {f"version.{name}": version(name) for name in LIBRARIES}
-
-
-def _git_commit() -> str:
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        return found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

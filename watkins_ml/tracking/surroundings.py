@@ -1,0 +1,54 @@
+"""What a run's result depends on beside its configuration."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.dataset.layout import PreparedData
+
+LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
+DECISIVE = ("device", "threads", "version.torch")
+"""Where these are equal, the same configuration and seed give the same history to the last digit."""
+
+
+def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
+    """Data, code, device, host and versions, as tags of the tracked run."""
+    import torch
+
+    from watkins_ml.device import choose_device
+
+    device, commit = choose_device(config.train.device), _git_commit()
+    tags = {
+        "git_commit": commit,
+        "data_digest": data.digest,
+        "split_protocol": data.protocol,
+        "model_family": config.model.name,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})",
+        "threads": str(torch.get_num_threads()),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "mlflow.user": os.environ.get("USER") or os.environ.get("USERNAME") or "unknown",
+        "mlflow.source.name": "watkins train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit.removesuffix("-dirty"),
+    }
+    return tags | {f"version.{name}": version(name) for name in LIBRARIES}
+
+
+def _git_commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
