@@ -83,7 +83,7 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
     return run_dir
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def coarse_pictures():
     """Small pictures: drawing them at full size is most of the time that these tests take."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,13 @@ class Command:
 
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still, as under a debugger."""
+        self.send(signal.SIGSTOP)
+        yield
+        self.send(signal.SIGCONT)
 
     def wait(self, timeout: float = 300) -> int:
         """The exit status; a command that hangs is an error."""

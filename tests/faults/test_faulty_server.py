@@ -36,7 +36,8 @@ def test_a_server_killed_and_restarted_in_mid_run(training, reference, mortal, t
     wait_for_epochs(tmp_path, 1)
     mortal.kill()
     wait_for_epochs(tmp_path, 3)
-    mortal.start()
+    with command.paused():  # or the training ends while the server starts
+        mortal.start()
     assert command.wait() == 0, command.said
     assert command.said.count("Tracking server") == 2, command.said
     assert "has received the whole run after all" in command.said
@@ -57,7 +58,8 @@ def test_postgresql_restarted_in_mid_run(training, reference, tmp_path, monkeypa
         wait_for_epochs(tmp_path, 1)
         postgres.stop(mode)
         wait_for_epochs(tmp_path, 3)
-        postgres.start()
+        with command.paused():
+            postgres.start()
         assert command.wait() == 0, command.said
         assert "has received the whole run after all" in command.said
         assert_same_result(tmp_path / "run", reference)

@@ -100,9 +100,10 @@ def server(
     import os
 
     from watkins_ml.console import out
-    from watkins_ml.tracking.server import EMBEDDED, server_command
+    from watkins_ml.tracking.server import embedded_uri, make_embedded_store, server_command
 
-    (EMBEDDED / "artifacts").mkdir(parents=True, exist_ok=True)
+    if backend is None:
+        make_embedded_store(embedded_uri())
     command = server_command(host, port, backend)
     page = "#/experiments?workflowType=machine_learning"  # its front page is about language models
     out.print(f"MLflow on http://{host}:{port}/{page} (Ctrl-C stops it). To log to it from elsewhere:")

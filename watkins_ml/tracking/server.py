@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
+
+from filelock import FileLock
 
 from watkins_ml.errors import first_line
 
@@ -37,19 +40,45 @@ def is_embedded(uri: str) -> bool:
 
 def artifact_folder(uri: str) -> Path:
     """Where an embedded store keeps artifacts: beside its database file."""
-    return Path(uri.removeprefix("sqlite:///")).parent / "artifacts"
+    return Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts"
+
+
+def _quieten() -> None:
+    """Leave out hints for people who call MLflow themselves."""
+    warnings.filterwarnings("ignore", module="mlflow")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def make_embedded_store(uri: str) -> None:
+    """Create the database of an embedded store whole or not at all; MLflow refuses for ever one that is half made."""
+    database = Path(uri.removeprefix("sqlite:///"))
+    artifact_folder(uri).mkdir(parents=True, exist_ok=True)
+    if database.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    _quieten()
+    with FileLock(database.with_name(".making.lock")):
+        if database.exists():  # another process was faster
+            return
+        workshop = database.with_name(".making")
+        shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir()
+        store = SqlAlchemyStore(f"sqlite:///{workshop / database.name}", artifact_folder(uri).as_uri())
+        store.engine.dispose()
+        os.replace(workshop / database.name, database)
+        shutil.rmtree(workshop)
 
 
 def client():
     """An MLflow client for `tracking_uri()`; also makes it the default of MLflow's own functions."""
     import mlflow
 
-    warnings.filterwarnings("ignore", module="mlflow")  # hints for people who call MLflow themselves
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _quieten()
     uri = tracking_uri()
     if is_embedded(uri):
-        artifact_folder(uri).mkdir(parents=True, exist_ok=True)
+        make_embedded_store(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
