@@ -190,3 +190,13 @@ def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient,
         client().get_experiment_by_name("sea")
     assert reason(error.value) == "it refuses connections"
     assert reason(ValueError("something else\nentirely")) == "something else"
+
+
+def test_an_embedded_store_that_was_cut_off_half_made_is_made_anew(tmp_path):
+    workshop = tmp_path / "mlflow" / ".making"
+    workshop.mkdir(parents=True)
+    (workshop / "mlflow.db").write_bytes(b"SQLite format 3\0 and then the power went")
+    (default,) = client().search_experiments()
+    assert default.artifact_location.startswith((tmp_path / "mlflow" / "artifacts").as_uri())
+    assert not workshop.exists()
+    assert (tmp_path / "mlflow" / "mlflow.db").exists()
