@@ -81,7 +81,7 @@ def test_a_server_away_from_before_the_start_to_after_the_end(reference, server,
 
 @pytest.mark.parametrize("fault", ["broken", "hangs", "down"])
 def test_a_server_that_fails_all_the_time(training, reference, proxy, tmp_path, monkeypatch, fault):
-    """500 to everything, or no answer at all, or a dropped connection: the training does not even slow down."""
+    """500 to everything, or no answer at all, or a dropped connection, from the first call to the last."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
     setattr(proxy, fault, True)
     command = training.start(tmp_path, f"server-{fault}", **IMPATIENT)
