@@ -30,8 +30,8 @@ def other_run(finished, tmp_path):
 
 
 def comparisons(server) -> list:
-    experiment = server.get_experiment_by_name("watkins").experiment_id
-    return server.search_runs([experiment], "tags.kind = 'comparison'")
+    found = server.get_experiment_by_name("watkins-comparisons")
+    return server.search_runs([found.experiment_id], "tags.kind = 'comparison'") if found else []
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def compare_models(models: list[str], page: Path) -> pd.DataFrame:
         with disk_errors(f"cannot write {page}", "choose another file with --out"):
             write_comparison(runs, page)
         table = comparison_table(runs)
-        _log(page, table, experiment=runs[0].config["tracking"]["experiment"])
+        _log(page, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
     return table
 
 
@@ -49,7 +49,7 @@ def _labels(runs: list) -> list[str]:
 
 
 def _log(page: Path, table: pd.DataFrame, experiment: str) -> None:
-    """Keep the page in MLflow as a run of its own; the page on disk counts, so a fault is only told."""
+    """Keep the page in MLflow, apart from the trainings; the page on disk counts, so a fault is only told."""
     try:
         server = client()
         where = experiment_id(server, experiment)
