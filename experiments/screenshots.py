@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import shutil
+import urllib.request
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -190,8 +191,12 @@ def main() -> None:
     given = parser.parse_args()
     if find_browser() is None:
         raise SystemExit(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    try:
+        urllib.request.urlopen(given.server, timeout=10).read()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{given.server}: no MLflow server answers there ({error})") from None
     given.out.mkdir(parents=True, exist_ok=True)
-    trainings = "metrics.test_accuracy >= 0"  # leaves out the run that `watkins compare` makes
+    trainings = "metrics.test_accuracy >= 0"  # only finished trainings
     with Ui(given.server, given.experiment) as ui:
         save(ui.runs(trainings), given.out / "mlflow-runs.png", 380)
         save(ui.curves(trainings), given.out / "mlflow-curves.png", 1060)

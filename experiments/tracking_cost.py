@@ -166,7 +166,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="how many pairs of epochs (default 10)")
     parser.add_argument("--data", type=Path, help="prepared data; default the demo's ocean, made anew")
     arguments = parser.parse_args()
+    if arguments.pairs < 1:
+        parser.error("--pairs must be 1 or more")
     data = arguments.data.resolve() if arguments.data else None
+    if data is not None and not (data / "dataset.json").exists():
+        parser.error(f"--data {arguments.data}: not a folder that `watkins prepare` has finished")
     with tempfile.TemporaryDirectory(prefix="watkins-cost-") as name:
         folder = Path(name)
         os.chdir(folder)

@@ -71,10 +71,10 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
                 err.print(f"{run.root}: this run has finished")
             return RunResult(run.root, json.loads(run.metrics.read_text(encoding="utf-8")))
         inputs = _read_inputs(config)
-        if inputs.data.digest != run.facts["data_digest"]:
+        if inputs.data.digest != run.facts.get("data_digest"):
             raise UserError(
                 f"{config.data.dir}: prepared anew since {run.root} began (data digest {inputs.data.digest}, then "
-                f"{run.facts['data_digest']}); start a new run"
+                f"{run.facts.get('data_digest')}); start a new run"
             )
         start = latest_checkpoint(run.checkpoints)
         run.resume(config, inputs.data, None if start is None else start.facts)

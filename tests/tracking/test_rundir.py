@@ -112,7 +112,7 @@ def test_whoever_listens_is_told_after_the_entry_is_written(tmp_path):
 
 def test_two_threads_can_change_facts_without_losing_any(tmp_path):
     run = RunDirectory(tmp_path)
-    run.update_facts(status="RUNNING")
+    run.update_facts(uid="u", status="RUNNING")
 
     def change(name: str) -> None:
         for number in range(40):
@@ -123,7 +123,7 @@ def test_two_threads_can_change_facts_without_losing_any(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(run.facts) == 81
+    assert len(run.facts) == 82
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(create, tmp_path):

@@ -226,7 +226,7 @@ def test_an_absent_server_is_told_once_and_never_raised(journal, nobody_listens,
     warning, end, *more = capsys.readouterr().err.splitlines()
     assert not more
     assert f"Tracking server {nobody_listens} failed" in warning
-    assert "6 journal entries did not reach" in end and f"watkins sync {run.root}" in end
+    assert f"6 journal entries of {run.root} did not reach" in end and f"watkins sync {run.root}" in end
 
 
 def test_a_tracking_uri_that_makes_no_sense_is_told_once(journal, monkeypatch, capsys):

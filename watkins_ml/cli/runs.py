@@ -84,6 +84,8 @@ def _sync_one(path: Path) -> None:
     shipment = Shipment(run)
     try:
         sent = shipment.send()
+    except UserError:
+        raise
     except Exception as error:  # whatever the tracker raises, the user gets one sentence
         raise UserError(f"{path}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
     out.print(f"{path}: {sent} of {shipment.state['sent']} entries sent")
@@ -102,6 +104,8 @@ def server(
     from watkins_ml.console import out
     from watkins_ml.tracking.server import embedded_uri, make_embedded_store, server_command
 
+    if backend is not None and "://" not in backend:
+        raise UsageError(f"--backend {backend}: not a database URL such as postgresql+psycopg://user@host/database")
     if backend is None:
         make_embedded_store(embedded_uri())
     command = server_command(host, port, backend)

@@ -155,8 +155,11 @@ class RunDirectory:
     def facts(self) -> dict[str, Any]:
         """What `run.json` says: name, model family, data digest, split protocol, status, counts."""
         try:
-            return json.loads(self.facts_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            if not {"uid", "status"} <= set(facts) or not isinstance(facts, dict):
+                raise ValueError
+            return facts
+        except (OSError, ValueError, TypeError):
             raise UserError(f"{self.root}: not a run directory (its run.json is missing or damaged)") from None
 
     def update_facts(self, **changes: Any) -> None:
@@ -181,11 +184,24 @@ class RunDirectory:
             self.record(kind, **content)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The journal so far; a line torn by a kill is not an entry."""
+        """The journal so far; a line torn by a kill is not an entry.
+
+        Raises:
+            UserError: a whole line is no entry; names it.
+        """
         if not self.journal.exists():
             return []
-        lines = self.journal.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+        entries = []
+        for number, line in enumerate(self.journal.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                entry = json.loads(line)
+                _ = entry["kind"], entry["time_ms"]
+                entries.append(entry)
+            except (ValueError, TypeError, KeyError):
+                raise UserError(
+                    f"{self.journal}: line {number} is damaged; restore the file from a copy or start a new run"
+                ) from None
+        return entries
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         """Keep one epoch: in the journal for the tracker, and as a row of history and one of timing.
@@ -209,10 +225,10 @@ class RunDirectory:
 
         A kill may have come between any two writes of the attempt before, so each is made again or found done.
         """
-        epoch = 0 if last is None else last["epoch"]
+        epoch, before = 0 if last is None else last["epoch"], self._epochs()
         self.history.unlink(missing_ok=True)
         self.timing.unlink(missing_ok=True)
-        for number, known in sorted(self._epochs().items()):
+        for number, known in sorted(before.items()):
             if number < epoch:
                 _append_row(self.history, known["metrics"])
                 _append_row(self.timing, known["timing"])

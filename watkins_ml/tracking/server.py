@@ -52,7 +52,7 @@ def _quieten() -> None:
 
 def make_embedded_store(uri: str) -> None:
     """Create the database of an embedded store whole or not at all; MLflow refuses for ever one that is half made."""
-    database = Path(uri.removeprefix("sqlite:///"))
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     artifact_folder(uri).mkdir(parents=True, exist_ok=True)
     if database.exists():
         return

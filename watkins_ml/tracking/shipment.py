@@ -13,6 +13,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from watkins_ml.errors import UserError
 from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
@@ -54,7 +55,7 @@ class Shipment:
             self._find_run()
             before = self.state["sent"]
             for number in range(before, len(entries)):
-                getattr(self, f"_send_{entries[number]['kind']}")(entries[number])
+                self._send(entries[number])
                 self._remember(sent=number + 1)
             return len(entries) - before
 
@@ -70,7 +71,14 @@ class Shipment:
     def _read_state(self) -> dict[str, Any]:
         try:
             state = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or torn by a power cut: sending again changes nothing
+            if not isinstance(state["sent"], int):
+                raise ValueError
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+        ):  # not there yet, or torn by a power cut: sending again changes nothing
             state = {}
         return state if state.get("tracking_uri") == self.uri else {"tracking_uri": self.uri, "sent": 0}
 
@@ -94,6 +102,12 @@ class Shipment:
                 f"the run was deleted there; restore it in the UI, or delete {self.state_file} to send it anew"
             )
         self._known_there = True
+
+    def _send(self, entry: dict[str, Any]) -> None:
+        sender = getattr(self, f"_send_{entry['kind']}", None)
+        if sender is None:
+            raise UserError(f"{self.run.journal}: has an entry '{entry['kind']}', which needs a newer watkins_ml")
+        sender(entry)
 
     def _send_start(self, entry: dict[str, Any]) -> None:
         experiment = experiment_id(self.client, entry["experiment"])

@@ -46,7 +46,7 @@ class Uploader:
         if missing := self.shipment.missing:
             root, entries = self.shipment.run.root, "entry" if missing == 1 else "entries"
             err.print(
-                f"The run is complete in {root}, but {missing} journal {entries} did not reach {self.shipment.uri}; "
+                f"{missing} journal {entries} of {root} did not reach {self.shipment.uri}; "
                 f"send the rest with: watkins sync {root}",
                 style="yellow",
             )
