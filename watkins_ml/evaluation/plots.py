@@ -31,7 +31,7 @@ DPI = 130
 
 
 def save(fig: Figure, path: Path) -> None:
-    """Write `fig` to `path` as PNG of 256 colours (a gallery of noise takes a quarter of the room), atomically."""
+    """Write `fig` to `path` as PNG of 256 colours (a gallery of noise takes less than half the room), atomically."""
     picture, small = io.BytesIO(), io.BytesIO()
     fig.savefig(picture, format="png", dpi=DPI)
     colours = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
