@@ -119,7 +119,8 @@ def test_a_full_disk_fails_in_one_line_with_a_sound_record(training, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_marks_the_run_killed_here_and_in_mlflow(training, store, tmp_path):
-    process = training("train.epochs=1000", "train.early_stopping_patience=1000")
+    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background job is deaf
+    process = training("train.epochs=1000", "train.early_stopping_patience=1000", **listen)
     run = RunDirectory(tmp_path / "run")
     deadline = time.monotonic() + 120
     while not run.history.exists() and process.poll() is None and time.monotonic() < deadline:

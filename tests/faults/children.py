@@ -104,6 +104,7 @@ class Command:
 
 
 def _run(folder: Path, words: list[str], uri: str | None, fault, environment: dict[str, str], output: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would be deaf to it
     os.chdir(folder)
     os.environ |= environment
     os.environ.pop("MLFLOW_TRACKING_URI", None)
