@@ -49,6 +49,8 @@ class DataConfig(Section):
     dir: str
     """The folder that `watkins prepare` wrote."""
     batch_size: int = Field(ge=1)
+    feature_cache_gb: float = Field(default=10, ge=0)
+    """What the kept outputs of frozen stages (`features/` in `dir`) may take on disk; 0 keeps none."""
 
 
 class OptimConfig(Section):
@@ -125,10 +127,18 @@ def load_config(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Ex
         UsageError: the file is missing or not YAML, a key is unknown or missing, a value has the
             wrong type or is out of range; the message names the dotted key.
     """
+    tree = read_recipe(recipe, overrides)
+    if "study" in tree:
+        raise UsageError(f"{recipe}: describes a study; run it with `watkins tune`, or train with the recipe it builds on")
+    return validate(tree, source=str(recipe))
+
+
+def read_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe with its base and overrides as a nested mapping, not yet validated; raises as `load_config`."""
     tree = _read_recipe(Path(recipe), seen=())
     for override in overrides:
         _apply_override(tree, override)
-    return validate(tree, source=str(recipe))
+    return tree
 
 
 def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:

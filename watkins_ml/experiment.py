@@ -31,6 +31,7 @@ from watkins_ml.models.bundle import save_bundle
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
+from watkins_ml.training.features import FeatureStore
 from watkins_ml.training.loop import fit, predict_logits
 
 
@@ -159,6 +160,7 @@ def _train_and_report(
         partial(score, classes=data.classes),
         run,
         start,
+        FeatureStore(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
     )
     err.print("Evaluating on validation and test")
     metrics = _report(network, data, val, run)

@@ -21,6 +21,7 @@ from watkins_ml.device import autocast, choose_device, choose_precision, make_re
 from watkins_ml.errors import UserError
 from watkins_ml.training.augment import time_roll
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last
+from watkins_ml.training.features import FeatureStore
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
@@ -184,6 +185,7 @@ def fit(
     score: Score,
     recorder: Recorder,
     start: Checkpoint | None = None,
+    features: FeatureStore | None = None,
 ) -> nn.Module:
     """Train to the last epoch or until validation loss stops falling; returns the best network.
 
