@@ -20,7 +20,7 @@ class Split:
 
     frame: pd.DataFrame
     spectrograms: torch.Tensor
-    """float32, shape (recordings, 1, n_mels, frames)."""
+    """float32, shape (recordings, 1, n_mels, frames); in training also what frozen stages make of them."""
     labels: torch.Tensor
     """int64, shape (recordings,)."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
-from watkins_ml.config import EfficientNetModel
+from watkins_ml.config import FREEZE_STAGES, EfficientNetModel
 from watkins_ml.errors import UserError, first_line
 
 
@@ -38,13 +38,28 @@ class SpectrogramEfficientNet(nn.Module):
         self.frozen_stages.eval()
         return self
 
-    def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, n_mels, frames) to logits (batch, species)."""
+    def frozen_tensors(self) -> dict[str, torch.Tensor]:
+        """The part of the state dict that no training changes."""
+        return {f"features.{name}": tensor for name, tensor in self.frozen_stages.state_dict().items()}
+
+    def prefix(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """What the frozen stages make of (batch, 1, n_mels, frames), the same in every epoch: float32 (batch,
+        channels, height, width), or (batch, 1280) where all are frozen, for then the pooling belongs to them."""
         x = spectrograms.expand(-1, 3, -1, -1)
         with torch.no_grad():
             x = self.frozen_stages(x)
-        pooled = self.features[self.freeze_depth :](x).mean(dim=(2, 3))
-        return self.classifier(self.dropout(pooled))
+            pooled = self.freeze_depth == FREEZE_STAGES
+            return (x.mean(dim=(2, 3)) if pooled else x).float()  # the type in which it can be kept on disk
+
+    def tail(self, features: torch.Tensor) -> torch.Tensor:
+        """What `prefix` gives to logits (batch, species); the only part that trains."""
+        if self.freeze_depth < FREEZE_STAGES:
+            features = self.features[self.freeze_depth :](features).mean(dim=(2, 3))
+        return self.classifier(self.dropout(features))
+
+    def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, n_mels, frames) to logits (batch, species)."""
+        return self.tail(self.prefix(spectrograms))
 
 
 def build_efficientnet(config: EfficientNetModel, species: int, pretrained: bool) -> SpectrogramEfficientNet:

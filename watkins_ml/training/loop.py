@@ -69,6 +69,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train, optim = self.config.train, self.config.optim
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.model  # only its tail where features are kept
         self.precision = choose_precision(train.amp, self.device)
         self.model.to(self.device, memory_format=torch.channels_last)
         self.class_weights = self.class_weights.to(self.device)
@@ -98,7 +99,7 @@ class Trainer:
 
     def _step(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with autocast(self.device, self.precision):
-            logits = self.model(spectrograms)
+            logits = self.forward(spectrograms)
         loss = F.cross_entropy(logits.float(), labels, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -109,7 +110,8 @@ class Trainer:
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
     def validate(self, split: Split, score: Score) -> dict[str, float]:
-        logits = predict_logits(self.model, split, self.config.data.batch_size, self.device, self.precision)
+        size = self.config.data.batch_size
+        logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward)
         loss = F.cross_entropy(logits, split.labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
         scores = score(split.labels.numpy(), logits.softmax(dim=1).numpy())
@@ -127,8 +129,9 @@ class Trainer:
         """Everything that an exact continuation needs; `epoch` is what the one just ended measured."""
         facts = vars(self.progress) | epoch
         if self.progress.stale_epochs == 0:
-            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            self.best = Checkpoint({"model": copy}, facts)
+            still = self._frozen_tensors()  # shared, not copied: torch.save then writes them once
+            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in still}
+            self.best = Checkpoint({"model": still | copy}, facts)
         tensors = {
             "model": self.model.state_dict(),
             "best": self.best.tensors,
@@ -141,11 +144,14 @@ class Trainer:
         }
         return Checkpoint(tensors, facts | {"best": self.best.facts})
 
+    def _frozen_tensors(self) -> dict[str, torch.Tensor]:
+        return self.model.frozen_tensors() if hasattr(self.model, "frozen_tensors") else {}
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become what the trainer was when the checkpoint was made."""
         tensors, facts = checkpoint
         self.model.load_state_dict(tensors["model"])
-        self.best = Checkpoint(tensors["best"], facts["best"])
+        self.best = Checkpoint({"model": tensors["best"]["model"] | self._frozen_tensors()}, facts["best"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.scheduler.load_state_dict(tensors["scheduler"])
         self.scaler.load_state_dict(tensors["scaler"])
@@ -158,14 +164,22 @@ class Trainer:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, split: Split, batch_size: int, device: torch.device, precision: torch.dtype | None = None
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Logits (recordings, species) on the CPU in float32, in the order of the split."""
+    """Logits (recordings, species) on the CPU in float32, in the order of the split.
+
+    `forward` is the part of the model to call, where the split holds what its frozen stages give.
+    """
     model.eval()
     logits = []
     for spectrograms, _ in split.batches(batch_size):
         with autocast(device, precision):
-            logits.append(model(spectrograms.to(device)).float())
+            logits.append((forward or model)(spectrograms.to(device)).float())
     return torch.cat(logits).cpu()
 
 
@@ -190,7 +204,8 @@ def fit(
     """Train to the last epoch or until validation loss stops falling; returns the best network.
 
     With `start`, go on from there: history and weights end as those of a training never interrupted, bit for bit
-    on the same machine's CPU.
+    on the same machine's CPU. With `features`, the outputs of frozen stages are computed once for all trainings where
+    that pays (they differ in the last bits from those of a whole network, which depend on the size of the batch).
 
     Raises:
         UserError: the loss is not a number any more.
@@ -203,6 +218,8 @@ def fit(
     if start is not None:
         trainer.restore(start)
         save_checkpoint(best, trainer.best)  # a kill may have come before it, or torn it
+    if features is not None and not config.augment.time_roll:  # a rolled spectrogram is another one every epoch
+        train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
     for metrics, timing in _epochs(trainer, train, val, score):
         save_last(recorder.checkpoints, trainer.checkpoint({"metrics": metrics, "timing": timing}))
         if trainer.progress.stale_epochs == 0:
