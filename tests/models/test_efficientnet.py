@@ -57,6 +57,17 @@ def test_the_one_channel_is_repeated_to_three():
     assert torch.equal(seen[0], torch.cat([batch, batch, batch], dim=1))
 
 
+@pytest.mark.parametrize("depth", [0, 4, FREEZE_STAGES])
+def test_prefix_and_tail_make_the_whole_network(depth):
+    network = SpectrogramEfficientNet(species=3, dropout=0.2, freeze_depth=depth).eval()
+    batch = torch.randn(2, 1, 64, 64)
+    whole = network.classifier(network.features(batch.expand(-1, 3, -1, -1)).mean(dim=(2, 3)))
+    prefix = network.prefix(batch)
+    assert torch.equal(network.tail(prefix), whole)
+    assert prefix.shape == {0: (2, 3, 64, 64), 4: (2, 40, 8, 8), FREEZE_STAGES: (2, 1280)}[depth]
+    assert not prefix.requires_grad and network.tail(prefix).requires_grad
+
+
 @pytest.mark.parametrize("depth", [0, 1, 5, FREEZE_STAGES])
 def test_training_leaves_frozen_stages_as_they_were_and_changes_the_others(recipe, depth):
     torch.manual_seed(0)
