@@ -129,7 +129,7 @@ def load_config(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Ex
     """
     tree = read_recipe(recipe, overrides)
     if "study" in tree:
-        raise UsageError(f"{recipe}: describes a study; run it with `watkins tune`, or train with the recipe it builds on")
+        raise UsageError(f"{recipe}: describes a study; `watkins tune` runs it, `watkins train` its base recipe")
     return validate(tree, source=str(recipe))
 
 

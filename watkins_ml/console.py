@@ -22,8 +22,11 @@ if not out.is_terminal and "COLUMNS" not in os.environ:
 err = Console(**PLAIN, stderr=True, soft_wrap=True)
 
 
-def progress(transient: bool = False) -> Progress:
-    """A progress bar with counts, time spent and time left; silent where no terminal is watching."""
+def progress(transient: bool = False, slow: bool = False) -> Progress:
+    """A progress bar with counts, time spent and time left; silent where no terminal is watching.
+
+    With `slow` it judges the time left by the last hours, for steps that take minutes.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -33,6 +36,7 @@ def progress(transient: bool = False) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=err,
+        speed_estimate_period=7200.0 if slow else 30.0,
         transient=transient,
         disable=not err.is_terminal,
     )

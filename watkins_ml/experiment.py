@@ -24,15 +24,15 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, load_split
 from watkins_ml.dataset.split import assert_no_tape_crosses
 from watkins_ml.device import choose_device, choose_precision
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_bytes, write_json
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle
-from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.features import FeatureStore
-from watkins_ml.training.loop import fit, predict_logits
+from watkins_ml.training.loop import Recorder, fit, predict_logits
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     Raises:
         UserError: bad data, weights or device (before anything is written), or a full disk.
     """
-    inputs = _read_inputs(config)
+    inputs = read_inputs(config)
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
     run = RunDirectory.create(run_dir, config, inputs.data)
     with run.training():
@@ -64,6 +64,8 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         UserError: other data, a run that is still training, or whatever `run_experiment` raises.
     """
     run = RunDirectory(run_dir)
+    if run.facts.get("command") == TUNE:
+        raise UsageError(f"--resume {run_dir}: belongs to a study; `watkins tune` goes on with it")
     run.assert_same(config)
     with run.training():
         if run.facts["status"] == "FINISHED":
@@ -71,7 +73,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
             with Uploader(run):
                 err.print(f"{run.root}: this run has finished")
             return RunResult(run.root, json.loads(run.metrics.read_text(encoding="utf-8")))
-        inputs = _read_inputs(config)
+        inputs = read_inputs(config)
         if inputs.data.digest != run.facts.get("data_digest"):
             raise UserError(
                 f"{config.data.dir}: prepared anew since {run.root} began (data digest {inputs.data.digest}, then "
@@ -85,40 +87,48 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         return _tracked(config, inputs, run, start)
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     data: PreparedData
     train: Split
     val: Split
 
 
-def _read_inputs(config: ExperimentConfig) -> _Inputs:
+def read_inputs(config: ExperimentConfig) -> Inputs:
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = read_prepared(Path(config.data.dir))
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
-    return _Inputs(data, load_split(data, "train"), load_split(data, "val"))
+    return Inputs(data, load_split(data, "train"), load_split(data, "val"))
 
 
-def _tracked(config: ExperimentConfig, inputs: _Inputs, run: RunDirectory, start: Checkpoint | None) -> RunResult:
-    then = f"make room and continue with: {_resume_command(run)}"
-    with disk_errors(f"cannot write to {run.root}", then), Uploader(run, config.tracking.system_metrics), _ending(run):
+def _tracked(config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None) -> RunResult:
+    again = f"continue with: watkins train --resume {run.root}"
+    uploader = Uploader(run, config.tracking.system_metrics)
+    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader, ending(run, again):
         return RunResult(run.root, _train_and_report(config, inputs, run, start))
 
 
-def _resume_command(run: RunDirectory) -> str:
-    return f"watkins train --resume {run.root}"
+class RunInterruptedError(UserError):
+    """Ctrl-C or a signal ended a run that can be continued."""
 
 
 @contextmanager
-def _ending(run: RunDirectory) -> Iterator[None]:
-    """Whatever happens, the record says how the run ended."""
+def ending(run: RunDirectory, again: str, stops: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Whatever happens, the record says how the run ended; after one of the exceptions `stops`, KILLED.
+
+    Raises:
+        RunInterruptedError: by Ctrl-C or a signal; the message ends with `again`.
+    """
     try:
-        with _signals_as_interrupts():
+        with signals_as_interrupts():
             yield
     except KeyboardInterrupt as interrupt:
         run.finish("KILLED")
-        raise UserError(f"{str(interrupt) or 'interrupted'}; continue with: {_resume_command(run)}") from None
+        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
+    except stops:
+        run.finish("KILLED")
+        raise
     except BaseException:
         run.finish("FAILED")
         raise
@@ -126,7 +136,7 @@ def _ending(run: RunDirectory) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """A scheduler's SIGTERM and a closed terminal's SIGHUP end the block as Ctrl-C does."""
 
     def interrupt(number: int, _: object) -> None:
@@ -146,24 +156,83 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 
 def _train_and_report(
-    config: ExperimentConfig, inputs: _Inputs, run: RunDirectory, start: Checkpoint | None
+    config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None
 ) -> dict[str, float]:
+    network = train(config, inputs, run, start)
+    err.print("Evaluating on validation and test")
+    metrics = report_validation(network, inputs, run)
+    metrics |= report_test(network, inputs.data, run, metrics)
+    keep_model(network, config, inputs.data, run, metrics)
+    record_result(run, config.tracking.register_as, metrics)
+    drop_previous(run.checkpoints)
+    return metrics
+
+
+def train(
+    config: ExperimentConfig,
+    inputs: Inputs,
+    run: RunDirectory,
+    start: Checkpoint | None,
+    recorder: Recorder | None = None,
+) -> nn.Module:
+    """The network of the best epoch; `recorder` (default: the run itself) hears of each."""
     from watkins_ml.evaluation.metrics import score
 
     data, train, val = inputs
-    network = fit(
+    return fit(
         config,
         partial(build_model, config.model, len(data.classes), pretrained=start is None),
         train,
         val,
         len(data.classes),
         partial(score, classes=data.classes),
-        run,
+        recorder or run,
         start,
         FeatureStore(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
     )
-    err.print("Evaluating on validation and test")
-    metrics = _report(network, data, val, run)
+
+
+def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> dict[str, float]:
+    """Write the validation report and the learning curves; the metrics, also in `metrics.json`."""
+    from watkins_ml.evaluation.report import write_learning_curves
+
+    history = run.read_history()
+    best = history.loc[history["val_loss"].idxmin()]
+    metrics = {"best_epoch": int(best["epoch"])} | _report(network, inputs.data, "val", inputs.val, run)
+    write_learning_curves(run.root, history)
+    write_json(run.metrics, metrics)
+    return metrics
+
+
+def report_test(
+    network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]
+) -> dict[str, float]:
+    """Read the test split, here for the only time: its report, and the controls beside it.
+
+    Returns:
+        the new metrics, which `metrics.json` has beside the `known` ones.
+    """
+    from watkins_ml.evaluation.controls import controls
+
+    metrics = _report(network, data, "test", load_split(data, "test"), run)
+    metrics |= controls(data.sides["train"], data.sides["test"])
+    write_json(run.metrics, known | metrics)
+    return metrics
+
+
+def _report(network: nn.Module, data: PreparedData, side: str, split: Split, run: RunDirectory) -> dict[str, float]:
+    from watkins_ml.evaluation.report import write_report
+
+    device = next(network.parameters()).device
+    probabilities = predict_logits(network, split, 32, device).softmax(dim=1).numpy()
+    scores = write_report(run.root, side, split.frame, probabilities, data.classes, split.spectrograms)
+    return {f"{side}_{name}": value for name, value in scores.items()}
+
+
+def keep_model(
+    network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
+) -> None:
+    """The network as a bundle in the run directory, with what a registered version of it will say."""
     facts = {
         "run": run.name,
         "data_digest": data.digest,
@@ -175,34 +244,18 @@ def _train_and_report(
     run.update_facts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
+        model=facts,
     )
+
+
+def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:
+    """Tell the journal the final metrics and the model, to be registered under a name or only kept."""
     # `val_*` has a point an epoch; what the best network scores there gets names of its own
     final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
     values = {key: value for key, value in final.items() if value == value}
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
-    tags = {key: str(value) for key, value in facts.items()}
-    run.record_once("model", register_as=config.tracking.register_as, tags=tags)
-    drop_previous(run.checkpoints)
-    return metrics
-
-
-def _report(network: nn.Module, data: PreparedData, val: Split, run: RunDirectory) -> dict[str, float]:
-    """Reports for validation and, read here for the only time, test; with the controls beside them."""
-    from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import write_learning_curves, write_report
-
-    history = run.read_history()
-    best = history.loc[history["val_loss"].idxmin()]
-    metrics: dict[str, float] = {"best_epoch": int(best["epoch"])}
-    device = next(network.parameters()).device
-    for side, split in (("val", val), ("test", load_split(data, "test"))):
-        probabilities = predict_logits(network, split, 32, device).softmax(dim=1).numpy()
-        scores = write_report(run.root, side, split.frame, probabilities, data.classes, split.spectrograms)
-        metrics |= {f"{side}_{name}": value for name, value in scores.items()}
-    metrics |= controls(data.sides["train"], data.sides["test"])
-    write_learning_curves(run.root, history)
-    write_json(run.metrics, metrics)
-    return metrics
+    tags = {key: str(value) for key, value in run.facts["model"].items()}
+    run.record_once("model", register_as=register_as, tags=tags)
 
 
 def _example_audio(sample_rate: int) -> bytes:

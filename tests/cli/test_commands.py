@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
+    "tune": ["recipe", "--override", "-o", "--trials", "--workers", "--storage", "--name"],
     "models": [],
     "promote": ["model_version"],
     "evaluate": ["model", "--data", "--split", "--out"],

@@ -50,7 +50,7 @@ def sync(
     from watkins_ml.console import err, out
     from watkins_ml.tracking.server import tracking_uri
 
-    paths = run_dirs or sorted(file.parent for file in Path("runs").glob("*/journal.jsonl"))
+    paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_runs(root))]
     if not paths:
         out.print("no runs in runs/; name a run directory")
     problems = []
@@ -67,29 +67,17 @@ def sync(
         raise UserError(f"{len(problems)} of {len(paths)} runs are not complete on {tracking_uri()}")
 
 
+def _runs(folder: Path) -> list[Path]:
+    """The run directories directly in a folder; that of a study, a run itself, has those of its trials in it."""
+    return sorted(journal.parent for journal in folder.glob("*/journal.jsonl"))
+
+
 def _sync_one(path: Path) -> None:
     from watkins_ml.console import out
-    from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
-    from watkins_ml.tracking.server import reason
-    from watkins_ml.tracking.shipment import Shipment
+    from watkins_ml.tracking.rundir import RunDirectory
+    from watkins_ml.tracking.sync import catch_up
 
-    run = RunDirectory(path)
-    _ = run.facts  # refuses a folder that is no run
-    try:
-        with run.training():
-            if run.close_if_dead() == "KILLED":
-                out.print(f"{path}: its process is gone, so it ends as KILLED; watkins train --resume {path} goes on")
-    except StillTrainingError:
-        out.print(f"{path}: still training; its own process sends the rest")
-    shipment = Shipment(run)
-    try:
-        sent = shipment.send()
-    except UserError:
-        raise
-    except Exception as error:  # whatever the tracker raises, the user gets one sentence
-        raise UserError(f"{path}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
-    out.print(f"{path}: {sent} of {shipment.state['sent']} entries sent")
-    for message in shipment.messages:
+    for message in catch_up(RunDirectory(path)):
         out.print(message)
 
 

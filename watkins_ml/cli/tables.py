@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from rich.text import Text
 
 from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
+from watkins_ml.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from watkins_ml.dataset.prepare import Prepared
+    from watkins_ml.tuning.tune import Outcome
 
 SCORES = {
     "accuracy": "accuracy",
@@ -34,6 +37,7 @@ CONTROLS = {
     "control_sample_rate_accuracy": "native sample rate alone",
     "control_rate_duration_accuracy": "native sample rate and duration",
 }
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def _table(*headers: str, title: str | None = None) -> Table:
@@ -96,6 +100,30 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
         table.add_row(f"no audio: {name}", *[""] * (columns - 1), _number(metrics[key]), style="dim")
 
 
+def print_study(outcome: Outcome) -> None:
+    """The best trial beside the recipe's own point."""
+    from watkins_ml.tuning.study import counted
+
+    study, best, own = outcome.study, outcome.best, outcome.own
+    states = Counter(trial.state.name for trial in counted(study.trials))
+    counts = ", ".join(f"{states[name]} {word}" for name, word in STATES.items() if states[name])
+    out.print(f"study {study.recipe.name}: {counts}")
+    if best is None:
+        raise UserError(f"no trial of study {study.recipe.name} was completed; {study.folder} has the logs")
+    table = _table("", "recipe", f"best (trial {best.number})")
+    for key in study.recipe.space:
+        table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
+    table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
+    if outcome.metrics is not None:
+        for key in ("accuracy", "macro_f1"):
+            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[f"test_{key}"]))
+    out.print(table, soft_wrap=False)
+    if outcome.metrics is None:
+        host, run = best.user_attrs["host"], best.user_attrs["run"]
+        out.print(f"The best trial is in {run} on {host}; the same command there evaluates and registers it")
+    out.print(f"Trials: {study.folder}/reports/trials.csv   Pictures: {study.folder}/plots")
+
+
 def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
@@ -141,6 +169,10 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
         else:
             table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
     out.print(table, soft_wrap=False)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -25,6 +25,9 @@ ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", 
 """What of a run directory MLflow keeps among the run's artifacts."""
 
 
+TRAIN, TUNE = "watkins train", "watkins tune"
+
+
 class StillTrainingError(UserError):
     """Another process holds `RunDirectory.training()`."""
 
@@ -76,8 +79,13 @@ class RunDirectory:
         return self.root / "run.json"
 
     @classmethod
-    def create(cls, root: Path | None, config: ExperimentConfig, data: PreparedData) -> RunDirectory:
-        """Start a new run directory with its configuration, facts and first journal entries."""
+    def create(
+        cls, root: Path | None, config: ExperimentConfig, data: PreparedData, study: dict[str, Any] | None = None
+    ) -> RunDirectory:
+        """Start a new run directory with its configuration, facts and first journal entries.
+
+        `study` holds the uid and the name of the study that the run is a trial of, and the trial's number.
+        """
         if root is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             root = Path("runs") / f"{config.model.name}-{stamp}-{uuid.uuid4().hex[:4]}"
@@ -88,11 +96,17 @@ class RunDirectory:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"cannot write the run directory {root}: {error.strerror}") from None
-        write_text(run.root / "config.yaml", config.to_yaml())
+        facts = {"command": TRAIN} if study is None else {"command": TUNE, "study": study}
+        run.write_facts(config, data, uid=uuid.uuid4().hex, **facts)
+        run.open_journal(config, data)
+        return run
+
+    def write_facts(self, config: ExperimentConfig, data: PreparedData, **facts: Any) -> None:
+        """The configuration and `run.json`, which makes the folder a run directory; `facts` has uid and command."""
+        write_text(self.root / "config.yaml", config.to_yaml())
         counts = data.summary["counts"]
-        run.update_facts(
-            name=run.name,
-            uid=uuid.uuid4().hex,
+        self.update_facts(
+            name=self.name,
             family=config.model.name,
             experiment=config.tracking.experiment,
             data_digest=data.digest,
@@ -100,16 +114,26 @@ class RunDirectory:
             status="RUNNING",
             species=counts["species"],
             **{side: counts[side] for side in ("train", "val", "test")},
+            **facts,
         )
-        run._open_journal(config, data)
-        return run
 
-    def _open_journal(self, config: ExperimentConfig, data: PreparedData) -> None:
-        """The first entries; a resumed run adds those that a very early kill has left out."""
+    def open_journal(
+        self, config: ExperimentConfig, data: PreparedData, params: dict[str, Any] | None = None, **tags: str
+    ) -> None:
+        """The first entries; a resumed run adds those that a very early kill has left out.
+
+        A study's own record gives its settings as `params` and `tags` beside those of its recipe.
+        """
+        facts = self.facts
+        study = facts.get("study")
+        start = {"name": self.name, "uid": facts["uid"], "experiment": config.tracking.experiment}
+        if study is not None:
+            start |= {"name": f"{study['name']} {self.name}", "parent": {key: study[key] for key in ("uid", "name")}}
+            tags |= {"watkins.study": study["name"], "watkins.trial": str(study["trial"])}
         opening = {
-            "start": {"name": self.name, "uid": self.facts["uid"], "experiment": config.tracking.experiment},
-            "params": {"values": config.flat()},
-            "tags": {"values": surroundings(config, data)},
+            "start": start,
+            "params": {"values": config.flat() | (params or {})},
+            "tags": {"values": surroundings(config, data, facts.get("command", TRAIN)) | tags},
             "datasets": {"digest": data.digest, "sides": _datasets(data)},
         }
         present = {entry["kind"] for entry in self.entries()}
@@ -234,14 +258,14 @@ class RunDirectory:
                 _append_row(self.timing, known["timing"])
         if last is not None:  # a kill may have come between the checkpoint and its record
             self.epoch(last["metrics"], last["timing"])
-        self._open_journal(config, data)
+        self.open_journal(config, data)
         self.update_facts(status="RUNNING")
         self.record("resume", epoch=epoch)
 
     def changed_surroundings(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
         """What is no longer as it was when the run began, though the last digits of its history depend on it."""
         began = next((entry["values"] for entry in self.entries() if entry["kind"] == "tags"), {})
-        now = surroundings(config, data)
+        now = surroundings(config, data, TRAIN)
         return [f"{key} was {began[key]}, now {now[key]}" for key in DECISIVE if began.get(key, now[key]) != now[key]]
 
     def finish(self, status: str) -> None:

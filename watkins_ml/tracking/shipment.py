@@ -20,6 +20,7 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 UID_TAG = "watkins.uid"
+PARENT_TAG = "mlflow.parentRunId"
 RESUMED_TAG = "watkins.resumed_after_epoch"
 SPLIT_SCHEMA = [
     {"name": name, "type": "long" if name == "label" else "string", "required": True}
@@ -111,19 +112,33 @@ class Shipment:
 
     def _send_start(self, entry: dict[str, Any]) -> None:
         experiment = experiment_id(self.client, entry["experiment"])
-        found = self.client.search_runs([experiment], f"tags.`{UID_TAG}` = '{entry['uid']}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-        else:
-            run_id = self.client.create_run(
-                experiment, start_time=entry["time_ms"], run_name=entry["name"], tags={UID_TAG: entry["uid"]}
-            ).info.run_id
+        run_id = self._get_or_create_run(experiment, entry["uid"], entry["name"], entry["time_ms"])
+        if parent := entry.get("parent"):  # the study of a trial: on another machine it may not have been sent yet
+            study = self._get_or_create_run(experiment, parent["uid"], parent["name"], entry["time_ms"])
+            self.client.set_tag(run_id, PARENT_TAG, study)
         self.state["run_id"] = run_id
         self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
 
+    def _get_or_create_run(self, experiment: str, uid: str, name: str, time_ms: int) -> str:
+        """The MLflow run of this uid. Should two machines create one at the same moment, all take the older one."""
+
+        def find() -> list[str]:
+            oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
+            found = self.client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'", order_by=oldest_first)
+            return [run.info.run_id for run in found]
+
+        if found := find():
+            return found[0]
+        created = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid})
+        oldest = (find() or [created.info.run_id])[0]
+        if oldest != created.info.run_id:
+            self.client.delete_run(created.info.run_id)
+        return oldest
+
     def _send_resume(self, entry: dict[str, Any]) -> None:
         self.client.update_run(self.run_id, status="RUNNING")
-        self.client.set_tag(self.run_id, RESUMED_TAG, str(entry["epoch"]))
+        if entry["epoch"] is not None:  # a study has none
+            self.client.set_tag(self.run_id, RESUMED_TAG, str(entry["epoch"]))
 
     def _send_params(self, entry: dict[str, Any]) -> None:
         from mlflow.entities import Param

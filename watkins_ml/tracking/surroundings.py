@@ -17,7 +17,7 @@ DECISIVE = ("device", "threads", "version.torch")
 """Where these are equal, the same configuration and seed give the same history to the last digit."""
 
 
-def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]:
+def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> dict[str, str]:
     """Data, code, device, host and versions, as tags of the tracked run."""
     import torch
 
@@ -36,7 +36,7 @@ def surroundings(config: ExperimentConfig, data: PreparedData) -> dict[str, str]
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "mlflow.user": os.environ.get("USER") or os.environ.get("USERNAME") or "unknown",
-        "mlflow.source.name": "watkins train",
+        "mlflow.source.name": command,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit.removesuffix("-dirty"),
     }

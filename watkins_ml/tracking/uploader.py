@@ -24,14 +24,24 @@ class Uploader:
         run.on_record = self._wake.set
 
     def __enter__(self) -> Uploader:
-        self._wake.set()  # the run has begun: people look for it in the UI before its first epoch ends
-        self._thread.start()
+        self.start()
         return self
 
+    def start(self) -> None:
+        self._wake.set()  # the run has begun: people look for it in the UI before its first epoch ends
+        self._thread.start()
+
     def __exit__(self, *_: object) -> None:
-        """Wait for what is still under way, so that a finished command means a complete MLflow run."""
+        self.close()
+        self.join()
+
+    def close(self) -> None:
+        """Nothing more will be recorded; the rest is sent in the background."""
         self._closing.set()
         self._wake.set()
+
+    def join(self) -> None:
+        """Wait for what is still under way, so that a finished command means a complete MLflow run."""
         try:
             self._thread.join(timeout=PATIENCE)
             if self._thread.is_alive():

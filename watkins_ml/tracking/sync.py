@@ -1,0 +1,34 @@
+"""Bringing MLflow up to date with a run directory, from any process and at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from watkins_ml.errors import UserError
+from watkins_ml.tracking.rundir import TRAIN, TUNE, RunDirectory, StillTrainingError
+from watkins_ml.tracking.server import reason
+from watkins_ml.tracking.shipment import Shipment
+
+
+def catch_up(run: RunDirectory) -> Iterator[str]:
+    """Close a run whose process died and send what the server has not received; yields what was done, in sentences.
+
+    Raises:
+        UserError: not a run directory, or the server does not take it.
+    """
+    again = "`watkins tune`" if run.facts.get("command") == TUNE else f"{TRAIN} --resume {run.root}"
+    try:
+        with run.training():
+            if run.close_if_dead() == "KILLED":
+                yield f"{run.root}: its process is gone, so it ends as KILLED; {again} goes on"
+    except StillTrainingError:
+        yield f"{run.root}: still training; its own process sends the rest"
+    shipment = Shipment(run)
+    try:
+        sent = shipment.send()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the tracker raises, the user gets one sentence
+        raise UserError(f"{run.root}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
+    yield f"{run.root}: {sent} of {shipment.state['sent']} entries sent"
+    yield from shipment.messages

@@ -1,0 +1,1 @@
+"""Studies: many trainings of one recipe, steered by Optuna."""

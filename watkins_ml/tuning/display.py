@@ -1,0 +1,64 @@
+"""How a study and its trials look in the terminal while it runs."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState
+
+from watkins_ml.tuning.study import INTERRUPTED, best_trial, counted
+
+
+def has_result(trial: FrozenTrial) -> bool:
+    """Whether the trial has ended for good."""
+    return trial.state.is_finished() and trial.user_attrs.get("ended", "") != INTERRUPTED
+
+
+def shown_point(point: dict[str, object]) -> str:
+    """`lr=0.00123 freeze_depth=6`: the last parts of the keys are told apart by people."""
+    shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in point.items()}
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in shown.items())
+
+
+def line(trial: FrozenTrial, trials: list[FrozenTrial], wanted: int) -> str:
+    """How one trial ended and how the study stands."""
+    value = "" if trial.value is None else f"{trial.value:.4f}  "
+    how = f"{_how(trial)}  {_seconds(trial):.0f} s  {_left(trials, wanted)}"
+    return f"trial {trial.number:>3}  {value}{shown_point(trial.params)}  {how}"
+
+
+def _how(trial: FrozenTrial) -> str:
+    ended, twin = trial.user_attrs.get("ended"), trial.user_attrs.get("duplicate_of")
+    if twin is not None:
+        return f"as trial {twin}, which had the same point"
+    if trial.state is not TrialState.FAIL:
+        return ended or "complete"
+    if ended is None:
+        return "its worker died"
+    return "interrupted, goes on later" if ended == INTERRUPTED else f"failed: {ended}"
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    started, ended = trial.datetime_start, trial.datetime_complete
+    return (ended - started).total_seconds() if started and ended else 0.0
+
+
+def _left(trials: list[FrozenTrial], wanted: int) -> str:
+    """Time left, judged by the trials so far and how many run side by side."""
+    points = counted(trials)
+    ended = [trial for trial in points if has_result(trial)]
+    running = max(1, sum(trial.state is TrialState.RUNNING for trial in points))
+    if not ended or len(ended) >= wanted:
+        return ""
+    left = (wanted - len(ended)) * sum(map(_seconds, ended)) / len(ended) / running
+    return f"({len(ended)} of {wanted}, about {left / 60:.0f} min left)"
+
+
+def note(trials: list[FrozenTrial]) -> str:
+    points = counted(trials)
+    pruned = sum(trial.state is TrialState.PRUNED for trial in points)
+    failed = sum(trial.state is TrialState.FAIL and has_result(trial) for trial in points)
+    best = best_trial(trials)
+    shown = "" if best is None else f"best {best.value:.4f} (trial {best.number}: {shown_point(best.params)})  "
+    running = [
+        f"trial {trial.number} epoch {trial.last_step or 0}" for trial in trials if trial.state is TrialState.RUNNING
+    ]
+    return f"pruned {pruned}  failed {failed}  {shown}now: {', '.join(running) or '–'}"

@@ -1,0 +1,138 @@
+"""The study's own run: the parent of its trials in MLflow, with the table, the pictures and the best trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from watkins_ml.console import err
+from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.device import choose_device
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.experiment import record_result, report_test
+from watkins_ml.files import write_csv
+from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
+from watkins_ml.tracking.sync import catch_up
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.tuning.plots import trials_table, write_study_plots
+from watkins_ml.tuning.study import HOST, Study, best_trial
+
+BEST = "best_val_macro_f1"
+
+
+class StudyRecord:
+    """The run directory of a study on this machine; where several commands share a folder, one of them keeps it."""
+
+    def __init__(self, study: Study, data: PreparedData):
+        self.study, self.data, self.run = study, data, RunDirectory(study.folder)
+        self.is_mine = False
+
+    def check(self) -> None:
+        """Refuse the folder of another study.
+
+        Raises:
+            UsageError: names the folder.
+        """
+        if self.run.facts_file.exists() and self.run.facts["uid"] != self.study.uid:
+            raise UsageError(
+                f"{self.run.root}: holds another study; move it away, or give this one another name with --name"
+            )
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Keep the record and send it, unless another command already does."""
+        self.run.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.run.training():
+                self.is_mine = True
+                self._begin()
+                with Uploader(self.run):
+                    yield
+        except StillTrainingError:
+            if self.is_mine:
+                raise
+            yield
+
+    def _begin(self) -> None:
+        recipe, database = self.study.recipe, self.study.database
+        again = self.run.facts_file.exists()
+        if not again:
+            self.run.write_facts(recipe.config, self.data, uid=self.study.uid, command=TUNE)
+        settings = {f"study.{key}": value for key, value in recipe.settings.model_dump().items()}
+        params = settings | recipe.search_params()
+        tags = {"watkins.study": recipe.name, "study_storage": database.name}
+        self.run.open_journal(recipe.config, self.data, params, **tags)
+        if again:
+            self.run.update_facts(status="RUNNING")
+            self.run.record("resume", epoch=None)
+
+    def note(self, trial: FrozenTrial) -> None:
+        """Keep the value of a trial that has ended here, and the best so far, with the trial's number as step."""
+        best = best_trial(self.study.trials)
+        if not self.is_mine or trial.user_attrs.get("host") != HOST or best is None:
+            return
+        values = {BEST: best.value}
+        if trial.state is TrialState.COMPLETE:
+            values["trial_val_macro_f1"] = trial.value
+        known = {entry["step"] for entry in self.run.entries() if entry["kind"] == "metrics"}
+        if trial.number not in known:
+            self.run.record("metrics", step=trial.number, values=values)
+
+    def publish(self) -> None:
+        """Write the table and the pictures of the trials so far, and send them."""
+        if not self.is_mine:
+            return
+        write_csv(self.run.root / "reports" / "trials.csv", trials_table(self.study.optuna))
+        write_study_plots(self.study.optuna, self.run.root / "plots")
+        self.run.record("artifacts", paths=["reports", "plots"])
+
+    def finish(self, status: str, best: FrozenTrial | None = None) -> None:
+        """End the record; FINISHED names the best trial. While others go on elsewhere it stays RUNNING."""
+        if not self.is_mine:
+            return
+        if any(trial.state is TrialState.RUNNING for trial in self.study.trials):
+            status = "RUNNING"
+        self.publish()
+        if best is not None:
+            point = {f"best.{key}": str(value) for key, value in best.params.items()}
+            self.run.record("tags", values={"best_trial": str(best.number), "best_run": best.user_attrs["run"]} | point)
+        self.run.finish(status)
+
+
+def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, float] | None:
+    """Evaluate the best trial on test, once, and let it claim the champion alias; None if it is on another machine.
+
+    Returns:
+        the metrics of its run.
+    """
+    run = RunDirectory(study.folder / best.user_attrs["run"])
+    if not run.model.exists() or run.facts["study"]["uid"] != study.uid:
+        return None
+    register_as = study.recipe.config.tracking.register_as
+    with run.training(), Uploader(run):
+        metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+        is_reported = "test_accuracy" in metrics
+        if not is_reported:
+            err.print(f"Evaluating the best trial ({best.number}) on test")
+            network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
+            metrics |= report_test(network, data, run, metrics)
+        if not is_reported or run.entries()[-1]["kind"] != "end":
+            record_result(run, register_as, {key: metrics[key] for key in metrics if not key.startswith("val_")})
+            run.finish("FINISHED")
+    return metrics
+
+
+def send_trials(study: Study) -> None:
+    """Close and send what this machine's trials still have to tell MLflow, telling only what goes wrong."""
+    for journal in sorted(Path(study.folder).glob("*/journal.jsonl")):
+        try:
+            for _ in catch_up(RunDirectory(journal.parent)):
+                pass
+        except UserError as error:
+            err.print(f"{error} with `watkins sync {study.folder}`", style="yellow")
+            return

@@ -1,0 +1,291 @@
+"""A study in its database: who works on which trial, what became of it, and what is to be done again.
+
+Optuna keeps the trials; this module keeps its promises about them. Every decision that looks at the study before it
+changes it is made under one lock on all machines, so no trial is lost, counted twice or given to two workers. A trial
+ends as COMPLETE, PRUNED or FAIL; one that its worker left (killed, or told to stop) ends as FAIL and is followed by
+another trial at the same point, which goes on in the same run directory from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.tuning.recipe import StudyRecipe
+from watkins_ml.tuning.storage import StudyDatabase
+
+ATTRIBUTE = "watkins"
+"""The study's attribute that holds its uid and what it was begun with."""
+HOST = socket.gethostname()
+DEATHS = 1
+"""So often a trial whose worker died is tried again."""
+INTERRUPTED = "interrupted"
+
+
+class TrialLostError(Exception):
+    """Another worker has taken this trial over, since this one had been silent for too long."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One trial that this process works on; nobody else does while it holds the lock."""
+
+    trial: optuna.Trial
+    run: str
+    """Name of the trial's run directory."""
+    lock: FileLock
+
+
+class Study:
+    """One study of a recipe on one data set, shared by all workers.
+
+    `folder` is this machine's folder for the study's run directories.
+    """
+
+    def __init__(self, database: StudyDatabase, recipe: StudyRecipe, folder: Path, optuna_study: optuna.Study):
+        self.database, self.recipe, self.folder, self.optuna = database, recipe, folder, optuna_study
+        self.optuna.pruner = _pruner(recipe)
+        self.uid: str = optuna_study.user_attrs[ATTRIBUTE]["uid"]
+
+    @classmethod
+    def begin(cls, database: StudyDatabase, recipe: StudyRecipe, folder: Path, data_digest: str) -> Study:
+        """Open the study of the recipe's name, or create it with the recipe's own point as first trial.
+
+        Raises:
+            UsageError: the study was begun with another recipe or other data, or by another program.
+        """
+        return database.again(lambda: cls._begin(database, recipe, folder, data_digest))
+
+    @classmethod
+    def _begin(cls, database: StudyDatabase, recipe: StudyRecipe, folder: Path, data_digest: str) -> Study:
+        identity = recipe.identity() | {"data digest": data_digest}
+        with database.exclusive(recipe.name):
+            try:
+                study = optuna.create_study(storage=database.storage, study_name=recipe.name, direction="maximize")
+            except DuplicatedStudyError:
+                study = optuna.load_study(storage=database.storage, study_name=recipe.name)
+            began = study.user_attrs.get(ATTRIBUTE)
+            if began is None and study.get_trials(deepcopy=False):
+                raise UsageError(
+                    f"study {recipe.name} on {database.name}: begun by another program; give yours a name with --name"
+                )
+            if began is None:
+                study.set_user_attr(ATTRIBUTE, {"uid": uuid.uuid4().hex, "identity": identity})
+            elif began["identity"] != identity:
+                raise UsageError(_differences(recipe.name, database.name, began["identity"], identity))
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(recipe.own_point)
+        return cls(database, recipe, folder, study)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number, as the database has them now."""
+        return self.database.again(lambda: self.optuna.get_trials(deepcopy=False))
+
+    def claim(self) -> Claim | None:
+        """The next trial to work on: one to be continued, or a new point; None if there is none now."""
+        claim = self.database.again(self._claim)
+        if claim is not None and not claim.lock.is_locked:
+            claim.lock.acquire()  # a worker that was taken for dead holds it; it notices at its next report
+        return claim
+
+    def _claim(self) -> Claim | None:
+        with self.database.exclusive(self.recipe.name) as assert_still_exclusive:
+            self._fail_dead()
+            self._queue_again()
+            trials = self.optuna.get_trials(deepcopy=False)
+            waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
+            if not waiting and len(counted(trials)) >= self.recipe.settings.trials:
+                return None
+            self.optuna.sampler = _sampler(self.recipe, waiting[0].number if waiting else len(trials))
+            assert_still_exclusive()
+            trial = self.optuna.ask(self.recipe.space)
+            self._beat(trial)
+            run = trial.user_attrs.get("run", f"trial-{trial.number:03d}")
+            lock = self._lock(run)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+            trial.set_user_attr("run", run)
+            trial.set_user_attr("host", HOST)
+            return Claim(trial, run, lock)
+
+    def _lock(self, run: str) -> FileLock:
+        """Held by the worker of a trial on this machine; the kernel gives it back however the worker ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f".{run}.lock")
+
+    def _fail_dead(self) -> None:
+        """End the trials whose workers are gone: here at once, on other machines when they have been silent."""
+        grace = 3 * self.recipe.settings.heartbeat_seconds
+        for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            host = trial.user_attrs.get("host")
+            if host is None:  # died between asking for the trial and saying who it was
+                dead = (datetime.now() - trial.datetime_start).total_seconds() > grace
+            else:
+                dead = host == HOST and self._is_free(trial.user_attrs["run"])
+            if dead:
+                self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        # while the database was away nobody's heart could be heard
+        if time.monotonic() - self.database.healthy_since > self.recipe.settings.heartbeat_seconds:
+            optuna.storages.fail_stale_trials(self.optuna)
+
+    def _is_free(self, run: str) -> bool:
+        if not (self.folder / f".{run}.lock").exists():
+            return False  # of another machine with the same name
+        lock = self._lock(run)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        lock.release()
+        return True
+
+    def _queue_again(self) -> None:
+        """Give every trial that its worker left a successor; one that was killed again gets none."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        continued = {trial.user_attrs.get("continues") for trial in trials}
+        for trial in trials:
+            if trial.number not in continued and _is_left(trial):
+                known = {key: trial.user_attrs[key] for key in ("run",) if key in trial.user_attrs}
+                self.optuna.add_trial(
+                    optuna.create_trial(
+                        state=TrialState.WAITING,
+                        params=trial.params,
+                        distributions=trial.distributions,
+                        user_attrs=known | {"continues": trial.number, "deaths": _deaths(trial)},
+                    )
+                )
+
+    def _beat(self, trial: optuna.Trial) -> None:
+        self.database.storage.record_heartbeat(trial._trial_id)
+
+    @contextmanager
+    def heartbeat(self, trial: optuna.Trial) -> Iterator[None]:
+        """Tell the database all the time that this trial's worker is alive."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(self.recipe.settings.heartbeat_seconds):
+                with suppress(UserError):  # the training itself will come to know
+                    self.database.again(lambda: self._beat(trial))
+
+        threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+    def report(self, trial: optuna.Trial, epoch: int, value: float) -> None:
+        """Keep the validation macro F1 of an epoch.
+
+        Raises:
+            TrialLostError: the trial is another worker's now.
+        """
+        try:
+            self.database.again(lambda: trial.report(value, epoch))
+        except UpdateFinishedTrialError:
+            raise TrialLostError(f"trial {trial.number} was taken over by another worker") from None
+
+    def should_prune(self, trial: optuna.Trial) -> bool:
+        return self.database.again(trial.should_prune)
+
+    def finish(self, claim: Claim, state: TrialState, value: float | None = None, **attributes: Any) -> bool:
+        """Tell how a trial ended and let it go; False if another worker has taken it over."""
+
+        def tell() -> FrozenTrial:
+            try:
+                for key, content in attributes.items():
+                    claim.trial.set_user_attr(key, content)
+            except UpdateFinishedTrialError:
+                pass  # taken over; or told, and the answer lost
+            return self.optuna.tell(claim.trial, value, state, skip_if_finished=True)
+
+        try:
+            return self.database.again(tell).state is state
+        finally:
+            claim.lock.release()
+
+    def twin(self, trial: optuna.Trial) -> FrozenTrial | None:
+        """An earlier trial at the same point that has its result."""
+        for other in self.trials:
+            decided = other.state in (TrialState.COMPLETE, TrialState.PRUNED) and "duplicate_of" not in other.user_attrs
+            if decided and other.number < trial.number and other.params == trial.params:
+                return other
+        return None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all trials have ended and none is to be tried again."""
+        points = counted(self.trials)
+        ended = all(trial.state.is_finished() and not _is_left(trial) for trial in points)
+        return ended and len(points) >= self.recipe.settings.trials
+
+
+def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """One trial a point tried: a trial that was continued counts with its last successor only."""
+    continued = {trial.user_attrs.get("continues") for trial in trials}
+    return [trial for trial in trials if trial.number not in continued]
+
+
+def _is_left(trial: FrozenTrial) -> bool:
+    """Whether its worker left a trial that may go on: told to stop, or killed for the first time."""
+    ended = trial.user_attrs.get("ended")
+    return trial.state is TrialState.FAIL and ended in (None, INTERRUPTED) and _deaths(trial) <= DEATHS
+
+
+def _deaths(trial: FrozenTrial) -> int:
+    """How many workers died of a trial and of those that it continues."""
+    died = trial.state is TrialState.FAIL and "ended" not in trial.user_attrs
+    return trial.user_attrs.get("deaths", 0) + died
+
+
+def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
+    """The first of those with the highest validation macro F1; pruned trials and answers from earlier ones stay out."""
+    complete = [each for each in trials if each.state is TrialState.COMPLETE and "duplicate_of" not in each.user_attrs]
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def _sampler(recipe: StudyRecipe, number: int) -> optuna.samplers.BaseSampler:
+    """Each trial has a seed of its own: workers differ, and a continued study goes on as it would have."""
+    seed = random.Random(f"{recipe.settings.seed} {number}").getrandbits(32)
+    if recipe.settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed)
+    return optuna.samplers.TPESampler(
+        n_startup_trials=recipe.settings.startup_trials, multivariate=True, constant_liar=True, seed=seed
+    )
+
+
+def _pruner(recipe: StudyRecipe) -> optuna.pruners.BasePruner:
+    settings, epochs = recipe.settings, recipe.config.train.epochs
+    if settings.pruner == "median":
+        return optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=settings.warmup_epochs + 1)
+    if settings.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    return optuna.pruners.NopPruner()
+
+
+def _differences(name: str, database: str, began: dict[str, Any], now: dict[str, Any]) -> str:
+    changed = [
+        f"{key} was {began.get(key)}, now {now.get(key)}"
+        for key in sorted(began.keys() | now.keys())
+        if began.get(key) != now.get(key)
+    ]
+    return (
+        f"study {name} on {database}: its recipe has changed ({'; '.join(changed)}); "
+        "change it back to continue, or give the new study another name with --name"
+    )

@@ -1,0 +1,148 @@
+"""One trial as one tracked run: everything that `watkins train` leaves, but nothing read of the test split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.experiment import Inputs, ending, keep_model, record_result, report_validation, train
+from watkins_ml.files import disk_errors
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
+from watkins_ml.tuning.study import TrialLostError
+
+VALUE = "val_macro_f1"
+"""What a study maximises: the validation macro F1 of the epoch with the lowest validation loss."""
+
+
+class PrunedError(Exception):
+    """The trial has fallen behind the others."""
+
+    def __init__(self, epoch: int):
+        super().__init__(f"pruned at epoch {epoch}")
+        self.epoch = epoch
+
+
+class Watcher(Protocol):
+    """Who hears of a trial's epochs; `report` may raise TrialLostError."""
+
+    def report(self, epoch: int, value: float) -> None: ...
+
+    def should_prune(self) -> bool: ...
+
+
+class WatchedRun:
+    """The recorder of a trial's training: the run directory first, then the study."""
+
+    def __init__(self, run: RunDirectory, watcher: Watcher, epochs: int):
+        self.run, self.watcher, self.epochs = run, watcher, epochs
+        self.checkpoints = run.checkpoints
+
+    def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
+        self.run.epoch(metrics, timing)
+        epoch = int(metrics["epoch"])
+        self.watcher.report(epoch, metrics[VALUE])
+        if epoch < self.epochs and self.watcher.should_prune():  # after the last one nothing is left to save
+            raise PrunedError(epoch)
+
+
+class TrialRunner:
+    """Runs the trials of one worker: the data are loaded once, and a trial is sent while the next one trains."""
+
+    def __init__(self, folder: Path, study: dict[str, str], inputs: Inputs):
+        """`study` holds the uid and the name of the study."""
+        self.folder, self.study, self.inputs = folder, study, inputs
+        self._sending: Uploader | None = None
+
+    def run(self, name: str, number: int, config: ExperimentConfig, watcher: Watcher) -> float:
+        """Train, or go on from the last checkpoint of a worker that was killed; the trial's value.
+
+        Raises:
+            PrunedError: the trial was stopped for its bad prospects; its record is complete.
+            TrialLostError: another worker has it now.
+            RunInterruptedError: this worker was told to stop.
+            UserError: the training failed.
+        """
+        run = self._open(name, number, config)
+        if "pruned_at_epoch" in run.facts:  # its worker was killed before it could say so
+            self._replay(run, watcher)
+            raise PrunedError(run.facts["pruned_at_epoch"])
+        if run.facts["status"] == "FINISHED":
+            self._replay(run, watcher)
+            return json.loads(run.metrics.read_text(encoding="utf-8"))[VALUE]
+        with self._recording(run, config):
+            start = latest_checkpoint(run.checkpoints)
+            if run.entries()[-1]["kind"] != "datasets":  # not just made
+                run.resume(config, self.inputs.data, None if start is None else start.facts)
+                self._replay(run, watcher)
+            return self._train(config, run, start, WatchedRun(run, watcher, config.train.epochs))
+
+    def _replay(self, run: RunDirectory, watcher: Watcher) -> None:
+        """Report the epochs of the worker before, for this is another trial in the study's eyes."""
+        for row in run.read_history().to_dict("records") if run.history.exists() else []:
+            watcher.report(int(row["epoch"]), row[VALUE])
+
+    def _open(self, name: str, number: int, config: ExperimentConfig) -> RunDirectory:
+        run = RunDirectory(self.folder / name)
+        if not run.facts_file.exists():
+            shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
+            return RunDirectory.create(run.root, config, self.inputs.data, self.study | {"trial": number})
+        run.assert_same(config)
+        run.record_once("tags", values={"watkins.trial": str(number)})
+        return run
+
+    @contextmanager
+    def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
+        again = "`watkins tune` goes on with it"
+        uploader = Uploader(run, config.tracking.system_metrics)
+        with run.training(), disk_errors(f"cannot write to {run.root}", f"make room; {again}"):
+            with self._in_background(uploader), ending(run, again, stops=(PrunedError, TrialLostError)):
+                yield
+
+    @contextmanager
+    def _in_background(self, uploader: Uploader) -> Iterator[None]:
+        """Send while the trial runs, and what is left of it while the next one does."""
+        uploader.start()
+        try:
+            yield
+        finally:
+            uploader.close()
+            self.wait_for_upload()
+            self._sending = uploader
+
+    def wait_for_upload(self) -> None:
+        """Wait until the last trial has been sent, or cannot be."""
+        if self._sending is not None:
+            self._sending.join()
+            self._sending = None
+
+    def _train(
+        self, config: ExperimentConfig, run: RunDirectory, start: Checkpoint | None, watched: WatchedRun
+    ) -> float:
+        try:
+            network = train(config, self.inputs, run, start, watched)
+        except PrunedError as pruned:
+            run.update_facts(pruned_at_epoch=pruned.epoch)
+            run.record("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
+            shutil.rmtree(run.checkpoints)
+            raise
+        metrics = report_validation(network, self.inputs, run)
+        keep_model(network, config, self.inputs.data, run, metrics)
+        record_result(run, None, metrics)
+        drop_previous(run.checkpoints)
+        return metrics[VALUE]
+
+    def answer(self, name: str, number: int, config: ExperimentConfig, twin: int, value: float) -> None:
+        """Record a trial whose result is known from an earlier one at the same point."""
+        run = self._open(name, number, config)
+        with self._recording(run, config):
+            run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin)})
+            run.record_once("metrics", step=0, values={f"best_{VALUE}": value})
+
+

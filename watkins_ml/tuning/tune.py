@@ -1,0 +1,171 @@
+"""`watkins tune` itself: begin or continue a study, keep this machine's workers going, and conclude."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from watkins_ml.console import err, progress
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.device import choose_device
+from watkins_ml.errors import UserError
+from watkins_ml.experiment import signals_as_interrupts
+from watkins_ml.models import build_model
+from watkins_ml.tuning.display import has_result, line, note
+from watkins_ml.tuning.recipe import StudyRecipe
+from watkins_ml.tuning.record import StudyRecord, conclude, send_trials
+from watkins_ml.tuning.storage import StudyDatabase
+from watkins_ml.tuning.study import Study, best_trial, counted
+from watkins_ml.tuning.worker import Assignment, work
+
+RUNS = Path("runs")
+RESPAWNS = 3
+"""So often a worker that was killed is replaced."""
+REFRESH = 600.0
+"""Seconds between two updates of the pictures in MLflow."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study has come to."""
+
+    study: Study
+    best: FrozenTrial | None
+    metrics: dict[str, float] | None
+    """Of the best trial's run, with those on test; None if that run is on another machine."""
+
+    @property
+    def own(self) -> FrozenTrial | None:
+        """The recipe's own point, if its trial came to its end."""
+        own = self.study.recipe.own_point
+        return next((each for each in self.study.trials if each.params == own and each.value is not None), None)
+
+
+def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> Outcome:
+    """Work on a study until it has all its trials; then evaluate, register and claim the champion alias for the best.
+
+    Raises:
+        UserError: bad data, weights, device or database, or a study of another recipe (before any trial); or it was
+            interrupted, or all its workers gave up. The same call goes on where it was.
+    """
+    data = read_prepared(Path(recipe.config.data.dir))
+    choose_device(recipe.config.train.device)
+    build_model(recipe.config.model, len(data.classes))  # weights that do not fit fail here, before the study exists
+    database = StudyDatabase(storage, recipe.settings.heartbeat_seconds)
+    study = Study.begin(database, recipe, RUNS / recipe.name, data.digest)
+    record = StudyRecord(study, data)
+    record.check()
+    with record.open():
+        try:
+            with signals_as_interrupts(), Crew(study, data, workers) as crew:
+                _supervise(study, record, crew)
+        except KeyboardInterrupt:
+            record.finish("KILLED")
+            raise UserError(_unfinished(study, "interrupted")) from None
+        if not study.is_settled:
+            record.finish("FAILED")
+            raise UserError(_unfinished(study, crew.reason))
+        best = best_trial(study.trials)
+        metrics = None if best is None else conclude(study, data, best)
+        record.finish("FINISHED", best)
+    send_trials(study)
+    return Outcome(study, best, metrics)
+
+
+def _unfinished(study: Study, reason: str) -> str:
+    done = sum(has_result(trial) for trial in counted(study.trials))
+    wanted = study.recipe.settings.trials
+    return f"study {study.recipe.name} has {done} of {wanted} trials: {reason}; the same command continues it"
+
+
+class Crew:
+    """The worker processes of this machine."""
+
+    def __init__(self, study: Study, data: PreparedData, workers: int):
+        cores = os.cpu_count() or 1
+        threads = max(1, cores // workers) if workers > 1 else None
+        self._assignments = [
+            Assignment(study.recipe, data.digest, study.database.url, study.folder, number, threads)
+            for number in range(1, workers + 1)
+        ]
+        self._context = multiprocessing.get_context("spawn")
+        self._left = {number: RESPAWNS for number in range(workers)}
+        self.reason = "its workers were told to stop"
+        self.processes = [self._start(number) for number in range(workers)]
+
+    def _start(self, number: int) -> multiprocessing.Process:
+        process = self._context.Process(target=work, args=(self._assignments[number],), name=f"worker-{number + 1}")
+        process.start()
+        return process
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if any(process.is_alive() for process in self.processes):
+            self.stop()
+
+    @property
+    def is_working(self) -> bool:
+        """Replaces the workers that were killed; False when none is left."""
+        for number, process in enumerate(self.processes):
+            if process.exitcode is None or process.exitcode == 0:
+                continue
+            log = self._assignments[number].log
+            if process.exitcode > 0:
+                self.reason = _last_line(log)
+            elif self._left[number]:
+                self._left[number] -= 1
+                err.print(f"Worker {number + 1} was killed (signal {-process.exitcode}); another takes its place")
+                self.processes[number] = self._start(number)
+            else:
+                self.reason = f"worker {number + 1} was killed again and again; see {log}"
+        return any(process.is_alive() for process in self.processes)
+
+    def stop(self) -> None:
+        """Let the workers close their trials; a second Ctrl-C kills them."""
+        err.print("Stopping: the running trials are closed, so that they can go on later")
+        for process in self.processes:
+            if process.is_alive():
+                process.terminate()
+        try:
+            for process in self.processes:
+                process.join()
+        except KeyboardInterrupt:
+            for process in self.processes:
+                process.kill()
+                process.join()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((line.removeprefix("watkins: ") for line in reversed(lines) if line.strip()), f"see {log}")
+
+
+def _supervise(study: Study, record: StudyRecord, crew: Crew) -> None:
+    """Show how the study goes until this machine's workers have nothing left to do."""
+    known = {trial.number for trial in study.trials if trial.state.is_finished()}
+    refreshed = time.monotonic()
+    with progress(slow=True) as bar:
+        task = bar.add_task(study.recipe.name, total=study.recipe.settings.trials, note="")
+        working = True
+        while working:
+            working = crew.is_working
+            trials = study.trials
+            for trial in trials:
+                if trial.state.is_finished() and trial.number not in known:
+                    known.add(trial.number)
+                    record.note(trial)
+                    err.print(line(trial, trials, study.recipe.settings.trials))
+            if time.monotonic() - refreshed > REFRESH:
+                record.publish()
+                refreshed = time.monotonic()
+            done = sum(has_result(trial) for trial in counted(trials))
+            bar.update(task, completed=done, note=note(trials))
+            if working:
+                time.sleep(1.0)
