@@ -18,7 +18,9 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 LR = "optim.lr: {low: 0.0001, high: 0.01, log: true}"
 
 
-def written(folder: Path, search: str, study: str = "trials: 3", base: str = "efficientnet", name: str = "mine") -> Path:
+def written(
+    folder: Path, search: str, study: str = "trials: 3", base: str = "efficientnet", name: str = "mine"
+) -> Path:
     """A recipe that searches `search`, one or more keys as YAML in flow style."""
     path = folder / f"{name}.yaml"
     path.write_text(f"base: {EXPERIMENTS / base}.yaml\nstudy: {{{study}, search: {{{search}}}}}\n", encoding="utf-8")
@@ -221,7 +223,7 @@ def test_trials_from_the_command_line_are_checked_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["a/b", "../a", ".hidden", "-x", "two words", "a\nb", "a" * 101])
 def test_a_name_that_no_folder_may_have_is_refused(tmp_path, name):
-    with pytest.raises(UsageError, match="study name.*letters, digits, - _ and ."):
+    with pytest.raises(UsageError, match=r"study name .* letters, digits, - _ and \."):
         load_study(written(tmp_path, LR), name=name)
 
 
