@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -266,6 +267,22 @@ def test_every_form_of_a_range_becomes_its_distribution(recipe):
         "data.batch_size": IntDistribution(2, 64, log=True),
         "augment.time_roll": CategoricalDistribution([True, False]),
     }
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler(seed=0)])
+def test_the_own_point_of_a_stepped_range_is_one_of_those_drawn_and_becomes_tidy_numbers(recipe, sampler):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    searched = recipe("model.dropout: {low: 0.0, high: 0.6, step: 0.1}", "model.dropout=0.3")
+    assert searched.at(searched.own_point) == searched.config
+    study = optuna.create_study(sampler=sampler)
+    drawn = set()
+    for _ in range(60):
+        trial = study.ask(searched.space)
+        drawn.add(trial.params["model.dropout"])
+        study.tell(trial, 0.5)
+    assert searched.own_point["model.dropout"] in drawn
+    dropouts = {searched.at({"model.dropout": value}).model.dropout for value in drawn}
+    assert dropouts == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6}
 
 
 def test_a_part_of_a_range_can_be_changed_on_the_command_line(recipe):

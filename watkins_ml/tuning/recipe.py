@@ -60,13 +60,13 @@ class StudyRecipe:
 
     @property
     def own_point(self) -> dict[str, Any]:
-        """The recipe's own values of what is searched: the first trial."""
+        """The recipe's own values of what is searched, as the sampler would draw them: the first trial."""
         flat = self.config.flat()
-        return {key: flat[key] for key in self.space}
+        return {key: _as_sampled(distribution, flat[key]) for key, distribution in self.space.items()}
 
     def at(self, point: dict[str, Any]) -> ExperimentConfig:
         """The experiment at one point of the space."""
-        return _replaced(self.config, point, self.name)
+        return _replaced(self.config, {key: tidy(self.space[key], value) for key, value in point.items()}, self.name)
 
     def identity(self) -> dict[str, Any]:
         """All that decides what the study finds, by dotted key; equal on every machine that works on it."""
@@ -80,6 +80,22 @@ class StudyRecipe:
     def search_params(self) -> dict[str, str]:
         """The search space as parameters to show."""
         return {f"study.search.{key}": _shown(distribution) for key, distribution in self.space.items()}
+
+
+def tidy(distribution: BaseDistribution, value: Any) -> Any:
+    """A drawn value as one writes it: Optuna's third step of 0.1 is 0.30000000000000004."""
+    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return value
+    low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
+    return float(low + step * round((value - distribution.low) / distribution.step))
+
+
+def _as_sampled(distribution: BaseDistribution, value: Any) -> Any:
+    """The inverse of `tidy`, so that the sampler's draws of the recipe's own value are recognised as repeats."""
+    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return value
+    steps = round((value - distribution.low) / distribution.step)
+    return min(distribution.low + distribution.step * steps, distribution.high)
 
 
 def load_study(

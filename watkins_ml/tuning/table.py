@@ -6,6 +6,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from watkins_ml.tuning.recipe import tidy
 from watkins_ml.tuning.study import INTERRUPTED
 
 WORDS = {
@@ -28,10 +29,14 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     keys = sorted({key for trial in trials for key in trial.params})
     columns = ["trial", "state", "val_macro_f1", "epochs", "seconds", *keys]
     columns += ["run", "host", "continues", "duplicate_of", "problem"]
-    rows = [dict.fromkeys(columns) | trial.params | _row(trial, successors) for trial in trials]
+    rows = [dict.fromkeys(columns) | _point(trial) | _row(trial, successors) for trial in trials]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # a 4 stays 4 beside a missing value
     whole = dict.fromkeys(("trial", "epochs", "continues", "duplicate_of"), "Int64")
     return table.astype(whole | {"val_macro_f1": float, "seconds": float})
+
+
+def _point(trial: FrozenTrial) -> dict[str, object]:
+    return {key: tidy(trial.distributions[key], value) for key, value in trial.params.items()}
 
 
 def _row(trial: FrozenTrial, successors: dict[int, int]) -> dict[str, object]:
