@@ -19,8 +19,9 @@ from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
 from watkins_ml.tracking.sync import catch_up
 from watkins_ml.tracking.uploader import Uploader
-from watkins_ml.tuning.plots import trials_table, write_study_plots
+from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.study import HOST, Study, best_trial
+from watkins_ml.tuning.table import trials_table
 
 BEST = "best_val_macro_f1"
 
@@ -87,8 +88,9 @@ class StudyRecord:
         """Write the table and the pictures of the trials so far, and send them."""
         if not self.is_mine:
             return
-        write_csv(self.run.root / "reports" / "trials.csv", trials_table(self.study.optuna))
-        write_study_plots(self.study.optuna, self.run.root / "plots")
+        again, study = self.study.database.again, self.study.optuna
+        write_csv(self.run.root / "reports" / "trials.csv", again(lambda: trials_table(study)))
+        again(lambda: write_study_plots(study, self.run.root / "plots"))
         self.run.record("artifacts", paths=["reports", "plots"])
 
     def finish(self, status: str, best: FrozenTrial | None = None) -> None:

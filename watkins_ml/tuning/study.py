@@ -8,6 +8,7 @@ another trial at the same point, which goes on in the same run directory from it
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -109,10 +110,10 @@ class Study:
             self._fail_dead()
             self._queue_again()
             trials = self.optuna.get_trials(deepcopy=False)
-            waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
-            if not waiting and len(counted(trials)) >= self.recipe.settings.trials:
+            points = len(counted(trials))
+            if points >= self.recipe.settings.trials and all(each.state is not TrialState.WAITING for each in trials):
                 return None
-            self.optuna.sampler = _sampler(self.recipe, waiting[0].number if waiting else len(trials))
+            self.optuna.sampler = _sampler(self.recipe, points)
             assert_still_exclusive()
             trial = self.optuna.ask(self.recipe.space)
             self._beat(trial)
@@ -121,7 +122,8 @@ class Study:
             with suppress(Timeout):
                 lock.acquire(timeout=0)
             trial.set_user_attr("run", run)
-            trial.set_user_attr("host", HOST)
+            trial.set_user_attr("pid", os.getpid())
+            trial.set_user_attr("host", HOST)  # last: who has it counts as a worker
             return Claim(trial, run, lock)
 
     def _lock(self, run: str) -> FileLock:
@@ -260,9 +262,9 @@ def best_trial(trials: list[FrozenTrial]) -> FrozenTrial | None:
     return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
-def _sampler(recipe: StudyRecipe, number: int) -> optuna.samplers.BaseSampler:
-    """Each trial has a seed of its own: workers differ, and a continued study goes on as it would have."""
-    seed = random.Random(f"{recipe.settings.seed} {number}").getrandbits(32)
+def _sampler(recipe: StudyRecipe, points: int) -> optuna.samplers.BaseSampler:
+    """Each point has a seed of its own: workers differ, and a continued study goes on as it would have."""
+    seed = random.Random(f"{recipe.settings.seed} {points}").getrandbits(32)
     if recipe.settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed)
     return optuna.samplers.TPESampler(

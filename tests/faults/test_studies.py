@@ -1,0 +1,272 @@
+"""A study whose workers, command, database or tracker die in the middle ends as one that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import RECIPE
+from optuna.trial import FrozenTrial, TrialState
+from servers import Postgres
+
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import client
+from watkins_ml.tuning.storage import quieten_optuna
+from watkins_ml.tuning.study import best_trial, counted
+
+pytestmark = pytest.mark.faults
+STUDY = """
+base: {base}
+data: {{dir: {data}, batch_size: 8}}
+train: {{epochs: 4, device: cpu, early_stopping_patience: 4}}
+tracking: {{experiment: sea, register_as: small}}
+study:
+  trials: {trials}
+  startup_trials: 3
+  warmup_epochs: 1
+  pruner: {pruner}
+  heartbeat_seconds: 2
+  search:
+    optim.lr: {{low: 0.0001, high: 0.02, log: true}}
+    model.dropout: {{low: 0.0, high: 0.5}}
+"""
+
+
+class Tune:
+    """`watkins tune small.yaml` as a user starts it: a process with workers of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path, recipe: str, *options: object, **environment: str):
+        folder.mkdir(exist_ok=True)
+        (folder / "small.yaml").write_text(recipe)
+        self.folder, self.output = folder, folder / "output.txt"
+        words = [sys.executable, "-m", "watkins_ml", "tune", "small.yaml", *map(str, options)]
+        settings = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        with open(self.output, "a") as terminal:
+            self.process = subprocess.Popen(
+                words, cwd=folder, env=settings, stdout=terminal, stderr=terminal, start_new_session=True
+            )
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill_all(self) -> None:
+        """SIGKILL to the command and its workers, as when a machine loses its power."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self, timeout: float = 400) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill_all()
+            raise AssertionError(f"still running after {timeout} s; it said:\n{self.said}") from None
+
+    @property
+    def said(self) -> str:
+        logs = [log.read_text() for log in self.folder.glob("runs/small/worker-*.log")]
+        return "\n".join([self.output.read_text(), *logs])
+
+
+def recipe_text(prepared: Path, trials: int, pruner: str = "none") -> str:
+    return STUDY.format(base=RECIPE, data=prepared, trials=trials, pruner=pruner)
+
+
+def trials_of(url: str, name: str = "small") -> list[FrozenTrial]:
+    quieten_optuna()
+    try:
+        return optuna.load_study(study_name=name, storage=url).get_trials()
+    except Exception:  # not there yet, or away
+        return []
+
+
+def at_work(url: str, count: int = 1, epochs: int = 1) -> list[FrozenTrial]:
+    """Wait until so many trials are in the middle of their training."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        running = [
+            trial
+            for trial in trials_of(url)
+            if trial.state is TrialState.RUNNING and "host" in trial.user_attrs and (trial.last_step or 0) >= epochs
+        ]
+        if len(running) >= count:
+            return running
+        time.sleep(0.1)
+    raise AssertionError(f"no {count} trials at work: {trials_of(url)}")
+
+
+def values(trials: list[FrozenTrial]) -> dict[str, tuple]:
+    """Point to result, of the points that count."""
+    return {str(sorted(trial.params.items())): (trial.state, trial.value) for trial in counted(trials)}
+
+
+def assert_whole(url: str, wanted: int) -> None:
+    """Every trial has ended, there are as many points as asked for, and none came to its end twice."""
+    trials = trials_of(url)
+    points = counted(trials)
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len(points) == wanted and all(trial.state is not TrialState.FAIL for trial in points)
+    assert all(trial.state is TrialState.FAIL for trial in trials if trial not in points)
+    runs = [trial.user_attrs["run"] for trial in points]
+    assert len(set(runs)) == len(runs)
+
+
+def assert_tracked(folders: list[Path], wanted: int) -> None:
+    """MLflow has one finished parent and each trial once, below it, in the state in which the trial ended."""
+    server = client()
+    experiment = server.get_experiment_by_name("sea").experiment_id
+    runs = server.search_runs([experiment])
+    (parent,) = [run for run in runs if run.info.run_name == "small"]
+    children = [run for run in runs if run is not parent]
+    assert parent.info.status == "FINISHED"
+    assert len(children) == wanted
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.info.status for run in children} <= {"FINISHED", "KILLED"}
+    for folder in folders:
+        for facts in (folder / "runs" / "small").glob("trial-*/run.json"):
+            run = RunDirectory(facts.parent)
+            steps = [entry["step"] for entry in run.entries() if entry["kind"] == "epoch"]
+            assert steps == sorted(set(steps)), "an epoch stands twice in the journal"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(prepared, tmp_path_factory) -> dict[str, tuple]:
+    """What five trials come to with one worker that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = Tune(folder, recipe_text(prepared, 5), MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+                   MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")  # fmt: skip
+    assert command.wait() == 0, command.said
+    return values(trials_of(f"sqlite:///{folder}/runs/studies.db"))
+
+
+@pytest.fixture
+def database() -> Postgres:
+    running = Postgres().start()
+    yield running
+    running.remove()
+
+
+def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, server, database, tmp_path, monkeypatch):
+    """Two machines with two workers each; the second one's trials can be continued by the first in its own folder."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    url, text = database.url(), recipe_text(prepared, 10, "median")
+    machines = [Tune(tmp_path / name, text, "--workers", 2, "--storage", url) for name in ("one", "two")]
+    killed, stopped = at_work(url, 2)[:2]
+    os.kill(killed.user_attrs["pid"], signal.SIGKILL)
+    os.kill(stopped.user_attrs["pid"], signal.SIGTERM)
+    for machine in machines:
+        assert machine.wait() == 0, machine.said
+    assert_whole(url, 10)
+    trials = trials_of(url)
+    continued = {trial.user_attrs["continues"]: trial for trial in trials if "continues" in trial.user_attrs}
+    assert set(continued) == {killed.number, stopped.number}
+    assert "ended" not in trials[killed.number].user_attrs
+    assert trials[stopped.number].user_attrs["ended"] == "interrupted"
+    assert "was killed (signal 9); another takes its place" in "".join(machine.said for machine in machines)
+    assert_tracked([machine.folder for machine in machines], 10)
+    best = best_trial(trials)
+    assert [version.run_id for version in client().search_model_versions("name='small'")] == [
+        RunDirectory(
+            next(path for m in machines if (path := m.folder / "runs" / "small" / best.user_attrs["run"]).exists())
+        ).facts["mlflow_run_id"]
+    ]
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_postgresql_restarted_in_the_middle(prepared, undisturbed, store, database, tmp_path, mode):
+    """Longer away than a worker may be silent; nobody is taken for dead."""
+    url = database.url()
+    command = Tune(tmp_path, recipe_text(prepared, 5), "--storage", url)
+    at_work(url)
+    database.stop(mode)
+    time.sleep(8)
+    database.start()
+    assert command.wait() == 0, command.said
+    assert "is away" in command.said and "is back" in command.said
+    assert_whole(url, 5)
+    assert len(trials_of(url)) == 5 and values(trials_of(url)) == undisturbed
+    assert_tracked([tmp_path], 5)
+
+
+def test_everything_killed_at_random_moments(prepared, undisturbed, store, tmp_path):
+    """The machine loses its power six times; the same command goes on each time."""
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
+    chance, kills = random.Random(0), 0
+    while kills < 6:
+        command = Tune(tmp_path, text)
+        at = chance.choice(["start", "work", "work", "work"])
+        if at == "work":
+            at_work(url, epochs=chance.randint(0, 2))
+        time.sleep(chance.uniform(0, 4))
+        if command.process.poll() is not None:
+            break
+        command.kill_all()
+        kills += 1
+    assert kills >= 3
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    trials = trials_of(url)
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len(counted(trials)) == 5
+    result = values(trials)
+    for point, (state, value) in result.items():  # who died twice at the same trial gave it up
+        assert (state, value) == undisturbed.get(point) or state is TrialState.FAIL
+    assert sum(point in undisturbed for point in result) >= 3
+    runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
+    assert not [run.info.run_name for run in runs if run.info.status == "RUNNING"]
+
+
+def test_only_the_command_is_killed(prepared, undisturbed, store, tmp_path):
+    """Its workers notice, close their trials and go; the same command continues them."""
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
+    command = Tune(tmp_path, text)
+    (trial,) = at_work(url)
+    command.process.kill()
+    command.process.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{trial.user_attrs['pid']}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{trial.user_attrs['pid']}").exists()
+    assert trials_of(url)[trial.number].user_attrs["ended"] == "interrupted"
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 5)
+    assert values(trials_of(url)) == undisturbed
+    assert_tracked([tmp_path], 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_closes_the_running_trials_and_the_same_command_goes_on(prepared, store, tmp_path, number):
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 4)
+    command = Tune(tmp_path, text, "--workers", 2)
+    running = at_work(url, 2)
+    os.killpg(command.process.pid, number) if number == signal.SIGINT else command.send(number)
+    assert command.wait(120) == 1
+    said = command.output.read_text()
+    assert said.splitlines()[-1].endswith("of 4 trials: interrupted; the same command continues it")
+    assert "Traceback" not in command.said
+    ended = [trials_of(url)[trial.number] for trial in running]
+    assert [trial.user_attrs.get("ended") for trial in ended] == ["interrupted"] * 2
+    runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
+    assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+    command = Tune(tmp_path, text, "--workers", 2)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 4)
+    assert_tracked([tmp_path], 4)
+
+
+def test_two_commands_in_one_folder_work_together(prepared, store, tmp_path):
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 6)
+    commands = [Tune(tmp_path, text) for _ in range(2)]
+    for command in commands:
+        assert command.wait() == 0, command.said
+    assert_whole(url, 6)
+    assert len(trials_of(url)) == 6
+    assert_tracked([tmp_path], 6)
+    assert len(client().search_model_versions("name='small'")) == 1

@@ -1,0 +1,259 @@
+"""What a study promises about its trials, whoever works on them and however they go."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from watkins_ml.errors import UsageError
+from watkins_ml.tuning.recipe import StudyRecipe
+from watkins_ml.tuning.storage import StudyDatabase
+from watkins_ml.tuning.study import INTERRUPTED, Study, TrialLostError, best_trial, counted
+
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+def named(recipe: StudyRecipe, name: str, **changes) -> StudyRecipe:
+    return replace(recipe, name=name, settings=recipe.settings.model_copy(update=changes))
+
+
+def test_the_first_trial_is_the_recipe_itself(small, begin):
+    study = begin(small)
+    claim = study.claim()
+    assert claim.trial.params == small.own_point == {"optim.lr": 0.002, "train.class_weights": "balanced"}
+    assert small.at(claim.trial.params) == small.config
+
+
+def test_points_lie_in_the_space_and_there_are_as_many_as_asked_for(small, begin):
+    study = begin(small)
+    seen = []
+    while (claim := study.claim()) is not None:
+        assert 0.0001 <= claim.trial.params["optim.lr"] <= 0.02
+        seen.append(claim.run)
+        assert study.finish(claim, COMPLETE, random.random())
+    assert seen == [f"trial-{number:03d}" for number in range(5)]
+    assert study.is_settled and study.claim() is None
+    more = begin(named(small, small.name, trials=7))
+    assert not more.is_settled and more.claim() is not None
+
+
+def test_the_same_seed_gives_the_same_points_also_after_a_stop(small, begin):
+    def points(name: str, stop_at: int | None) -> list[dict]:
+        study = begin(named(small, name, trials=8))
+        for number in range(8):
+            if number == stop_at:
+                left = study.claim()
+                study.finish(left, FAIL, ended=INTERRUPTED)
+                study = begin(named(small, name, trials=8))
+            claim = study.claim()
+            study.finish(claim, COMPLETE, claim.trial.params["optim.lr"])
+        assert study.is_settled
+        return [trial.params for trial in counted(study.trials)]
+
+    whole = points("whole", None)
+    assert len({point["optim.lr"] for point in whole}) == 8
+    by_rate = [sorted(each, key=lambda point: point["optim.lr"]) for each in (whole, points("stopped", 4))]
+    assert by_rate[0] == by_rate[1]
+
+
+def test_a_trial_that_was_told_to_stop_goes_on_first_and_in_its_own_run_directory(small, begin):
+    study = begin(small)
+    claim = study.claim()
+    study.report(claim.trial, 1, 0.5)
+    study.finish(claim, FAIL, ended=INTERRUPTED)
+    assert not study.is_settled
+    again = begin(small).claim()
+    assert (again.run, again.trial.params) == (claim.run, claim.trial.params)
+    assert again.trial.user_attrs["continues"] == claim.trial.number
+    study.finish(again, COMPLETE, 0.7)
+    assert [trial.number for trial in counted(study.trials)] == [again.trial.number]
+
+
+def test_a_trial_of_a_dead_worker_is_tried_once_more_and_not_twice(small, begin):
+    study = begin(named(small, "deaths", trials=1))
+    first = study.claim()
+    first.lock.release()  # what the kernel does when a process is gone
+    second = study.claim()
+    assert (second.run, second.trial.user_attrs["deaths"]) == (first.run, 1)
+    second.lock.release()
+    assert study.claim() is None
+    assert [trial.state for trial in study.trials] == [FAIL, FAIL]
+    assert study.is_settled and best_trial(study.trials) is None
+
+
+def test_a_worker_that_lives_keeps_its_trial(small, begin):
+    claim = begin(small).claim()
+    other = begin(small)
+    for _ in range(3):
+        assert other.claim().run != claim.run
+    assert other.trials[claim.trial.number].state is TrialState.RUNNING
+
+
+def test_a_silent_worker_on_another_machine_loses_its_trial(small, begin, monkeypatch):
+    far = begin(named(small, "far", trials=1), folder="far")
+    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "far")
+    lost = far.claim()
+    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "near")
+    near = begin(named(small, "far", trials=1), folder="near")
+    assert near.claim() is None, "it has only just been heard of"
+    deadline = time.monotonic() + 30
+    while (claim := near.claim()) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert claim.trial.user_attrs["continues"] == lost.trial.number
+    with pytest.raises(TrialLostError):
+        far.report(lost.trial, 1, 0.9)
+    assert not far.finish(lost, COMPLETE, 0.9)
+    assert near.finish(claim, COMPLETE, 0.6)
+    assert best_trial(near.trials).value == 0.6
+
+
+def test_a_heart_that_beats_keeps_the_trial(small, begin, monkeypatch):
+    far = begin(named(small, "beats", trials=1), folder="far")
+    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "far")
+    claim = far.claim()
+    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "near")
+    near = begin(named(small, "beats", trials=1), folder="near")
+    with far.heartbeat(claim.trial):
+        until = time.monotonic() + 6  # twice what silence may last
+        while time.monotonic() < until:
+            assert near.claim() is None
+            time.sleep(0.3)
+    assert far.finish(claim, COMPLETE, 0.5)
+
+
+def test_a_failed_trial_counts_and_is_not_repeated(small, begin):
+    study = begin(named(small, "fails", trials=2))
+    study.finish(study.claim(), FAIL, ended="UserError: the loss is not a number")
+    study.finish(study.claim(), COMPLETE, 0.4)
+    assert study.claim() is None and study.is_settled
+
+
+def test_an_earlier_trial_at_the_same_point_is_found(small, begin):
+    study = begin(small)
+    first = study.claim()
+    study.finish(first, COMPLETE, 0.4)
+    study.optuna.enqueue_trial(first.trial.params)
+    twin = study.claim()
+    assert study.twin(twin.trial).number == first.trial.number
+    study.finish(twin, COMPLETE, 0.4, duplicate_of=0)
+    assert study.twin(study.claim().trial) is None
+    assert best_trial(study.trials).number == 0
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(small, begin):
+    begin(small)
+    slower = replace(small, config=small.at({"optim.weight_decay": 0.02}))
+    with pytest.raises(UsageError) as refusal:
+        begin(slower)
+    assert "optim.weight_decay was 0.01, now 0.02" in str(refusal.value)
+    assert "--name" in str(refusal.value) and "\n" not in str(refusal.value)
+    begin(replace(slower, name="another"))
+    begin(named(small, small.name, trials=50))
+
+
+def test_other_data_are_refused(small, tmp_path, begin):
+    begin(small)
+    database = StudyDatabase(f"sqlite:///{tmp_path / 'studies.db'}")
+    with pytest.raises(UsageError, match="data digest was digest, now other"):
+        Study.begin(database, small, tmp_path / "here", "other")
+
+
+def test_a_study_of_another_program_is_left_alone(small, tmp_path, begin):
+    import optuna
+
+    database = StudyDatabase(f"sqlite:///{tmp_path / 'studies.db'}")
+    theirs = optuna.create_study(storage=database.storage, study_name=small.name)
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(UsageError, match="begun by another program"):
+        begin(small)
+
+
+ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 2), ENDS), max_size=14), st.integers(1, 4))
+def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events, wanted):
+    """Three workers take turns; each event says whose trial ends, and how."""
+    folder = tmp_path_factory.mktemp("turns")
+    recipe = named(small, "turns", trials=wanted)
+    study = Study.begin(StudyDatabase(f"sqlite:///{folder / 'studies.db'}"), recipe, folder / "runs", "digest")
+    hands = {}
+
+    def end(worker: int, how: str) -> None:
+        claim = hands.pop(worker)
+        if how == "dies":
+            claim.lock.release()
+        elif how == "interrupted":
+            study.finish(claim, FAIL, ended=INTERRUPTED)
+        elif how == "failed":
+            study.finish(claim, FAIL, ended="ValueError: no")
+        else:
+            study.finish(claim, COMPLETE, 0.5) if how == "complete" else study.finish(claim, PRUNED, ended="pruned")
+
+    for worker, how in events:
+        if worker not in hands and (claim := study.claim()) is not None:
+            assert all(claim.run != other.run for other in hands.values()), "two workers at one trial"
+            hands[worker] = claim
+        if worker in hands and how != "stays":
+            end(worker, how)
+        assert len(counted(study.trials)) <= wanted
+    for worker in list(hands):
+        end(worker, "complete")
+    while (claim := study.claim()) is not None:
+        study.finish(claim, COMPLETE, 0.5)
+    points = counted(study.trials)
+    assert study.is_settled and len(points) == wanted
+    assert all(trial.state.is_finished() for trial in study.trials)
+    for trial in points:
+        if trial.state is FAIL:
+            assert trial.user_attrs.get("ended") or trial.user_attrs["deaths"] == 1
+    runs = [trial.user_attrs["run"] for trial in points]
+    assert len(set(runs)) == len(runs)
+    assert all(trial.state is FAIL for trial in study.trials if trial not in points)
+
+
+def claim_and_finish(recipe: StudyRecipe, url: str, folder: Path, dies_after: int | None) -> None:
+    study = Study.begin(StudyDatabase(url, 1), recipe, folder, "digest")
+    taken = 0
+    while not study.is_settled:
+        if (claim := study.claim()) is None:
+            time.sleep(0.05)
+            continue
+        taken += 1
+        if taken == dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"{claim.run} {os.getpid()}").touch()
+        study.report(claim.trial, 1, 0.5)
+        study.finish(claim, COMPLETE, claim.trial.params["optim.lr"])
+
+
+def test_four_processes_share_a_study_and_two_of_them_die(small, storage, tmp_path):
+    """As many points as asked for, each done once, though all four ask at the same time."""
+    recipe = named(small, f"crowd-{os.getpid()}", trials=30)
+    folder = tmp_path / "crowd"
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=claim_and_finish, args=(recipe, storage, folder, dies)) for dies in (None, None, 2, 3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert sorted(worker.exitcode for worker in workers) == [-9, -9, 0, 0]
+    study = Study.begin(StudyDatabase(storage), recipe, folder, "digest")
+    points = counted(study.trials)
+    assert len(points) == 30 and all(trial.state is COMPLETE for trial in points)
+    assert len(study.trials) == 32, "each of the two that died is followed by one"
+    done = [path.name.split()[0] for path in folder.iterdir() if not path.name.startswith(".")]
+    assert sorted(done) == sorted(trial.user_attrs["run"] for trial in points), "each run once"
+    assert [trial.number for trial in study.trials] == list(range(32))

@@ -1,0 +1,281 @@
+"""`watkins tune` from the command to MLflow: a real study of real trainings."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from servers import free_port
+
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import client
+from watkins_ml.tuning.recipe import load_study
+from watkins_ml.tuning.study import Study, best_trial, counted
+from watkins_ml.tuning.tune import tune
+
+BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+RECIPE = """
+base: {base}
+data: {{dir: {data}, batch_size: 8}}
+train: {{epochs: 4, device: cpu}}
+tracking: {{experiment: sea, register_as: small}}
+study:
+  trials: 6
+  startup_trials: 1
+  warmup_epochs: 1
+  search:
+    optim.lr: {{choices: [0.002, 0.0000000001]}}
+    train.class_weights: {{choices: [balanced, none]}}
+"""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A working folder in which a study has finished."""
+
+    folder: Path
+    recipe: Path
+    study: Study
+
+
+@pytest.fixture(scope="module")
+def tuned(prepared, empty_store, tmp_path_factory) -> Tuned:
+    """Six trials at four points, so that some are answered from earlier ones, and two points that learn nothing."""
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "mlflow").mkdir()
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    recipe = folder / "small.yaml"
+    recipe.write_text(RECIPE.format(base=BASELINE, data=prepared))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.chdir(folder)
+        outcome = tune(load_study(recipe))
+    return Tuned(folder, recipe, outcome.study)
+
+
+@pytest.fixture
+def at(tuned, monkeypatch) -> MlflowClient:
+    monkeypatch.chdir(tuned.folder)
+    return client()
+
+
+def runs(server: MlflowClient) -> dict[str, object]:
+    experiment = server.get_experiment_by_name("sea").experiment_id
+    return {run.info.run_name: run for run in server.search_runs([experiment])}
+
+
+def test_every_trial_is_a_child_of_the_study_and_ends_as_it_did(tuned, at):
+    found = runs(at)
+    parent = found.pop("small")
+    assert parent.info.status == "FINISHED"
+    trials = counted(tuned.study.trials)
+    assert sorted(found) == [f"small trial-{trial.number:03d}" for trial in trials]
+    states = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
+    for trial in trials:
+        child = found[f"small {trial.user_attrs['run']}"]
+        tags = child.data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (tags["watkins.study"], tags["watkins.trial"]) == ("small", str(trial.number))
+        if "duplicate_of" in trial.user_attrs:
+            assert tags["duplicate_of"] == str(trial.user_attrs["duplicate_of"])
+        else:
+            assert child.info.status == states[trial.state]
+        assert child.data.params["optim.lr"] == str(trial.params["optim.lr"])
+
+
+def test_all_kinds_of_trials_came_up(tuned):
+    """Otherwise the other tests here show less than they say."""
+    trials = tuned.study.trials
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert any("duplicate_of" in trial.user_attrs for trial in trials)
+
+
+def test_a_pruned_trial_is_marked_and_keeps_no_checkpoints(tuned, at):
+    trial = next(each for each in tuned.study.trials if each.state is TrialState.PRUNED and each.intermediate_values)
+    child = runs(at)[f"small {trial.user_attrs['run']}"]
+    assert child.data.tags["pruned_at_epoch"] == str(trial.last_step)
+    assert child.data.tags["watkins.state"] == "pruned"
+    assert not (tuned.folder / "runs" / "small" / trial.user_attrs["run"] / "checkpoints").exists()
+
+
+def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned, at):
+    best = best_trial(tuned.study.trials)
+    others = [
+        trial for trial in tuned.study.trials
+        if trial.state is TrialState.COMPLETE and trial.number != best.number and "duplicate_of" not in trial.user_attrs
+    ]  # fmt: skip
+    assert others
+    for trial in others:
+        child = runs(at)[f"small {trial.user_attrs['run']}"]
+        history = at.get_metric_history(child.info.run_id, "val_macro_f1")
+        assert [point.step for point in history] == [1, 2, 3, 4]
+        assert child.data.metrics["best_val_macro_f1"] == trial.value
+        assert not [key for key in child.data.metrics if key.startswith(("test_", "control_"))]
+        artifacts = {each.path for each in at.list_artifacts(child.info.run_id)}
+        assert {"config.yaml", "history.csv", "reports", "preds", "galleries", "plots", "checkpoints"} <= artifacts
+        assert {each.path for each in at.list_artifacts(child.info.run_id, "preds")} == {"preds/val.csv"}
+        assert len(child.outputs.model_outputs) == 1 and len(child.inputs.dataset_inputs) == 3
+
+
+def test_the_best_trial_is_tested_once_registered_and_champion(tuned, at):
+    best = best_trial(tuned.study.trials)
+    child = runs(at)[f"small {best.user_attrs['run']}"]
+    assert {"test_accuracy", "test_macro_f1", "control_tape_accuracy"} <= set(child.data.metrics)
+    (version,) = at.search_model_versions("name='small'")
+    assert version.run_id == child.info.run_id
+    assert float(version.tags["val_macro_f1"]) == best.value
+    assert at.get_model_version_by_alias("small", "champion").version == version.version
+    tests = [path for path in (tuned.folder / "runs").rglob("preds/test.csv")]
+    assert [path.parents[1].name for path in tests] == [best.user_attrs["run"]]
+
+
+def test_the_study_has_its_table_its_pictures_and_the_best_value_by_trial(tuned, at):
+    parent = runs(at)["small"]
+    files = {each.path for folder in ("reports", "plots") for each in at.list_artifacts(parent.info.run_id, folder)}
+    assert "reports/trials.csv" in files
+    assert len([name for name in files if name.startswith("plots/")]) >= 4
+    table = pd.read_csv(tuned.folder / "runs" / "small" / "reports" / "trials.csv")
+    assert len(table) == len(tuned.study.trials)
+    best = best_trial(tuned.study.trials)
+    history = at.get_metric_history(parent.info.run_id, "best_val_macro_f1")
+    assert max(point.value for point in history) == best.value
+    assert parent.data.tags["best_trial"] == str(best.number)
+    assert parent.data.tags["best.optim.lr"] == str(best.params["optim.lr"])
+    assert parent.data.params["study.search.optim.lr"] == "one of [0.002, 1e-10]"
+
+
+def test_a_trial_is_the_run_that_train_would_have_made(tuned, at, watkins, tmp_path, monkeypatch):
+    """The same history, byte for byte, and the same weights."""
+    best = best_trial(tuned.study.trials)
+    overrides = [word for key, value in best.params.items() for word in ("-o", f"{key}={value}")]
+    trial = tuned.folder / "runs" / "small" / best.user_attrs["run"]
+    monkeypatch.chdir(tmp_path)
+    prepared = load_study(tuned.recipe).config.data.dir
+    common = ["-o", f"data.dir={prepared}", "-o", "data.batch_size=8", "-o", "train.epochs=4", "-o", "train.device=cpu"]
+    said = watkins("train", BASELINE, *common, *overrides, "-o", "tracking.register_as=null", "--run-dir", "plain")
+    assert said.status == 0, said.err
+    assert (tmp_path / "plain" / "history.csv").read_bytes() == (trial / "history.csv").read_bytes()
+    mine, theirs = (torch.load(run / "model" / "weights.pt", weights_only=True) for run in (trial, tmp_path / "plain"))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    plain = json.loads((tmp_path / "plain" / "reports" / "metrics.json").read_text())
+    assert json.loads((trial / "reports" / "metrics.json").read_text()) == pytest.approx(plain, rel=1e-6)
+
+
+def test_a_trial_is_not_resumed_by_train(tuned, at, watkins):
+    said = watkins("train", "--resume", tuned.folder / "runs" / "small" / "trial-000")
+    assert said.status == 2 and "belongs to a study; `watkins tune` goes on with it" in said.err
+
+
+def test_the_same_command_with_more_trials_goes_on(tuned, watkins, tmp_path, monkeypatch):
+    folder = tmp_path / "more"
+    shutil.copytree(tuned.folder, folder)
+    monkeypatch.chdir(folder)
+    before = len(tuned.study.trials)
+    said = watkins("tune", tuned.recipe, "--trials", before + 1)
+    assert said.status == 0, said.err
+    assert said.err.count("\ntrial ") + said.err.startswith("trial ") == 1
+    assert "6 complete" in said.out or "pruned" in said.out
+    said = watkins("tune", tuned.recipe, "--trials", before + 1)
+    assert said.status == 0 and "trial " not in said.err.replace("best trial", "")
+
+
+def one_line(said, status: int, *parts: str) -> None:
+    assert said.status == status, said
+    assert said.err.count("\n") == 1 and said.err.startswith("watkins: "), said.err
+    assert all(part in said.err for part in parts), said.err
+
+
+def test_a_database_that_is_not_there(watkins, recipe_file, tmp_path):
+    url = f"postgresql+psycopg://optuna:secret@127.0.0.1:{free_port()}/optuna"
+    said = watkins("tune", recipe_file, "--storage", url)
+    one_line(said, 1, "--storage", "cannot be used", "onnection refused")
+    assert "secret" not in said.err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("optuna", "not a database URL"),
+        ("mysql://somewhere/optuna", "must be a PostgreSQL database or a file"),
+        ("sqlite://", "must be a PostgreSQL database or a file"),
+        ("redis://somewhere", "must be a PostgreSQL database or a file"),
+    ],
+)
+def test_a_storage_of_another_kind(watkins, recipe_file, tmp_path, url, part):
+    one_line(watkins("tune", recipe_file, "--storage", url), 2, f"--storage {url}", part)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_is_no_database(watkins, recipe_file, tmp_path):
+    (tmp_path / "notes.txt").write_text("sea state 3, no calls\n" * 100)
+    one_line(
+        watkins("tune", recipe_file, "--storage", f"sqlite:///{tmp_path}/notes.txt"), 1, "notes.txt", "not a database"
+    )
+
+
+def test_a_database_of_wrong_name_or_password(watkins, recipe_file, postgres):
+    said = watkins("tune", recipe_file, "--storage", postgres.url("whales"))
+    one_line(said, 1, "--storage", 'database "whales" does not exist')
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "no name", ""])
+def test_a_name_that_is_none(watkins, recipe_file, name):
+    if name:
+        one_line(watkins("tune", recipe_file, "--name", name), 2, f"study name '{name}'")
+    else:
+        assert load_study(recipe_file, name=name).name == "small"
+
+
+def test_missing_data_weights_and_recipes(watkins, recipe_file, tmp_path):
+    one_line(watkins("tune", recipe_file, "-o", "data.dir=nowhere"), 1, "nowhere", "watkins prepare")
+    one_line(watkins("tune", tmp_path / "none.yaml"), 2, "none.yaml")
+    one_line(watkins("tune", BASELINE), 2, "no section study")
+    one_line(watkins("tune", recipe_file, "-o", "train.device=cuda"), 2, "train.device cuda")
+    efficientnet = ["-o", "model.name=efficientnet_b0", "-o", "model.weights=none.pth", "-o", "model.freeze_depth=0"]
+    one_line(watkins("tune", recipe_file, *efficientnet), 1, "none.pth", "no such file")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_with_another_study(tuned, watkins, tmp_path, monkeypatch):
+    folder = tmp_path / "moved"
+    shutil.copytree(tuned.folder / "runs" / "small", folder / "runs" / "small")
+    monkeypatch.chdir(folder)
+    one_line(watkins("tune", tuned.recipe), 2, "runs/small", "holds another study", "--name")
+
+
+def test_workers_that_all_fail_end_the_study_with_the_reason(watkins, recipe_file, tmp_path, monkeypatch):
+    """Learning rates that no network survives: after three failed trials in a row the worker gives up."""
+    recipe_file.write_text(recipe_file.read_text().replace("low: 0.0001, high: 0.02", "low: 1.0e+10, high: 1.0e+14"))
+    said = watkins("tune", recipe_file, "-o", "optim.lr=1.0e+12", "-o", "train.class_weights=balanced")
+    assert said.status == 1
+    assert "the last 3 trials of this worker failed (UserError: the loss is not a number" in said.err.splitlines()[-1]
+    assert "the same command continues it" in said.err.splitlines()[-1]
+    failed = [RunDirectory(path.parent).facts["status"] for path in (tmp_path / "runs" / "small").glob("*/run.json")]
+    assert failed == ["FAILED"] * 3
+    found = runs(client())
+    assert {run.info.status for run in found.values()} == {"FAILED"} and len(found) == 4
+
+
+def test_no_server_and_a_later_sync(
+    recipe_file, watkins, tmp_path, monkeypatch, empty_store, nobody_listens, impatient
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
+    said = watkins("tune", recipe_file, "--trials", 2, "-o", "train.epochs=1")
+    assert said.status == 0, said.err
+    assert "watkins sync" in said.err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    assert watkins("sync").status == 0
+    found = runs(client())
+    parent = found.pop("small").info.run_id
+    assert [found[name].data.tags["mlflow.parentRunId"] for name in sorted(found)] == [parent, parent]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert os.path.exists("runs/small/trial-000/model/model.json")
