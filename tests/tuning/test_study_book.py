@@ -97,11 +97,9 @@ def test_a_worker_that_lives_keeps_its_trial(small, begin):
     assert other.trials[claim.trial.number].state is TrialState.RUNNING
 
 
-def test_a_silent_worker_on_another_machine_loses_its_trial(small, begin, monkeypatch):
+def test_a_silent_worker_on_another_machine_loses_its_trial(small, begin):
     far = begin(named(small, "far", trials=1), folder="far")
-    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "far")
     lost = far.claim()
-    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "near")
     near = begin(named(small, "far", trials=1), folder="near")
     assert near.claim() is None, "it has only just been heard of"
     deadline = time.monotonic() + 30
@@ -115,11 +113,9 @@ def test_a_silent_worker_on_another_machine_loses_its_trial(small, begin, monkey
     assert best_trial(near.trials).value == 0.6
 
 
-def test_a_heart_that_beats_keeps_the_trial(small, begin, monkeypatch):
+def test_a_heart_that_beats_keeps_the_trial(small, begin):
     far = begin(named(small, "beats", trials=1), folder="far")
-    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "far")
     claim = far.claim()
-    monkeypatch.setattr("watkins_ml.tuning.study.HOST", "near")
     near = begin(named(small, "beats", trials=1), folder="near")
     with far.heartbeat(claim.trial):
         until = time.monotonic() + 6  # twice what silence may last
@@ -127,6 +123,19 @@ def test_a_heart_that_beats_keeps_the_trial(small, begin, monkeypatch):
             assert near.claim() is None
             time.sleep(0.3)
     assert far.finish(claim, COMPLETE, 0.5)
+
+
+def test_a_lock_left_from_an_earlier_trial_says_nothing_about_a_worker_elsewhere(small, begin):
+    here, there = begin(named(small, "two", trials=1)), begin(named(small, "two", trials=1), folder="there")
+    here.claim().lock.release()
+    continued = there.claim() or there.claim()
+    assert continued is None, "it has been silent for a moment only"
+    claim = here.claim()
+    assert claim.run == "trial-000" and there.claim() is None
+    claim.lock.release()
+    here.finish(claim, FAIL, ended=INTERRUPTED)
+    assert there.claim().run == "trial-000"
+    assert here.claim() is None and here.trials[-1].state is TrialState.RUNNING
 
 
 def test_a_failed_trial_counts_and_is_not_repeated(small, begin):

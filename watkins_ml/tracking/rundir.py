@@ -159,15 +159,15 @@ class RunDirectory:
             raise UsageError(f"--resume {self.root}: the configuration differs ({'; '.join(changed)}); start a new run")
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Be the only process that trains here.
+    def training(self, wait: float = 0) -> Iterator[None]:
+        """Be the only process that trains here; `wait` is how many seconds another one has to end.
 
         Raises:
             StillTrainingError: another one does.
         """
         lock = FileLock(self.root / ".training.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait)
         except Timeout:
             raise StillTrainingError(f"{self.root}: another process is training this run; stop it first") from None
         try:

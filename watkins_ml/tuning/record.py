@@ -91,7 +91,7 @@ class StudyRecord:
         again, study = self.study.database.again, self.study.optuna
         write_csv(self.run.root / "reports" / "trials.csv", again(lambda: trials_table(study)))
         again(lambda: write_study_plots(study, self.run.root / "plots"))
-        self.run.record("artifacts", paths=["reports", "plots"])
+        self.run.record("artifacts", paths=[name for name in ("reports", "plots") if (self.run.root / name).exists()])
 
     def finish(self, status: str, best: FrozenTrial | None = None) -> None:
         """End the record; FINISHED names the best trial. While others go on elsewhere it stays RUNNING."""
@@ -116,7 +116,7 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
     if not run.model.exists() or run.facts["study"]["uid"] != study.uid:
         return None
     register_as = study.recipe.config.tracking.register_as
-    with run.training(), Uploader(run):
+    with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
         metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
         is_reported = "test_accuracy" in metrics
         if not is_reported:

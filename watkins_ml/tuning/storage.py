@@ -78,14 +78,22 @@ class StudyDatabase:
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._creation():
-                return RDBStorage(
-                    self.url, {"connect_args": CONNECTION[kind], "pool_pre_ping": True},
-                    heartbeat_interval=heartbeat_seconds, grace_period=3 * heartbeat_seconds,
-                )  # fmt: skip
+                return self._tables(kind, heartbeat_seconds)
         except ImportError:
             raise UserError(f"--storage {self.name}: driver is missing; pip install 'watkins-ml[service]'") from None
         except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
             raise UserError(f"--storage {self.name}: cannot be used ({_cause(error)})") from None
+
+    def _tables(self, kind: str, heartbeat_seconds: int) -> RDBStorage:
+        """Optuna's storage, which makes its tables if they are not there."""
+        engine = {"connect_args": CONNECTION[kind], "pool_pre_ping": True}
+        heartbeat = {"heartbeat_interval": heartbeat_seconds, "grace_period": 3 * heartbeat_seconds}
+        try:
+            return RDBStorage(self.url, engine, **heartbeat)
+        except SQLAlchemyError as error:
+            if "already exists" not in str(error):
+                raise
+            return RDBStorage(self.url, engine, **heartbeat)  # another program was making some of them just now
 
     @contextmanager
     def _creation(self) -> Iterator[None]:

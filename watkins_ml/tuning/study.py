@@ -62,6 +62,8 @@ class Study:
         self.database, self.recipe, self.folder, self.optuna = database, recipe, folder, optuna_study
         self.optuna.pruner = _pruner(recipe)
         self.uid: str = optuna_study.user_attrs[ATTRIBUTE]["uid"]
+        self.place = f"{HOST}:{folder.resolve()}"
+        """Where this process keeps run directories; who shares it shares the locks of trials."""
 
     @classmethod
     def begin(cls, database: StudyDatabase, recipe: StudyRecipe, folder: Path, data_digest: str) -> Study:
@@ -123,7 +125,8 @@ class Study:
                 lock.acquire(timeout=0)
             trial.set_user_attr("run", run)
             trial.set_user_attr("pid", os.getpid())
-            trial.set_user_attr("host", HOST)  # last: who has it counts as a worker
+            trial.set_user_attr("host", HOST)
+            trial.set_user_attr("place", self.place)  # last: who has it counts as a worker
             return Claim(trial, run, lock)
 
     def _lock(self, run: str) -> FileLock:
@@ -135,11 +138,11 @@ class Study:
         """End the trials whose workers are gone: here at once, on other machines when they have been silent."""
         grace = 3 * self.recipe.settings.heartbeat_seconds
         for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            host = trial.user_attrs.get("host")
-            if host is None:  # died between asking for the trial and saying who it was
+            place = trial.user_attrs.get("place")
+            if place is None:  # died between asking for the trial and saying who it was
                 dead = (datetime.now() - trial.datetime_start).total_seconds() > grace
             else:
-                dead = host == HOST and self._is_free(trial.user_attrs["run"])
+                dead = place == self.place and self._is_free(trial.user_attrs["run"])
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         # while the database was away nobody's heart could be heard
@@ -147,8 +150,6 @@ class Study:
             optuna.storages.fail_stale_trials(self.optuna)
 
     def _is_free(self, run: str) -> bool:
-        if not (self.folder / f".{run}.lock").exists():
-            return False  # of another machine with the same name
         lock = self._lock(run)
         try:
             lock.acquire(timeout=0)

@@ -144,5 +144,3 @@ class TrialRunner:
         with self._recording(run, config):
             run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin)})
             run.record_once("metrics", step=0, values={f"best_{VALUE}": value})
-
-

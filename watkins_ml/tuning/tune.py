@@ -65,22 +65,25 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
             with signals_as_interrupts(), Crew(study, data, workers) as crew:
                 _supervise(study, record, crew)
         except KeyboardInterrupt:
-            record.finish("KILLED")
-            raise UserError(_unfinished(study, "interrupted")) from None
+            raise _unfinished(study, record, "KILLED", "interrupted") from None
         if not study.is_settled:
-            record.finish("FAILED")
-            raise UserError(_unfinished(study, crew.reason))
+            raise _unfinished(study, record, "FAILED", crew.reason)
         best = best_trial(study.trials)
         metrics = None if best is None else conclude(study, data, best)
+        send_trials(study)
         record.finish("FINISHED", best)
-    send_trials(study)
     return Outcome(study, best, metrics)
 
 
-def _unfinished(study: Study, reason: str) -> str:
+def _unfinished(study: Study, record: StudyRecord, status: str, reason: str) -> UserError:
+    """Close the record of a study that is left before its end, and say how to go on."""
+    send_trials(study)
+    record.finish(status)
     done = sum(has_result(trial) for trial in counted(study.trials))
     wanted = study.recipe.settings.trials
-    return f"study {study.recipe.name} has {done} of {wanted} trials: {reason}; the same command continues it"
+    return UserError(
+        f"study {study.recipe.name} has {done} of {wanted} trials: {reason}; the same command continues it"
+    )
 
 
 class Crew:
