@@ -109,8 +109,8 @@ def row(depth: int, naive: Recorder, cached: Recorder, store: TimedStore, record
     if size := store.size():
         kept = f"{store.seconds:8.1f} s {size / 1e6:8.1f} MB {size / recordings * LARGE / 1e9:8.2f} GB"
     else:
-        kept = f"{'nothing is kept':>33}"
-    return f"{text:<78} {kept} {off:10.0e}"
+        kept = f"{'nothing is kept':>34}"
+    return f"{text:<79} {kept} {off:13.0e}"
 
 
 def main() -> None:
@@ -124,7 +124,6 @@ def main() -> None:
         parser.error("--epochs must be 2 or more")
     if arguments.data is not None and not (arguments.data / "dataset.json").exists():
         parser.error(f"--data {arguments.data}: not a folder that `watkins prepare` has finished")
-    rows = []
     with tempfile.TemporaryDirectory(prefix="watkins-frozen-") as name:
         root, folder = Path(name), arguments.data
         if folder is None:
@@ -136,14 +135,14 @@ def main() -> None:
         recordings = sum(map(len, splits))
         fixed = [f"data.dir={folder}", f"model.weights={arguments.weights}", "augment.time_roll=false",
                  f"train.epochs={arguments.epochs}", f"train.early_stopping_patience={arguments.epochs}"]  # fmt: skip
+        counted = f"median (quartiles) of {arguments.epochs - 1} epochs"
+        print(f"{recordings} recordings, {torch.get_num_threads()} threads; {counted}")
+        print(f"{'depth':>5} {'naive, s':>24} {'cached, s':>24} {'naive / cached':>22}"
+              f"{'first pass':>12} {'on disk':>11} {f'of {LARGE}':>11} {'loss differs':>13}", flush=True)  # fmt: skip
         for depth in arguments.depths:
             config = load_config(RECIPE, [*fixed, f"model.freeze_depth={depth}"])
             err.print(f"Freeze depth {depth}")
-            rows.append(row(depth, *measure(config, data, splits, root / str(depth)), recordings))
-    print(f"\n{recordings} recordings, {torch.get_num_threads()} threads; median (quartiles) of {arguments.epochs - 1}")
-    print(f"{'depth':>5} {'naive, s an epoch':>24} {'cached, s an epoch':>24} {'naive / cached':>21} "
-          f"{'first pass':>10} {'on disk':>11} {f'of {LARGE}':>11} {'loss differs':>13}")  # fmt: skip
-    print("\n".join(rows))
+            print(row(depth, *measure(config, data, splits, root / str(depth)), recordings), flush=True)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class Worker:
         while not self.stop.requested and failures < FAILURES:
             claim = self.study.claim()
             if claim is not None:
-                failures = failures + 1 if self._try(claim) is TrialState.FAIL else 0
+                failures = failures + 1 if self.attempt(claim) is TrialState.FAIL else 0
             elif self.study.is_settled:
                 break
             else:  # others still work; should one of them die, its trial has to be continued
@@ -129,7 +129,7 @@ class Worker:
         if failures >= FAILURES:
             raise UserError(f"the last {failures} trials of this worker failed ({self.problem})")
 
-    def _try(self, claim: Claim) -> TrialState | None:
+    def attempt(self, claim: Claim) -> TrialState | None:
         """Work on a trial and tell the study how it ended; None if it goes on elsewhere or later."""
         err.print(f"\ntrial {claim.trial.number} in {claim.run}: {claim.trial.params}")
         with self.study.heartbeat(claim.trial):
