@@ -2,9 +2,9 @@
 
 Both run the demo's baseline at the same points, a trial each in turns and in one process, so that a busy machine slows
 both. The training function is the same (a run directory, the validation report, MLflow's copy); the peer keeps its
-study in memory, ours in a database with locks, heartbeats and resumable trials. Printed: the ratio of the paired trials, and
-without their noise what either does outside of the training function. At last a short real study, for the processor
-time of the command that watches over the workers.
+study in memory, ours in a database with locks, heartbeats and resumable trials. Printed: the ratio of the paired
+trials, and without their noise what either does outside of the training function. At last a short real study, for the
+processor time of the command that watches over the workers.
 
 Example: python experiments/study_cost.py --pairs 8
 """

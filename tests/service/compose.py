@@ -29,7 +29,7 @@ def interpolated(text: str, env: dict[str, str]) -> str:
     return VARIABLE.sub(value, text)
 
 
-def read(env: dict[str, str]) -> dict:
+def read(env: dict[str, str], file: Path = FILE) -> dict:
     """The whole file for these variables; raises MissingVariable as `docker compose up` does."""
 
     def fill(node: object) -> object:
@@ -39,7 +39,7 @@ def read(env: dict[str, str]) -> dict:
             return [fill(value) for value in node]
         return interpolated(node, env) if isinstance(node, str) else node
 
-    return fill(yaml.safe_load(FILE.read_text()))
+    return fill(yaml.safe_load(file.read_text()))
 
 
 def env_file(path: Path) -> dict[str, str]:

@@ -95,6 +95,16 @@ def test_the_databases_and_the_object_store_are_on_the_internal_network_alone(en
     assert services["postgres"]["networks"] == services["s3"]["networks"] == ["backend"]
 
 
+def test_the_file_that_opens_the_database_publishes_it_alone_and_where_it_is_told(env):
+    file = ROOT / "docker" / "open-database.yml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    with pytest.raises(MissingVariable, match="name the address"):
+        compose.read(env, file)
+    opened = compose.read(env | {"DATABASE_ADDRESS": "192.168.1.5"}, file)["services"]
+    assert opened == {"postgres": {"ports": ["192.168.1.5:5432:5432"], "networks": ["default", "backend"]}}
+
+
 def test_up_starts_postgres_and_mlflow_and_nothing_else(services):
     assert [name for name, service in services.items() if not service.get("profiles")] == ["postgres", "mlflow"]
 

@@ -146,11 +146,20 @@ def test_mlflow_and_its_accounts_have_a_database_each(service, env):
     assert {"users", "alembic_version_auth"} <= tables(service.native, "mlflow", password, "mlflow_auth")
 
 
-def test_optuna_has_its_own_database_and_reaches_no_other(service, env):
-    script = "import os, optuna; optuna.create_study(storage=os.environ['WATKINS_STORAGE'], study_name='tune')"
-    ran = service.native.run("trainer", "python", "-c", script)
+def test_a_study_in_the_trainer_is_kept_in_its_own_database(trained, service, env):
+    """Ada's `docker compose run trainer tune …`: the storage and its password come from the compose file."""
+    small = ["train.epochs=1", "train.device=cpu", "tracking.experiment=studies", "tracking.register_as=null"]
+    words = [word for override in small for word in ("-o", override)]
+    ran = service.native.run("trainer", "watkins", "tune", "experiments/tune-baseline.yaml", "--trials", "2", *words)
     assert ran.returncode == 0, ran.stderr
     assert {"studies", "trials"} <= tables(service.native, "optuna", env["OPTUNA_DB_PASSWORD"], "optuna")
+    assert not (service.native.folder / "runs" / "studies.db").exists()
+    runs = trained.search_runs([trained.get_experiment_by_name("studies").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert env["OPTUNA_DB_PASSWORD"] not in str([run.data.to_dictionary() for run in runs])
+
+
+def test_the_role_of_optuna_reaches_no_other_database(service, env):
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         tables(service.native, "optuna", env["OPTUNA_DB_PASSWORD"], "mlflow")
 

@@ -131,8 +131,9 @@ class Shipment:
             return found[0]
         created = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid})
         oldest = (find() or [created.info.run_id])[0]
-        if oldest != created.info.run_id:
-            self.client.delete_run(created.info.run_id)
+        if oldest != created.info.run_id:  # not deleted: an account that may log may not delete
+            self.client.set_tag(created.info.run_id, UID_TAG, f"superseded {uid}")
+            self.client.set_terminated(created.info.run_id, "KILLED")
         return oldest
 
     def _send_resume(self, entry: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from watkins_ml.errors import UserError, first_line
 from watkins_ml.experiment import RunInterruptedError, read_inputs
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import StudyDatabase
-from watkins_ml.tuning.study import INTERRUPTED, Claim, Study, TrialLostError
+from watkins_ml.tuning.study import HOST, INTERRUPTED, Claim, Study, TrialLostError
 from watkins_ml.tuning.trial import PrunedError, TrialRunner
 
 FAILURES = 3
@@ -41,7 +41,7 @@ class Assignment:
 
     @property
     def log(self) -> Path:
-        return self.folder / f"worker-{self.number}.log"
+        return self.folder / f"worker-{HOST}-{self.number}.log"
 
 
 class Stop:
