@@ -23,8 +23,7 @@ def tune(
         str | None,
         typer.Option(
             envvar="WATKINS_STORAGE",
-            help="Database that all machines of a study share, as postgresql+psycopg://user@host/optuna; "
-            "default runs/studies.db.",
+            help="Database that the machines of a study share, postgresql+psycopg://…; default runs/studies.db.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default the recipe's.")] = None,

@@ -136,17 +136,19 @@ class Study:
 
     def _fail_dead(self) -> None:
         """End the trials whose workers are gone: here at once, on other machines when they have been silent."""
-        grace = 3 * self.recipe.settings.heartbeat_seconds
+        silence = self.recipe.settings.heartbeat_seconds
         for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             place = trial.user_attrs.get("place")
             if place is None:  # died between asking for the trial and saying who it was
-                dead = (datetime.now() - trial.datetime_start).total_seconds() > grace
+                dead = (datetime.now() - trial.datetime_start).total_seconds() > 3 * silence
             else:
                 dead = place == self.place and self._is_free(trial.user_attrs["run"])
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            elif place == self.place:
+                self._beat(trial)  # its lock says that it lives, whatever the database has heard
         # while the database was away nobody's heart could be heard
-        if time.monotonic() - self.database.healthy_since > self.recipe.settings.heartbeat_seconds:
+        if time.monotonic() - self.database.healthy_since > silence:
             optuna.storages.fail_stale_trials(self.optuna)
 
     def _is_free(self, run: str) -> bool:
@@ -174,7 +176,7 @@ class Study:
                     )
                 )
 
-    def _beat(self, trial: optuna.Trial) -> None:
+    def _beat(self, trial: optuna.Trial | FrozenTrial) -> None:
         self.database.storage.record_heartbeat(trial._trial_id)
 
     @contextmanager
