@@ -20,11 +20,13 @@ demo: setup  ## the whole job on a small generated ocean
 test: setup  ## the test suite, offline and in parallel
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (ten minutes)
+faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)
 	$(BIN)/python -m pytest -n auto --dist load -m faults
 
-bench: setup  ## what tracking costs an epoch
+bench: setup  ## what tracking costs an epoch and a study its trials, and what kept outputs of frozen stages save
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/tracking_cost.py
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/study_cost.py
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/frozen_cache.py
 
 lint: setup
 	$(BIN)/ruff check watkins_ml tests experiments

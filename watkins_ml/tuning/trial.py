@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from watkins_ml.config import ExperimentConfig
+from watkins_ml.errors import UserError
 from watkins_ml.experiment import Inputs, ending, keep_model, record_result, report_validation, train
 from watkins_ml.files import disk_errors
 from watkins_ml.tracking.rundir import RunDirectory
@@ -93,7 +94,8 @@ class TrialRunner:
         if not run.facts_file.exists():
             shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
             return RunDirectory.create(run.root, config, self.inputs.data, self.study | {"trial": number})
-        run.assert_same(config)
+        if run.facts.get("study", {}).get("uid") != self.study["uid"]:
+            raise UserError(f"{run.root}: a run of another study; move it away")
         run.record_once("tags", values={"watkins.trial": str(number)})
         return run
 

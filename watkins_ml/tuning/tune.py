@@ -41,9 +41,9 @@ class Outcome:
 
     @property
     def own(self) -> FrozenTrial | None:
-        """The recipe's own point, if its trial came to its end."""
+        """The recipe's own point, if its trial was completed."""
         own = self.study.recipe.own_point
-        return next((each for each in self.study.trials if each.params == own and each.value is not None), None)
+        return best_trial([trial for trial in self.study.trials if trial.params == own])
 
 
 def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> Outcome:
@@ -99,7 +99,7 @@ class Crew:
         self._context = multiprocessing.get_context("spawn")
         self._left = {number: RESPAWNS for number in range(workers)}
         self.reason = "its workers were told to stop"
-        self.processes = [self._start(number) for number in range(workers)]
+        self.processes: list[multiprocessing.Process] = []
 
     def _start(self, number: int) -> multiprocessing.Process:
         process = self._context.Process(target=work, args=(self._assignments[number],), name=f"worker-{number + 1}")
@@ -113,9 +113,12 @@ class Crew:
         if any(process.is_alive() for process in self.processes):
             self.stop()
 
-    @property
-    def is_working(self) -> bool:
-        """Replaces the workers that were killed; False when none is left."""
+    def start(self) -> None:
+        for number in range(len(self._assignments)):
+            self.processes.append(self._start(number))
+
+    def tend(self) -> bool:
+        """Replace the workers that were killed; False when none is left."""
         for number, process in enumerate(self.processes):
             if process.exitcode is None or process.exitcode == 0:
                 continue
@@ -156,9 +159,10 @@ def _supervise(study: Study, record: StudyRecord, crew: Crew) -> None:
     refreshed = time.monotonic()
     with progress(slow=True) as bar:
         task = bar.add_task(study.recipe.name, total=study.recipe.settings.trials, note="")
+        crew.start()
         working = True
         while working:
-            working = crew.is_working
+            working = crew.tend()
             trials = study.trials
             for trial in trials:
                 if trial.state.is_finished() and trial.number not in known:
