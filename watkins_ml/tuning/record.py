@@ -20,7 +20,7 @@ from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
 from watkins_ml.tracking.sync import catch_up
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
-from watkins_ml.tuning.study import HOST, Study, best_trial
+from watkins_ml.tuning.study import Study, best_trial
 from watkins_ml.tuning.table import trials_table
 
 BEST = "best_val_macro_f1"
@@ -75,7 +75,7 @@ class StudyRecord:
     def note(self, trial: FrozenTrial) -> None:
         """Keep the value of a trial that has ended here, and the best so far, with the trial's number as step."""
         best = best_trial(self.study.trials)
-        if not self.is_mine or trial.user_attrs.get("host") != HOST or best is None:
+        if not self.is_mine or trial.user_attrs.get("place") != self.study.place or best is None:
             return
         values = {BEST: best.value}
         if trial.state is TrialState.COMPLETE:
@@ -115,17 +115,17 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
     run = RunDirectory(study.folder / best.user_attrs["run"])
     if not run.model.exists() or run.facts["study"]["uid"] != study.uid:
         return None
-    register_as = study.recipe.config.tracking.register_as
     with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
         metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
-        is_reported = "test_accuracy" in metrics
-        if not is_reported:
+        if "test_accuracy" not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
             metrics |= report_test(network, data, run, metrics)
-        if not is_reported or run.entries()[-1]["kind"] != "end":
-            record_result(run, register_as, {key: metrics[key] for key in metrics if not key.startswith("val_")})
+        if not run.facts.get("concluded"):
+            tested = {key: value for key, value in metrics.items() if not key.startswith("val_")}
+            record_result(run, study.recipe.config.tracking.register_as, tested)
             run.finish("FINISHED")
+            run.update_facts(concluded=True)
     return metrics
 
 
