@@ -204,9 +204,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> 
     return metrics
 
 
-def report_test(
-    network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]
-) -> dict[str, float]:
+def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]) -> dict[str, float]:
     """Read the test split, here for the only time: its report, and the controls beside it.
 
     Returns:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -42,15 +45,16 @@ study:
 class Tune:
     """`watkins tune small.yaml` as a user starts it: a process with workers of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, recipe: str, *options: object, **environment: str):
+    def __init__(self, folder: Path, recipe: str, *options: object, terminal: int | None = None, **environment: str):
         folder.mkdir(exist_ok=True)
         (folder / "small.yaml").write_text(recipe)
         self.folder, self.output = folder, folder / "output.txt"
         words = [sys.executable, "-m", "watkins_ml", "tune", "small.yaml", *map(str, options)]
         settings = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-        with open(self.output, "a") as terminal:
+        with open(self.output, "a") as file:
+            said = file if terminal is None else terminal
             self.process = subprocess.Popen(
-                words, cwd=folder, env=settings, stdout=terminal, stderr=terminal, start_new_session=True
+                words, cwd=folder, env=settings, stdout=said, stderr=said, start_new_session=True
             )
 
     def send(self, number: int) -> None:
@@ -184,20 +188,33 @@ def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, se
     ]
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_postgresql_restarted_in_the_middle(prepared, undisturbed, store, database, tmp_path, mode):
-    """Longer away than a worker may be silent; nobody is taken for dead."""
+def test_postgresql_restarted_in_the_middle(prepared, undisturbed, store, database, tmp_path):
     url = database.url()
     command = Tune(tmp_path, recipe_text(prepared, 5), "--storage", url)
     at_work(url)
-    database.stop(mode)
-    time.sleep(8)
+    database.stop("fast")
+    time.sleep(3)
     database.start()
     assert command.wait() == 0, command.said
     assert "is away" in command.said and "is back" in command.said
     assert_whole(url, 5)
     assert len(trials_of(url)) == 5 and values(trials_of(url)) == undisturbed
     assert_tracked([tmp_path], 5)
+
+
+def test_postgresql_away_for_longer_than_a_worker_may_be_silent(prepared, server, database, tmp_path, monkeypatch):
+    """Two machines judge each other by their heartbeats; when the database is back, nobody is taken for dead."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    url, text = database.url(), recipe_text(prepared, 6).replace("experiment: sea", "experiment: away")
+    machines = [Tune(tmp_path / name, text, "--storage", url) for name in ("one", "two")]
+    at_work(url, 2)
+    database.stop("immediate")
+    time.sleep(12)  # twice what silence may last
+    database.start()
+    for machine in machines:
+        assert machine.wait() == 0, machine.said
+    assert_whole(url, 6)
+    assert len(trials_of(url)) == 6, "a trial was taken from a worker that lives"
 
 
 def test_everything_killed_at_random_moments(prepared, undisturbed, store, tmp_path):
@@ -257,6 +274,64 @@ def test_ctrl_c_closes_the_running_trials_and_the_same_command_goes_on(prepared,
     assert command.wait() == 0, command.said
     assert_whole(url, 4)
     assert_tracked([tmp_path], 4)
+
+
+def test_the_terminal_is_closed(prepared, store, tmp_path):
+    """SIGHUP, and nobody left to print to: the workers close their trials and go all the same."""
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 3)
+    ours, theirs = pty.openpty()
+    command = Tune(tmp_path, text, "--workers", 2, terminal=theirs)
+    os.close(theirs)
+    reader = threading.Thread(target=drain, args=(ours,), daemon=True)
+    reader.start()
+    running = at_work(url, 2)
+    os.close(ours)
+    os.kill(command.process.pid, signal.SIGHUP)
+    assert command.wait(120) != 0
+    ended = [trials_of(url)[trial.number] for trial in running]
+    assert [trial.user_attrs.get("ended") for trial in ended] == ["interrupted"] * 2
+    assert not any(Path(f"/proc/{trial.user_attrs['pid']}").exists() for trial in ended)
+    runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
+    assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+
+
+def drain(terminal: int) -> None:
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
+def test_a_second_ctrl_c_kills_and_leaves_nothing_running(prepared, store, tmp_path):
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 3)
+    command = Tune(tmp_path, text)
+    (trial,) = at_work(url)
+    os.kill(trial.user_attrs["pid"], signal.SIGSTOP)  # a worker that does not hear
+    command.send(signal.SIGINT)
+    time.sleep(3)
+    assert command.process.poll() is None
+    command.send(signal.SIGINT)
+    assert command.wait(120) == 1, command.said
+    assert trials_of(url)[trial.number].state is TrialState.FAIL
+    runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
+    assert {run.info.status for run in runs} == {"KILLED"}
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 3)
+
+
+def test_the_command_that_keeps_the_record_is_killed_and_another_takes_it_over(prepared, store, tmp_path):
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
+    keeper = Tune(tmp_path, text)
+    at_work(url)
+    other = Tune(tmp_path, text)
+    at_work(url, 2)
+    keeper.kill_all()
+    assert other.wait() == 0, other.said
+    assert_whole(url, 5)
+    assert_tracked([tmp_path], 5)
+    runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
+    (parent,) = [run for run in runs if run.info.run_name == "small"]
+    assert parent.data.tags["best_trial"] == str(best_trial(trials_of(url)).number)
 
 
 def test_two_commands_in_one_folder_work_together(prepared, store, tmp_path):

@@ -185,6 +185,53 @@ def test_a_study_of_another_program_is_left_alone(small, tmp_path, begin):
         begin(small)
 
 
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
+def test_a_trial_that_falls_behind_is_pruned(small, recipe_file, begin, pruner):
+    """Every second trial learns nothing; `none` lets it go on all the same."""
+    recipe = load_study(recipe_file, [f"study.pruner={pruner}", "train.epochs=9", "study.startup_trials=1"])
+    study = begin(named(recipe, pruner, trials=16))
+    while (claim := study.claim()) is not None:
+        good = claim.trial.number % 2 == 0
+        for epoch in range(1, 10):
+            study.report(claim.trial, epoch, 0.5 + epoch / 20 if good else 0.1)
+            if study.should_prune(claim.trial):
+                study.finish(claim, PRUNED, ended=f"pruned at epoch {epoch}")
+                break
+        else:
+            study.finish(claim, COMPLETE, 0.95 if good else 0.1)
+    pruned = [trial.number for trial in study.trials if trial.state is PRUNED]
+    assert study.is_settled and not any(number % 2 == 0 for number in pruned)
+    assert (len(pruned) >= 3) == (pruner != "none")
+
+
+def test_the_recipe_is_not_lost_with_a_worker_that_dies_before_it_draws_it(small, begin, monkeypatch):
+    """The trial was taken and nothing written yet; nobody has worked on it, so it is no death either."""
+    import optuna
+
+    study = begin(named(small, "early", heartbeat_seconds=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "__init__", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            study.claim()
+    (lost,) = study.trials
+    assert (lost.state, lost.params) == (TrialState.RUNNING, {})
+    deadline = time.monotonic() + 20
+    others = []
+    while not any("continues" in trial.user_attrs for trial in study.trials) and time.monotonic() < deadline:
+        others.append(study.claim())
+        time.sleep(0.5)
+    (successor,) = [trial for trial in study.trials if "continues" in trial.user_attrs]
+    assert successor.params == small.own_point
+    assert successor.user_attrs["deaths"] == 0
+
+
+def test_an_address_with_braces_and_one_without_a_port(tmp_path):
+    (tmp_path / "{sea}").mkdir()
+    assert StudyDatabase(f"sqlite:///{tmp_path}/{{sea}}/studies.db").storage.get_all_studies() == []
+    with pytest.raises(UsageError, match="not a database URL"):
+        StudyDatabase("postgresql+psycopg://host:port/optuna")
+
+
 ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import psycopg
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -16,6 +17,7 @@ from servers import free_port
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.recipe import load_study
+from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.tune import tune
 
@@ -186,6 +188,32 @@ def test_the_same_command_with_more_trials_goes_on(tuned, watkins, tmp_path, mon
     assert said.status == 0 and "trial " not in said.err.replace("best trial", "")
 
 
+def test_a_conclusion_that_was_cut_off_is_made_whole_without_reading_test_again(
+    tuned, watkins, tmp_path, monkeypatch, empty_store
+):
+    """The command died after the test report and before it could tell anyone."""
+    folder = tmp_path / "cut"
+    shutil.copytree(tuned.folder, folder)
+    monkeypatch.chdir(folder)
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    run = RunDirectory(folder / "runs" / "small" / best_trial(tuned.study.trials).user_attrs["run"])
+    lines = run.journal.read_text().splitlines(keepends=True)
+    ends = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "end"]
+    run.journal.write_text("".join(lines[: ends[0] + 1]))
+    facts = {key: value for key, value in run.facts.items() if key != "concluded"}
+    run.facts_file.write_text(json.dumps(facts))
+    report = run.root / "preds" / "test.csv"
+    before = report.stat().st_mtime_ns
+    said = watkins("tune", tuned.recipe)
+    assert said.status == 0, said.err
+    assert report.stat().st_mtime_ns == before and "Evaluating" not in said.err
+    (version,) = client().search_model_versions("name='small'")
+    assert client().get_model_version_by_alias("small", "champion").version == version.version
+    found = runs(client())
+    assert found[f"small {run.name}"].data.metrics["test_accuracy"] == pd.read_csv(report).correct.mean()
+    assert len(found) == 1 + len(counted(tuned.study.trials))
+
+
 def one_line(said, status: int, *parts: str) -> None:
     assert said.status == status, said
     assert said.err.count("\n") == 1 and said.err.startswith("watkins: "), said.err
@@ -220,7 +248,15 @@ def test_a_file_that_is_no_database(watkins, recipe_file, tmp_path):
     )
 
 
-def test_a_database_of_wrong_name_or_password(watkins, recipe_file, postgres):
+def test_a_database_that_may_only_be_read(watkins, recipe_file, postgres):
+    with psycopg.connect(postgres.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE museum")
+        StudyDatabase(postgres.url("museum"))
+        connection.execute("ALTER DATABASE museum SET default_transaction_read_only = on")
+    one_line(watkins("tune", recipe_file, "--storage", postgres.url("museum")), 1, "--storage", "read-only transaction")
+
+
+def test_a_database_of_a_wrong_name(watkins, recipe_file, postgres):
     said = watkins("tune", recipe_file, "--storage", postgres.url("whales"))
     one_line(said, 1, "--storage", 'database "whales" does not exist')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,17 @@ class Shipment:
 
     def _send_start(self, entry: dict[str, Any]) -> None:
         experiment = experiment_id(self.client, entry["experiment"])
-        run_id = self._get_or_create_run(experiment, entry["uid"], entry["name"], entry["time_ms"])
+        name, is_study = entry["name"], self.run.facts.get("is_study", False)
+        run_id = self._get_or_create_run(experiment, entry["uid"], name, entry["time_ms"], shared=is_study)
         if parent := entry.get("parent"):  # the study of a trial: on another machine it may not have been sent yet
-            study = self._get_or_create_run(experiment, parent["uid"], parent["name"], entry["time_ms"])
+            now = int(time.time() * 1000)
+            study = self._get_or_create_run(experiment, parent["uid"], parent["name"], now, shared=True)
             self.client.set_tag(run_id, PARENT_TAG, study)
         self.state["run_id"] = run_id
         self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
 
-    def _get_or_create_run(self, experiment: str, uid: str, name: str, time_ms: int) -> str:
-        """The MLflow run of this uid. Should two machines create one at the same moment, all take the older one."""
+    def _get_or_create_run(self, experiment: str, uid: str, name: str, time_ms: int, shared: bool) -> str:
+        """The MLflow run of this uid. Where two machines create one at the same moment, both take the older one."""
 
         def find() -> list[str]:
             oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
@@ -129,12 +132,14 @@ class Shipment:
 
         if found := find():
             return found[0]
-        created = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid})
-        oldest = (find() or [created.info.run_id])[0]
-        if oldest != created.info.run_id:  # not deleted: an account that may log may not delete
-            self.client.set_tag(created.info.run_id, UID_TAG, f"superseded {uid}")
-            self.client.set_terminated(created.info.run_id, "KILLED")
-        return oldest
+        mine = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid}).info.run_id
+        if shared:
+            time.sleep(1.0)  # until whoever found nothing, as we did, has created theirs
+            if mine != (oldest := find()[0]):  # not deleted: an account that may log may not delete
+                self.client.set_tag(mine, UID_TAG, f"superseded {uid}")
+                self.client.set_terminated(mine, "KILLED")
+                return oldest
+        return mine
 
     def _send_resume(self, entry: dict[str, Any]) -> None:
         self.client.update_run(self.run_id, status="RUNNING")
@@ -226,6 +231,8 @@ class Shipment:
         return self.client.get_model_version(name, version.version)
 
     def _send_end(self, entry: dict[str, Any]) -> None:
+        if entry["status"] == "RUNNING":  # of a study that goes on elsewhere, or has ended there by now
+            return
         self.client.set_terminated(self.run_id, entry["status"], entry["time_ms"])
 
 

@@ -21,7 +21,10 @@ def shown_point(point: dict[str, object]) -> str:
 def line(trial: FrozenTrial, trials: list[FrozenTrial], wanted: int) -> str:
     """How one trial ended and how the study stands."""
     value = "" if trial.value is None else f"{trial.value:.4f}  "
-    how = f"{_how(trial)}  {_seconds(trial):.0f} s  {_left(trials, wanted)}"
+    ended, best = _ended(trials), best_trial(trials)
+    stand = f"{ended['done']} of {wanted}, {ended['pruned']} pruned, {ended['failed']} failed"
+    stand += "" if best is None else f", best {best.value:.4f} by trial {best.number}"
+    how = f"{_how(trial)}  {_seconds(trial):.0f} s  ({stand}{_left(trials, wanted)})"
     return f"trial {trial.number:>3}  {value}{shown_point(trial.params)}  {how}"
 
 
@@ -49,16 +52,21 @@ def _left(trials: list[FrozenTrial], wanted: int) -> str:
     if not ended or len(ended) >= wanted:
         return ""
     left = (wanted - len(ended)) * sum(map(_seconds, ended)) / len(ended) / running
-    return f"({len(ended)} of {wanted}, about {left / 60:.0f} min left)"
+    return f", about {left / 60:.0f} min left"
+
+
+def _ended(trials: list[FrozenTrial]) -> dict[str, int]:
+    """How many points are done, and how many of these were pruned and failed."""
+    ended = [trial for trial in counted(trials) if has_result(trial)]
+    states = [trial.state for trial in ended]
+    return {"done": len(ended), "pruned": states.count(TrialState.PRUNED), "failed": states.count(TrialState.FAIL)}
 
 
 def note(trials: list[FrozenTrial]) -> str:
-    points = counted(trials)
-    pruned = sum(trial.state is TrialState.PRUNED for trial in points)
-    failed = sum(trial.state is TrialState.FAIL and has_result(trial) for trial in points)
-    best = best_trial(trials)
+    """How the study stands, beside its progress bar."""
+    ended, best = _ended(trials), best_trial(trials)
     shown = "" if best is None else f"best {best.value:.4f} (trial {best.number}: {shown_point(best.params)})  "
     running = [
         f"trial {trial.number} epoch {trial.last_step or 0}" for trial in trials if trial.state is TrialState.RUNNING
     ]
-    return f"pruned {pruned}  failed {failed}  {shown}now: {', '.join(running) or '–'}"
+    return f"pruned {ended['pruned']}  failed {ended['failed']}  {shown}now: {', '.join(running) or '–'}"

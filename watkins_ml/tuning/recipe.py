@@ -74,7 +74,7 @@ class StudyRecipe:
         weights = Path(str(flat.get("model.weights", "")))
         if weights.is_file():  # the same file may lie elsewhere on another machine
             flat["model.weights"] = "sha256:" + hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-        settings = self.settings.model_dump(exclude={"trials", "heartbeat_seconds"})
+        settings = self.settings.model_dump(exclude={"trials"})
         return flat | {f"study.{key}": value for key, value in settings.items()} | self.search_params()
 
     def search_params(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -45,29 +45,30 @@ class StudyRecord:
             )
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Keep the record and send it, unless another command already does."""
-        self.run.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.run.training():
-                self.is_mine = True
+    def open(self, wait: float = 0) -> Iterator[None]:
+        """Keep the record and send it, unless another command in this folder does so for longer than `wait` seconds."""
+        with ExitStack() as keeping:
+            try:
+                keeping.enter_context(self.run.training(wait))
                 self._begin()
-                with Uploader(self.run):
-                    yield
-        except StillTrainingError:
-            if self.is_mine:
-                raise
-            yield
+                keeping.enter_context(Uploader(self.run))
+                self.is_mine = True
+            except StillTrainingError:
+                pass
+            try:
+                yield
+            finally:
+                self.is_mine = False
 
     def _begin(self) -> None:
         recipe, database = self.study.recipe, self.study.database
         again = self.run.facts_file.exists()
         if not again:
-            self.run.write_facts(recipe.config, self.data, uid=self.study.uid, command=TUNE)
-        settings = {f"study.{key}": value for key, value in recipe.settings.model_dump().items()}
-        params = settings | recipe.search_params()
+            self.run.write_facts(recipe.config, self.data, uid=self.study.uid, command=TUNE, is_study=True)
+        settings = {f"study.{key}": value for key, value in recipe.settings.model_dump(exclude={"trials"}).items()}
         tags = {"watkins.study": recipe.name, "study_storage": database.name}
-        self.run.open_journal(recipe.config, self.data, params, **tags)
+        self.run.open_journal(recipe.config, self.data, settings | recipe.search_params(), **tags)
+        self.run.record("tags", values={"study_trials": str(recipe.settings.trials)})
         if again:
             self.run.update_facts(status="RUNNING")
             self.run.record("resume", epoch=None)
@@ -97,13 +98,11 @@ class StudyRecord:
         """End the record; FINISHED names the best trial. While others go on elsewhere it stays RUNNING."""
         if not self.is_mine:
             return
-        if any(trial.state is TrialState.RUNNING for trial in self.study.trials):
-            status = "RUNNING"
         self.publish()
         if best is not None:
             point = {f"best.{key}": str(value) for key, value in best.params.items()}
             self.run.record("tags", values={"best_trial": str(best.number), "best_run": best.user_attrs["run"]} | point)
-        self.run.finish(status)
+        self.run.finish("RUNNING" if self.study.is_worked_on else status)
 
 
 def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, float] | None:
@@ -112,9 +111,9 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
     Returns:
         the metrics of its run.
     """
-    run = RunDirectory(study.folder / best.user_attrs["run"])
-    if not run.model.exists() or run.facts["study"]["uid"] != study.uid:
+    if best.user_attrs["place"] != study.place:
         return None
+    run = RunDirectory(study.folder / best.user_attrs["run"])
     with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
         metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
         if "test_accuracy" not in metrics:

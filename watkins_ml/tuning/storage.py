@@ -30,10 +30,16 @@ CONNECTION = {
     "sqlite": {"timeout": 60},
     "postgresql": {
         "connect_timeout": 10,
-        # a machine that lost its power must not hold the lock of a study for hours
+        # where either side loses its power the other must not wait for hours, or hold the lock of a study as long
+        "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000,
         "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
     },
-}
+}  # fmt: skip
+AWAY = ("terminating connection", "server closed the connection", "connection failed", "onnection refused",
+        "the database system is", "connection is closed", "consuming input failed", "onnection timed out")  # fmt: skip
+"""What a driver says of a server that goes away or comes back."""
+PASSING = ("database is locked", "deadlock detected", "could not serialize")
+"""What a database says that is only busy."""
 
 Result = TypeVar("Result")
 
@@ -44,6 +50,10 @@ def quieten_optuna() -> None:
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
     logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+class DatabaseAwayError(UserError):
+    """The database of a study has been away for longer than a study waits."""
 
 
 class StudyDatabase:
@@ -59,7 +69,7 @@ class StudyDatabase:
         try:
             parsed = sqlalchemy.make_url(url)
             kind = parsed.get_backend_name()
-        except SQLAlchemyError:
+        except (SQLAlchemyError, ValueError):  # ValueError: a port that is no number
             example = "postgresql+psycopg://user@host/optuna"
             raise UsageError(f"--storage {url}: not a database URL such as {example}") from None
         if kind not in CONNECTION or (kind == "sqlite" and not parsed.database):
@@ -67,6 +77,7 @@ class StudyDatabase:
         self.name = _public(parsed)
         self._file = Path(parsed.database).resolve() if kind == "sqlite" else None
         self.url = url if self._file is None else f"sqlite:///{self._file}"
+        self._is_away = False
         self.healthy_since = time.monotonic()
         """When the database last came back from an absence that was noticed here."""
         quieten_optuna()
@@ -87,13 +98,14 @@ class StudyDatabase:
     def _tables(self, kind: str, heartbeat_seconds: int) -> RDBStorage:
         """Optuna's storage, which makes its tables if they are not there."""
         engine = {"connect_args": CONNECTION[kind], "pool_pre_ping": True}
+        template = self.url.replace("{", "{{").replace("}", "}}")  # Optuna fills in its schema's version
         heartbeat = {"heartbeat_interval": heartbeat_seconds, "grace_period": 3 * heartbeat_seconds}
         try:
-            return RDBStorage(self.url, engine, **heartbeat)
+            return RDBStorage(template, engine, **heartbeat)
         except SQLAlchemyError as error:
             if "already exists" not in str(error):
                 raise
-            return RDBStorage(self.url, engine, **heartbeat)  # another program was making some of them just now
+            return RDBStorage(template, engine, **heartbeat)  # another program was making some of them just now
 
     @contextmanager
     def _creation(self) -> Iterator[None]:
@@ -109,40 +121,43 @@ class StudyDatabase:
 
     def _connect(self, dialect, record, arguments, parameters):
         """Connect as SQLAlchemy would, but wait for a server that does not answer now."""
-        deadline = None
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 connection = dialect.connect(*arguments, **parameters)
             except dialect.loaded_dbapi.OperationalError as error:
-                deadline = self._wait(error, deadline)
+                if time.monotonic() > deadline:
+                    raise
+                self._wait(error)
                 continue
-            if deadline is not None:
+            if self._is_away:
+                self._is_away = False
                 err.print(f"Study database {self.name} is back")
-                self.healthy_since = time.monotonic()
             return connection
 
-    def _wait(self, error: Exception, deadline: float | None) -> float:
-        if deadline is None:
+    def _wait(self, error: BaseException) -> None:
+        if not self._is_away:
+            self._is_away = True
             err.print(f"Study database {self.name} is away ({first_line(error)}); waiting for it", style="yellow")
-            deadline = time.monotonic() + PATIENCE
-        if time.monotonic() > deadline:
-            raise error
         time.sleep(1.0)
-        return deadline
+        self.healthy_since = time.monotonic()
 
     def again(self, operation: Callable[[], Result]) -> Result:
-        """Do something with the database; once more where the server went away in the middle of it.
+        """Do something with the database; once more where the server went away in the middle of it, or was busy.
 
         Raises:
-            UserError: it stays away.
+            DatabaseAwayError: it stays away.
+            UserError: it refuses: read only, no permission, its disk is full.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 return operation()
             except (DBAPIError, StorageInternalError) as error:
+                if not _passes(error):
+                    raise UserError(f"--storage {self.name}: {_cause(error)}") from None
                 if time.monotonic() > deadline:
-                    raise UserError(f"--storage {self.name}: does not answer ({_cause(error)})") from None
+                    raise DatabaseAwayError(f"--storage {self.name}: does not answer ({_cause(error)})") from None
                 self.healthy_since = time.monotonic()
                 time.sleep(1.0)
 
@@ -179,6 +194,14 @@ def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[sqlalchemy.
 
 def _public(url: sqlalchemy.URL) -> str:
     return url.render_as_string(hide_password=True)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error of the database may be gone the next time: the connection broke, or others were busy in it."""
+    while error.__cause__ is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or any(sign in str(error) for sign in (*PASSING, *AWAY))
 
 
 def _cause(error: BaseException) -> str:

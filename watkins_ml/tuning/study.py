@@ -27,6 +27,7 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.errors import UsageError, UserError
+from watkins_ml.files import write_text
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import StudyDatabase
 
@@ -62,8 +63,8 @@ class Study:
         self.database, self.recipe, self.folder, self.optuna = database, recipe, folder, optuna_study
         self.optuna.pruner = _pruner(recipe)
         self.uid: str = optuna_study.user_attrs[ATTRIBUTE]["uid"]
-        self.place = f"{HOST}:{folder.resolve()}"
-        """Where this process keeps run directories; who shares it shares the locks of trials."""
+        self.place = _place(folder)
+        """Names the folder, wherever it is mounted; who shares it shares the locks of trials."""
 
     @classmethod
     def begin(cls, database: StudyDatabase, recipe: StudyRecipe, folder: Path, data_digest: str) -> Study:
@@ -102,10 +103,7 @@ class Study:
 
     def claim(self) -> Claim | None:
         """The next trial to work on: one to be continued, or a new point; None if there is none now."""
-        claim = self.database.again(self._claim)
-        if claim is not None and not claim.lock.is_locked:
-            claim.lock.acquire()  # a worker that was taken for dead holds it; it notices at its next report
-        return claim
+        return self.database.again(self._claim)
 
     def _claim(self) -> Claim | None:
         with self.database.exclusive(self.recipe.name) as assert_still_exclusive:
@@ -121,8 +119,7 @@ class Study:
             self._beat(trial)
             run = trial.user_attrs.get("run", f"trial-{trial.number:03d}")
             lock = self._lock(run)
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
+            lock.acquire()  # free: a trial is continued only when nobody holds it
             trial.set_user_attr("run", run)
             trial.set_user_attr("pid", os.getpid())
             trial.set_user_attr("host", HOST)
@@ -131,16 +128,31 @@ class Study:
 
     def _lock(self, run: str) -> FileLock:
         """Held by the worker of a trial on this machine; the kernel gives it back however the worker ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / f".{run}.lock")
+
+    def bury(self) -> None:
+        """End the trials whose workers here are gone, when this machine leaves the study."""
+
+        def fail() -> None:
+            with self.database.exclusive(self.recipe.name):
+                self._fail_dead()
+
+        self.database.again(fail)
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a worker, here or elsewhere, is at a trial."""
+        return any(trial.state is TrialState.RUNNING for trial in self.trials)
 
     def _fail_dead(self) -> None:
         """End the trials whose workers are gone: here at once, on other machines when they have been silent."""
         silence = self.recipe.settings.heartbeat_seconds
         for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             place = trial.user_attrs.get("place")
-            if place is None:  # died between asking for the trial and saying who it was
+            if place is None:  # given up between asking for the trial and saying who asked: nobody has worked on it
                 dead = (datetime.now() - trial.datetime_start).total_seconds() > 3 * silence
+                if dead:
+                    self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
             else:
                 dead = place == self.place and self._is_free(trial.user_attrs["run"])
             if dead:
@@ -173,6 +185,7 @@ class Study:
                         params=trial.params,
                         distributions=trial.distributions,
                         user_attrs=known | {"continues": trial.number, "deaths": _deaths(trial)},
+                        system_attrs=trial.system_attrs,  # the recipe's own point, where it was not drawn yet
                     )
                 )
 
@@ -239,6 +252,16 @@ class Study:
         points = counted(self.trials)
         ended = all(trial.state.is_finished() and not _is_left(trial) for trial in points)
         return ended and len(points) >= self.recipe.settings.trials
+
+
+def _place(folder: Path) -> str:
+    """The folder's own name, made by the first process that works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".place"
+    with FileLock(folder / ".place.lock"):
+        if not file.exists() or not file.read_text():
+            write_text(file, uuid.uuid4().hex)
+        return file.read_text()
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:

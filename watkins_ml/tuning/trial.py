@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from optuna.trial import FrozenTrial, TrialState
+
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.errors import UserError
 from watkins_ml.experiment import Inputs, ending, keep_model, record_result, report_validation, train
@@ -16,6 +18,7 @@ from watkins_ml.files import disk_errors
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
+from watkins_ml.tuning.storage import DatabaseAwayError
 from watkins_ml.tuning.study import TrialLostError
 
 VALUE = "val_macro_f1"
@@ -47,8 +50,18 @@ class WatchedRun:
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self.run.epoch(metrics, timing)
-        epoch = int(metrics["epoch"])
-        self.watcher.report(epoch, metrics[VALUE])
+        self.watcher.report(int(metrics["epoch"]), metrics[VALUE])
+        self.judge(int(metrics["epoch"]))
+
+    def replay(self) -> None:
+        """Report the epochs of the worker before, for this is another trial in the study's eyes."""
+        rows = self.run.read_history().to_dict("records") if self.run.history.exists() else []
+        for row in rows:
+            self.watcher.report(int(row["epoch"]), row[VALUE])
+        if rows:  # that worker may have been killed before it could ask
+            self.judge(int(rows[-1]["epoch"]))
+
+    def judge(self, epoch: int) -> None:
         if epoch < self.epochs and self.watcher.should_prune():  # after the last one nothing is left to save
             raise PrunedError(epoch)
 
@@ -71,23 +84,15 @@ class TrialRunner:
             UserError: the training failed.
         """
         run = self._open(name, number, config)
-        if "pruned_at_epoch" in run.facts:  # its worker was killed before it could say so
-            self._replay(run, watcher)
-            raise PrunedError(run.facts["pruned_at_epoch"])
-        if run.facts["status"] == "FINISHED":
-            self._replay(run, watcher)
+        watched = WatchedRun(run, watcher, config.train.epochs)
+        if run.facts["status"] == "FINISHED":  # its worker was killed before it could say so
+            watched.replay()
             return json.loads(run.metrics.read_text(encoding="utf-8"))[VALUE]
         with self._recording(run, config):
             start = latest_checkpoint(run.checkpoints)
             if run.entries()[-1]["kind"] != "datasets":  # not just made
                 run.resume(config, self.inputs.data, None if start is None else start.facts)
-                self._replay(run, watcher)
-            return self._train(config, run, start, WatchedRun(run, watcher, config.train.epochs))
-
-    def _replay(self, run: RunDirectory, watcher: Watcher) -> None:
-        """Report the epochs of the worker before, for this is another trial in the study's eyes."""
-        for row in run.read_history().to_dict("records") if run.history.exists() else []:
-            watcher.report(int(row["epoch"]), row[VALUE])
+            return self._train(config, run, start, watched)
 
     def _open(self, name: str, number: int, config: ExperimentConfig) -> RunDirectory:
         run = RunDirectory(self.folder / name)
@@ -101,10 +106,11 @@ class TrialRunner:
 
     @contextmanager
     def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
-        again = "`watkins tune` goes on with it"
+        again, stops = "`watkins tune` goes on with it", (PrunedError, TrialLostError, DatabaseAwayError)
         uploader = Uploader(run, config.tracking.system_metrics)
-        with run.training(), disk_errors(f"cannot write to {run.root}", f"make room; {again}"):
-            with self._in_background(uploader), ending(run, again, stops=(PrunedError, TrialLostError)):
+        # a `watkins sync` may be looking at it just now
+        with run.training(wait=60), disk_errors(f"cannot write to {run.root}", f"make room; {again}"):
+            with self._in_background(uploader), ending(run, again, stops):
                 yield
 
     @contextmanager
@@ -128,11 +134,10 @@ class TrialRunner:
         self, config: ExperimentConfig, run: RunDirectory, start: Checkpoint | None, watched: WatchedRun
     ) -> float:
         try:
+            watched.replay()
             network = train(config, self.inputs, run, start, watched)
         except PrunedError as pruned:
-            run.update_facts(pruned_at_epoch=pruned.epoch)
-            run.record("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
-            shutil.rmtree(run.checkpoints)
+            run.record_once("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
             raise
         metrics = report_validation(network, self.inputs, run)
         keep_model(network, config, self.inputs.data, run, metrics)
@@ -140,9 +145,22 @@ class TrialRunner:
         drop_previous(run.checkpoints)
         return metrics[VALUE]
 
-    def answer(self, name: str, number: int, config: ExperimentConfig, twin: int, value: float) -> None:
-        """Record a trial whose result is known from an earlier one at the same point."""
+    def answer(self, name: str, number: int, config: ExperimentConfig, twin: FrozenTrial) -> float:
+        """Record a trial whose result is known from an earlier one at the same point; raises as that one did."""
         run = self._open(name, number, config)
         with self._recording(run, config):
-            run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin)})
-            run.record_once("metrics", step=0, values={f"best_{VALUE}": value})
+            run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin.number)})
+            if twin.state is TrialState.PRUNED:
+                raise PrunedError(twin.last_step or 0)
+            run.record_once("metrics", step=0, values={f"best_{VALUE}": twin.value})
+        return twin.value
+
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a trial that nobody goes on with."""
+        shutil.rmtree(self.folder / name / "checkpoints", ignore_errors=True)
+
+    def disown(self, name: str) -> None:
+        """Close the record of a trial that another worker has brought to its end meanwhile."""
+        run = RunDirectory(self.folder / name)
+        run.record("tags", values={"watkins.state": "taken over by another worker"})
+        run.finish("KILLED")

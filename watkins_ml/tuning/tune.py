@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from watkins_ml.models import build_model
 from watkins_ml.tuning.display import has_result, line, note
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.record import StudyRecord, conclude, send_trials
-from watkins_ml.tuning.storage import StudyDatabase
+from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.worker import Assignment, work
 
@@ -60,25 +62,45 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     study = Study.begin(database, recipe, RUNS / recipe.name, data.digest)
     record = StudyRecord(study, data)
     record.check()
-    with record.open():
-        try:
-            with signals_as_interrupts(), Crew(study, data, workers) as crew:
-                _supervise(study, record, crew)
-        except KeyboardInterrupt:
-            raise _unfinished(study, record, "KILLED", "interrupted") from None
+    try:
+        with signals_as_interrupts():
+            with record.open():
+                outcome, is_kept = _tune(study, data, record, workers), record.is_mine
+            if not is_kept:  # the command that kept it may have left
+                with record.open(wait=60):
+                    record.finish("FINISHED", outcome.best)
+            return outcome
+    except KeyboardInterrupt:
+        raise _unfinished(study, "interrupted") from None
+
+
+def _tune(study: Study, data: PreparedData, record: StudyRecord, workers: int) -> Outcome:
+    status = "KILLED"
+    try:
+        with Crew(study, data, workers) as crew:
+            _supervise(study, record, crew)
         if not study.is_settled:
-            raise _unfinished(study, record, "FAILED", crew.reason)
+            status = "FAILED"
+            raise _unfinished(study, crew.reason)
         best = best_trial(study.trials)
         metrics = None if best is None else conclude(study, data, best)
-        send_trials(study)
-        record.finish("FINISHED", best)
+    except DatabaseAwayError:
+        raise  # it was waited for long enough; the same command or a sync closes the record
+    except BaseException:
+        _leave(study, record, status)
+        raise
+    _leave(study, record, "FINISHED", best)
     return Outcome(study, best, metrics)
 
 
-def _unfinished(study: Study, record: StudyRecord, status: str, reason: str) -> UserError:
-    """Close the record of a study that is left before its end, and say how to go on."""
+def _leave(study: Study, record: StudyRecord, status: str, best: FrozenTrial | None = None) -> None:
+    """Close everything that this command leaves behind, in the study and in MLflow."""
+    study.bury()
+    record.finish(status, best)
     send_trials(study)
-    record.finish(status)
+
+
+def _unfinished(study: Study, reason: str) -> UserError:
     done = sum(has_result(trial) for trial in counted(study.trials))
     wanted = study.recipe.settings.trials
     return UserError(
@@ -101,10 +123,23 @@ class Crew:
         self.reason = "its workers were told to stop"
         self.processes: list[multiprocessing.Process] = []
 
-    def _start(self, number: int) -> multiprocessing.Process:
-        process = self._context.Process(target=work, args=(self._assignments[number],), name=f"worker-{number + 1}")
-        process.start()
-        return process
+    def start(self) -> None:
+        for number in range(len(self._assignments)):
+            self.processes.append(self._process(number))
+            self._launch(self.processes[-1])
+
+    def _process(self, number: int) -> multiprocessing.Process:
+        return self._context.Process(
+            target=work, args=(self._assignments[number],), name=f"worker-{number + 1}", daemon=True
+        )
+
+    def _launch(self, process: multiprocessing.Process) -> None:
+        """Start it deaf to Ctrl-C, which a terminal sends to all: this process decides for the workers."""
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, heard)
 
     def __enter__(self) -> Crew:
         return self
@@ -112,10 +147,6 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         if any(process.is_alive() for process in self.processes):
             self.stop()
-
-    def start(self) -> None:
-        for number in range(len(self._assignments)):
-            self.processes.append(self._start(number))
 
     def tend(self) -> bool:
         """Replace the workers that were killed; False when none is left."""
@@ -128,22 +159,24 @@ class Crew:
             elif self._left[number]:
                 self._left[number] -= 1
                 err.print(f"Worker {number + 1} was killed (signal {-process.exitcode}); another takes its place")
-                self.processes[number] = self._start(number)
+                self.processes[number] = self._process(number)
+                self._launch(self.processes[number])
             else:
                 self.reason = f"worker {number + 1} was killed again and again; see {log}"
         return any(process.is_alive() for process in self.processes)
 
     def stop(self) -> None:
         """Let the workers close their trials; a second Ctrl-C kills them."""
-        err.print("Stopping: the running trials are closed, so that they can go on later")
-        for process in self.processes:
-            if process.is_alive():
-                process.terminate()
+        begun = [process for process in self.processes if process.pid is not None]
         try:
-            for process in self.processes:
+            for process in begun:
+                process.terminate()
+            with suppress(OSError):  # the terminal may be gone
+                err.print("Stopping: the running trials are closed, so that they can go on later")
+            for process in begun:
                 process.join()
         except KeyboardInterrupt:
-            for process in self.processes:
+            for process in begun:
                 process.kill()
                 process.join()
 

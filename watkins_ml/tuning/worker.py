@@ -18,7 +18,7 @@ from watkins_ml.console import err
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.experiment import RunInterruptedError, read_inputs
 from watkins_ml.tuning.recipe import StudyRecipe
-from watkins_ml.tuning.storage import StudyDatabase
+from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import HOST, INTERRUPTED, Claim, Study, TrialLostError
 from watkins_ml.tuning.trial import PrunedError, TrialRunner
 
@@ -139,27 +139,31 @@ class Worker:
                 err.print(str(lost), style="yellow")
                 claim.lock.release()
                 return None
-            self.study.finish(claim, state, value, **attributes)
+            if not self.study.finish(claim, state, value, **attributes):
+                err.print(f"trial {claim.trial.number} was brought to its end by another worker", style="yellow")
+                self.runner.disown(claim.run)
+            elif state is TrialState.PRUNED:
+                self.runner.forget(claim.run)
         self.problem = attributes.get("ended", "")
         return None if self.problem == INTERRUPTED else state
 
     def _result(self, claim: Claim) -> tuple[TrialState, float | None, dict[str, object]]:
         """State, value and attributes with which a trial ends."""
-        number = claim.trial.number
+        number, attributes = claim.trial.number, {}
         try:
-            config = self.recipe.at(claim.trial.params)
             with self.stop:
+                config = self.recipe.at(claim.trial.params)
                 if (twin := self.study.twin(claim.trial)) is not None:
-                    self.runner.answer(claim.run, number, config, twin.number, twin.value)
-                    value = twin.value if twin.state is TrialState.COMPLETE else None
-                    return twin.state, value, {"duplicate_of": twin.number}
-                value = self.runner.run(claim.run, number, config, StudyWatcher(self.study, claim.trial))
-            return TrialState.COMPLETE, value, {}
+                    attributes["duplicate_of"] = twin.number
+                    value = self.runner.answer(claim.run, number, config, twin)
+                else:
+                    value = self.runner.run(claim.run, number, config, StudyWatcher(self.study, claim.trial))
+            return TrialState.COMPLETE, value, attributes
         except PrunedError as pruned:
-            return TrialState.PRUNED, None, {"ended": str(pruned)}
+            return TrialState.PRUNED, None, attributes | {"ended": str(pruned)}
         except (RunInterruptedError, KeyboardInterrupt):
             return TrialState.FAIL, None, {"ended": INTERRUPTED}
-        except TrialLostError:
+        except (TrialLostError, DatabaseAwayError):
             raise
         except Exception as error:  # whatever breaks a trial, the study goes on
             err.print(f"trial {number} failed: {error}", style="yellow")
