@@ -1,7 +1,7 @@
 """What a study costs: `watkins tune`'s own worker against bare Optuna around the same training function.
 
-Both run the demo's baseline at the same points, a trial each in turns and in one process, so that a busy machine slows
-both. The training function is the same (a run directory, the validation report, MLflow's copy); the peer keeps its
+Both run the demo's baseline, a trial each in turns and in one process, so that a busy machine slows both; who is first
+changes. The training function is the same (a run directory, the validation report, MLflow's copy); the peer keeps its
 study in memory, ours in a database with locks, heartbeats and resumable trials. Printed: the ratio of the paired
 trials, and without their noise what either does outside of the training function. At last a short real study, for the
 processor time of the command that watches over the workers.
@@ -92,10 +92,8 @@ class Ours:
         study = self.worker.study
         study.report, study.should_prune = self.clock.report(study.report), self.clock.report(study.should_prune)
 
-    def trial(self) -> dict[str, object]:
-        claim = self.worker.study.claim()
-        self.worker.attempt(claim)
-        return claim.trial.params
+    def trial(self) -> None:
+        self.worker.attempt(self.worker.study.claim())
 
 
 class Bare:
@@ -132,13 +130,13 @@ def measure(recipe: StudyRecipe, folder: Path, pairs: int) -> dict[str, np.ndarr
     (folder / "ours").mkdir()
     ours, bare = Ours(recipe, folder / "ours", digest), Bare(recipe, folder / "bare", digest)
     seconds = {"ours": [], "bare": []}
-    for _ in range(pairs + 1):
-        started = time.perf_counter()
-        point = ours.trial()
-        between = time.perf_counter()
-        bare.trial(point)
-        seconds["ours"].append(between - started)
-        seconds["bare"].append(time.perf_counter() - between)
+    point = dict(recipe.own_point)
+    for number in range(pairs + 1):
+        order = ("ours", "bare") if number % 2 else ("bare", "ours")
+        for name in order:
+            started = time.perf_counter()
+            ours.trial() if name == "ours" else bare.trial(point)
+            seconds[name].append(time.perf_counter() - started)
     ours.worker.runner.wait_for_upload()
     bare.runner.wait_for_upload()
     found = {name: np.array(each[1:]) for name, each in seconds.items()}  # the first pair warms up
