@@ -329,7 +329,7 @@ def test_identity_follows_the_content_of_the_weights_and_not_their_place(recipe,
     "override",
     [
         "study.trials=99", "data.dir=elsewhere", "train.device=cpu", "data.feature_cache_gb=1",
-        "study.heartbeat_seconds=5", "tracking.system_metrics=true",
+        "tracking.system_metrics=true",
     ],
 )  # fmt: skip
 def test_identity_ignores_where_and_how_long_a_study_runs(recipe, override):
