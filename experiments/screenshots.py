@@ -24,6 +24,8 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 COLUMNS = ["val_macro_f1", "val_loss", "test_accuracy", "test_macro_f1"]
+STUDY_COLUMNS = ["metrics.`best_val_macro_f1`", "params.`optim.lr`", "params.`model.freeze_depth`",
+                 "tags.`pruned_at_epoch`"]  # fmt: skip
 CURVES = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1", "learning_rate"]
 WIDTH = 1440
 WAIT = 30_000
@@ -53,7 +55,9 @@ class Ui:
     alone: `strangers` holds the other addresses that were asked for, `errors` what went wrong on the pages.
     """
 
-    def __init__(self, address: str, experiment: str):
+    def __init__(self, address: str, experiment: str, columns: list[str] | None = None):
+        """`columns` of the table of runs, as MLflow writes them; default the metrics of COLUMNS."""
+        self.columns = columns or [f"metrics.`{name}`" for name in COLUMNS]
         self.address = address.rstrip("/")
         self.client = MlflowClient(self.address, self.address)
         found = self.client.get_experiment_by_name(experiment)
@@ -66,7 +70,7 @@ class Ui:
     def __enter__(self) -> Ui:
         self._playwright = sync_playwright().start()
         self._browser = self._playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        settings = [{"name": name, "value": value} for name, value in _settings(self.experiment).items()]
+        settings = [{"name": name, "value": value} for name, value in _settings(self.experiment, self.columns).items()]
         self._context = self._browser.new_context(
             viewport={"width": WIDTH, "height": 900}, color_scheme="light", reduced_motion="reduce",
             storage_state={"cookies": [], "origins": [{"origin": self.address, "localStorage": settings}]},
@@ -104,6 +108,13 @@ class Ui:
         page.locator("[row-id] a[href*='/runs/']").first.wait_for()
         return page
 
+    def trials(self, study: str) -> Page:
+        """A study's run with its trials below it."""
+        page = self.runs(f"tags.`watkins.study`='{study}'")
+        page.locator("[row-id] button").first.click()
+        page.get_by_role("link", name=f"{study} trial-000").wait_for()
+        return page
+
     def curves(self, search: str = "", runs: int = 2) -> Page:
         """The experiment's charts: the curves of CURVES, a line for each of so many runs."""
         page = self.open(f"/experiments/{self.experiment}/runs?searchFilter={search}&compareRunsMode=CHART")
@@ -129,7 +140,7 @@ class Ui:
         return self.client.get_model_version_by_alias(model, "champion").run_id
 
 
-def _settings(experiment: str) -> dict[str, str]:
+def _settings(experiment: str, columns: list[str]) -> dict[str, str]:
     """What MLflow keeps in the browser's local storage: the view for training, no banners, our columns and charts."""
     charts = [
         {"uuid": name, "type": "LINE", "metricSectionId": "curves", "metricKey": name, "displayName": name,
@@ -139,7 +150,6 @@ def _settings(experiment: str) -> dict[str, str]:
          "useGlobalLineSmoothing": True}
         for name in CURVES
     ]  # fmt: skip
-    metrics = [f"metrics.`{name}`" for name in COLUMNS]
     widths = {
         "0": 70,
         "attributes.`Run Name`": 270,
@@ -147,9 +157,9 @@ def _settings(experiment: str) -> dict[str, str]:
         "duration": 80,
         "attributes.`Models`": 90,
     }
-    widths |= dict.fromkeys(metrics, 128)
+    widths |= dict.fromkeys(columns, 128)
     view = {
-        "selectedColumns": ["attributes.`Models`", *metrics],
+        "selectedColumns": ["attributes.`Models`", *columns],
         "columnOrder": list(widths),
         "columnWidths": widths,
         "compareRunCharts": charts,
@@ -188,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for the pictures (default: docs)")
     parser.add_argument("--experiment", default="watkins", help="name of the experiment (default: watkins)")
     parser.add_argument("--model", default="watkins-baseline", help="whose champion's artifacts to show")
+    parser.add_argument("--study", help="name of a study: take the picture of its trials, and no other")
     given = parser.parse_args()
     if find_browser() is None:
         raise SystemExit(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
@@ -196,6 +207,10 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"{given.server}: no MLflow server answers there ({error})") from None
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.study:
+        with Ui(given.server, given.experiment, STUDY_COLUMNS) as ui:
+            save(ui.trials(given.study), given.out / "mlflow-study.png", 980)
+        return
     trainings = "metrics.test_accuracy >= 0"  # only finished trainings
     with Ui(given.server, given.experiment) as ui:
         save(ui.runs(trainings), given.out / "mlflow-runs.png", 380)
