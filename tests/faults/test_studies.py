@@ -18,6 +18,7 @@ import pytest
 from conftest import RECIPE
 from optuna.trial import FrozenTrial, TrialState
 from servers import Postgres
+from sqlalchemy import NullPool
 
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
@@ -85,7 +86,8 @@ def recipe_text(prepared: Path, trials: int, pruner: str = "none") -> str:
 def trials_of(url: str, name: str = "small") -> list[FrozenTrial]:
     quieten_optuna()
     try:
-        return optuna.load_study(study_name=name, storage=url).get_trials()
+        storage = optuna.storages.RDBStorage(url, {"poolclass": NullPool})
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
     except Exception:  # not there yet, or away
         return []
 

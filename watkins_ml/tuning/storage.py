@@ -97,7 +97,8 @@ class StudyDatabase:
 
     def _tables(self, kind: str, heartbeat_seconds: int) -> RDBStorage:
         """Optuna's storage, which makes its tables if they are not there."""
-        engine = {"connect_args": CONNECTION[kind], "pool_pre_ping": True}
+        # no pool: between two epochs a worker holds no connection, so that hundreds of them share a server's hundred
+        engine = {"connect_args": CONNECTION[kind], "poolclass": sqlalchemy.NullPool}
         template = self.url.replace("{", "{{").replace("}", "}}")  # Optuna fills in its schema's version
         heartbeat = {"heartbeat_interval": heartbeat_seconds, "grace_period": 3 * heartbeat_seconds}
         try:
