@@ -15,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import RECIPE
 from optuna.trial import FrozenTrial, TrialState
 from servers import Postgres
@@ -84,15 +85,20 @@ def recipe_text(prepared: Path, trials: int, pruner: str = "none") -> str:
 
 
 def trials_of(url: str, name: str = "small") -> list[FrozenTrial]:
+    """Of a study that is there: Optuna would make the tables where they are missing, while the command makes them."""
     quieten_optuna()
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
     try:
+        with engine.connect() as connection:
+            if not connection.scalar(sqlalchemy.text("SELECT count(*) FROM studies")):
+                return []
         storage = optuna.storages.RDBStorage(url, {"poolclass": NullPool})
         return optuna.load_study(study_name=name, storage=storage).get_trials()
     except Exception:  # not there yet, or away
         return []
 
 
-def at_work(url: str, count: int = 1, epochs: int = 1, fresh: bool = False) -> list[FrozenTrial]:
+def at_work(url: str, *commands: Tune, count: int = 1, epochs: int = 1, fresh: bool = False) -> list[FrozenTrial]:
     """Wait until so many trials have seen so many epochs; with `fresh`, trials of which no worker has died yet."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
@@ -104,8 +110,10 @@ def at_work(url: str, count: int = 1, epochs: int = 1, fresh: bool = False) -> l
         ]
         if len(running) >= count:
             return running
+        for command in commands:
+            assert command.process.poll() is None, command.said
         time.sleep(0.1)
-    raise AssertionError(f"no {count} trials at work: {trials_of(url)}")
+    raise AssertionError(f"no {count} trials at work: {trials_of(url)}\n" + "\n".join(c.said for c in commands))
 
 
 def values(trials: list[FrozenTrial]) -> dict[str, tuple]:
@@ -169,7 +177,7 @@ def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, se
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     url, text = database.url(), recipe_text(prepared, 10, "median")
     machines = [Tune(tmp_path / name, text, "--workers", 2, "--storage", url) for name in ("one", "two")]
-    killed, stopped = at_work(url, 2)[:2]
+    killed, stopped = at_work(url, *machines, count=2)[:2]
     os.kill(killed.user_attrs["pid"], signal.SIGKILL)
     os.kill(stopped.user_attrs["pid"], signal.SIGTERM)
     for machine in machines:
@@ -193,7 +201,7 @@ def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, se
 def test_postgresql_restarted_in_the_middle(prepared, undisturbed, store, database, tmp_path):
     url = database.url()
     command = Tune(tmp_path, recipe_text(prepared, 5), "--storage", url)
-    at_work(url)
+    at_work(url, command)
     database.stop("fast")
     time.sleep(3)
     database.start()
@@ -209,7 +217,7 @@ def test_postgresql_away_for_longer_than_a_worker_may_be_silent(prepared, server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     url, text = database.url(), recipe_text(prepared, 6).replace("experiment: sea", "experiment: away")
     machines = [Tune(tmp_path / name, text, "--storage", url) for name in ("one", "two")]
-    at_work(url, 2)
+    at_work(url, *machines, count=2)
     database.stop("immediate")
     time.sleep(12)  # twice what silence may last
     database.start()
@@ -220,15 +228,15 @@ def test_postgresql_away_for_longer_than_a_worker_may_be_silent(prepared, server
 
 
 def test_everything_killed_at_random_moments(prepared, undisturbed, store, tmp_path):
-    """The machine loses its power seven times, never twice in the same trial; the same command goes on each time."""
+    """The machine loses its power six times, never twice in the same trial; the same command goes on each time."""
     url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
     chance = random.Random(0)
-    for number in range(7):
+    for number in range(6):
         command = Tune(tmp_path, text)
         if number in (0, 4):  # while it starts
             time.sleep(chance.uniform(0, 3))
         else:
-            at_work(url, epochs=chance.randint(0, 3), fresh=True)
+            at_work(url, command, epochs=chance.randint(0, 2), fresh=True)
             time.sleep(chance.uniform(0, 0.5))
         assert command.process.poll() is None, command.said
         command.kill_all()
@@ -243,7 +251,7 @@ def test_only_the_command_is_killed(prepared, undisturbed, store, tmp_path):
     """Its workers notice, close their trials and go; the same command continues them."""
     url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
     command = Tune(tmp_path, text)
-    (trial,) = at_work(url)
+    (trial,) = at_work(url, command)
     command.process.kill()
     command.process.wait()
     deadline = time.monotonic() + 60
@@ -262,7 +270,7 @@ def test_only_the_command_is_killed(prepared, undisturbed, store, tmp_path):
 def test_ctrl_c_closes_the_running_trials_and_the_same_command_goes_on(prepared, store, tmp_path, number):
     url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 4)
     command = Tune(tmp_path, text, "--workers", 2)
-    running = at_work(url, 2)
+    running = at_work(url, command, count=2)
     os.killpg(command.process.pid, number) if number == signal.SIGINT else command.send(number)
     assert command.wait(120) == 1
     said = command.output.read_text()
@@ -286,7 +294,7 @@ def test_the_terminal_is_closed(prepared, store, tmp_path):
     os.close(theirs)
     reader = threading.Thread(target=drain, args=(ours,), daemon=True)
     reader.start()
-    running = at_work(url, 2)
+    running = at_work(url, command, count=2)
     os.close(ours)
     os.kill(command.process.pid, signal.SIGHUP)
     assert command.wait(120) != 0
@@ -306,7 +314,7 @@ def drain(terminal: int) -> None:
 def test_a_second_ctrl_c_kills_and_leaves_nothing_running(prepared, store, tmp_path):
     url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 3)
     command = Tune(tmp_path, text)
-    (trial,) = at_work(url)
+    (trial,) = at_work(url, command)
     os.kill(trial.user_attrs["pid"], signal.SIGSTOP)  # a worker that does not hear
     command.send(signal.SIGINT)
     time.sleep(3)
@@ -324,9 +332,9 @@ def test_a_second_ctrl_c_kills_and_leaves_nothing_running(prepared, store, tmp_p
 def test_the_command_that_keeps_the_record_is_killed_and_another_takes_it_over(prepared, store, tmp_path):
     url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
     keeper = Tune(tmp_path, text)
-    at_work(url)
+    at_work(url, keeper)
     other = Tune(tmp_path, text)
-    at_work(url, 2)
+    at_work(url, keeper, other, count=2)
     keeper.kill_all()
     assert other.wait() == 0, other.said
     assert_whole(url, 5)

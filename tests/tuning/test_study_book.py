@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from watkins_ml.errors import UsageError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
@@ -230,6 +233,26 @@ def test_an_address_with_braces_and_one_without_a_port(tmp_path):
     assert StudyDatabase(f"sqlite:///{tmp_path}/{{sea}}/studies.db").storage.get_all_studies() == []
     with pytest.raises(UsageError, match="not a database URL"):
         StudyDatabase("postgresql+psycopg://host:port/optuna")
+
+
+@pytest.mark.parametrize(
+    "moment", ["CREATE TABLE trials", "INSERT INTO version_info", "CREATE TABLE alembic_version", "INSERT INTO alembic"]
+)
+def test_another_program_makes_the_tables_at_the_same_time(tmp_path, moment):
+    """As Optuna's own dashboard may, which knows nothing of our lock."""
+    url, others = f"sqlite:///{tmp_path / 'studies.db'}", []
+
+    def between(connection, cursor, statement, *_):
+        if moment in " ".join(statement.split()) and not others:
+            others.append(statement)
+            others.append(RDBStorage(url))
+
+    event.listen(Engine, "before_cursor_execute", between)
+    try:
+        assert StudyDatabase(url).storage.get_all_studies() == []
+    finally:
+        event.remove(Engine, "before_cursor_execute", between)
+    assert len(others) == 2 and StudyDatabase(url).storage.get_all_studies() == []
 
 
 ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])

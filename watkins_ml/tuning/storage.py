@@ -17,7 +17,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from watkins_ml.console import err
 from watkins_ml.errors import UsageError, UserError, first_line
@@ -26,6 +26,8 @@ EMBEDDED = Path("runs") / "studies.db"
 """The embedded storage, used where neither --storage nor WATKINS_STORAGE names a database."""
 PATIENCE = 900.0
 """Seconds that a study waits for its database to come back."""
+OTHERS = 10
+"""So often other programs may make a table at the very moment at which it is made here."""
 CONNECTION = {
     "sqlite": {"timeout": 60},
     "postgresql": {
@@ -101,12 +103,14 @@ class StudyDatabase:
         engine = {"connect_args": CONNECTION[kind], "poolclass": sqlalchemy.NullPool}
         template = self.url.replace("{", "{{").replace("}", "}}")  # Optuna fills in its schema's version
         heartbeat = {"heartbeat_interval": heartbeat_seconds, "grace_period": 3 * heartbeat_seconds}
-        try:
-            return RDBStorage(template, engine, **heartbeat)
-        except SQLAlchemyError as error:
-            if "already exists" not in str(error):
-                raise
-            return RDBStorage(template, engine, **heartbeat)  # another program was making some of them just now
+        for _ in range(OTHERS):
+            try:
+                return RDBStorage(template, engine, **heartbeat)
+            except SQLAlchemyError as error:
+                if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                    raise
+                time.sleep(0.2)  # another program, such as Optuna's dashboard, was making some of them just now
+        return RDBStorage(template, engine, **heartbeat)
 
     @contextmanager
     def _creation(self) -> Iterator[None]:
