@@ -1,0 +1,109 @@
+"""How sure a score is: intervals from a bootstrap over tapes, and whether one model is better by more than noise.
+
+Cuts of one tape are alike, so that a thousand cuts from ten tapes say about as much as ten tapes do. What is drawn
+again and again here, with replacement, are therefore whole tapes (the cluster bootstrap: Davison and Hinkley 1997,
+"Bootstrap Methods and their Application", section 3.8).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from watkins_ml.errors import UserError
+
+DRAWS = 2000
+CONFIDENCE = 0.95
+QUANTITIES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+
+
+class Interval(NamedTuple):
+    """A value (0..1, or a difference of such) with its 95 % interval; NaN bounds where there are too few tapes."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.value:.1%}"
+        return f"{self.value:.1%} ({100 * self.low:.1f}–{100 * self.high:.1f})"
+
+
+def score_intervals(predictions: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
+    """Accuracy and macro F1 with their intervals, by name.
+
+    `predictions` has a row per cut with tape, species and predicted, as `preds/test.csv` has. Macro F1 runs over the
+    species with a cut among those drawn, as in `metrics.score`.
+    """
+    values, drawn = _scores(predictions, draws, seed)
+    return {name: _interval(values[name], drawn[name]) for name in QUANTITIES}
+
+
+def paired_difference(
+    first: pd.DataFrame, second: pd.DataFrame, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Scores of `second` minus those of `first` on the same cuts, drawing the same tapes for both.
+
+    Raises:
+        UserError: the two tables are not about the same cuts.
+    """
+    second = second.set_index("path").reindex(first["path"]).reset_index()
+    if len(first) != len(second) or second["predicted"].isna().any():
+        raise UserError("these runs were not tested on the same cuts, so their difference has no meaning")
+    (values, drawn), (other_values, other_drawn) = _scores(first, draws, seed), _scores(second, draws, seed)
+    return {name: _interval(other_values[name] - values[name], other_drawn[name] - drawn[name]) for name in QUANTITIES}
+
+
+def verdict(difference: Interval, first: str, second: str, quantity: str = "macro F1") -> str:
+    """The plain sentence: which of two models is better, by how much, and whether that is more than noise."""
+    value, low, high = difference
+    if value < 0:
+        first, second, value, low, high = second, first, -value, -high, -low
+    lead = f"{second} is {100 * value:.1f} points of {quantity} above {first}"
+    if np.isnan(low):
+        return f"{lead}; there are too few tapes to say whether that is more than noise."
+    span = f"95 % interval over tapes {_signed(low)} to {_signed(high)}"
+    if value == 0:
+        return f"{first} and {second} have the same {quantity} ({span})."
+    return f"{lead} ({span}): {'more than' if low > 0 else 'no more than'} noise."
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", "−")
+
+
+def _interval(value: float, drawn: np.ndarray) -> Interval:
+    if not len(drawn):
+        return Interval(value, np.nan, np.nan)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _scores(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Each score as it is, and for every draw of tapes (none where there are fewer than two)."""
+    predictions = predictions.sort_values("path") if "path" in predictions else predictions
+    tapes, tape_names = pd.factorize(predictions["tape"], sort=True)
+    species = pd.Index(sorted({*predictions["species"], *predictions["predicted"]}))
+    true, said = species.get_indexer(predictions["species"]), species.get_indexer(predictions["predicted"])
+    counts = np.zeros((3, len(tape_names), len(species)))  # right, true and predicted cuts by tape and species
+    np.add.at(counts[0], (tapes[true == said], true[true == said]), 1)
+    np.add.at(counts[1], (tapes, true), 1)
+    np.add.at(counts[2], (tapes, said), 1)
+    values = {name: float(score[0]) for name, score in _from_counts(counts.sum(axis=1, keepdims=True)).items()}
+    if len(tape_names) < 2:
+        return values, dict.fromkeys(QUANTITIES, np.empty(0))
+    even = np.full(len(tape_names), 1 / len(tape_names))
+    times = np.random.default_rng(seed).multinomial(len(tape_names), even, size=draws).astype(float)
+    return values, _from_counts(times @ counts)
+
+
+def _from_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores (draws,) from right, true and predicted cuts (3, draws, species)."""
+    right, true, said = counts
+    present = true > 0
+    f1 = np.divide(2 * right, true + said, out=np.zeros_like(right), where=present)
+    return {"accuracy": right.sum(axis=1) / true.sum(axis=1), "macro_f1": f1.sum(axis=1) / present.sum(axis=1)}
