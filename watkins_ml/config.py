@@ -71,7 +71,11 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     early_stopping_patience: int = Field(ge=1)
     """Stop after this many epochs without a better validation loss."""
-    class_weights: Literal["balanced", "none"]
+    class_weights: Literal["balanced", "sampled", "none"]
+    """What rare species get: `balanced` weighs the loss by the inverse of their recordings, `sampled` draws every
+    species equally often instead, and the loss weighs all alike."""
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    """Share of the target that is spread over all species (Szegedy et al. 2016); 0 is none."""
 
 
 class AugmentConfig(Section):
@@ -79,6 +83,17 @@ class AugmentConfig(Section):
 
     time_roll: bool
     """Shift by a random number of frames, wrapping round."""
+    freq_mask: int = Field(default=0, ge=0, le=128)
+    """SpecAugment: two bands of up to so many mel bands are blanked in each spectrogram; 0 is none."""
+    time_mask: int = Field(default=0, ge=0, le=400)
+    """SpecAugment: two stretches of up to so many frames are blanked; 0 is none."""
+    mixup: float = Field(default=0, ge=0)
+    """Mixup: alpha of the beta distribution by which pairs of recordings are mixed; 0 is none, 0.2 is usual."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any recording looks otherwise in every epoch."""
+        return bool(self.time_roll or self.freq_mask or self.time_mask or self.mixup)
 
 
 class TrackingConfig(Section):

@@ -12,7 +12,7 @@ from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from watkins_ml.training.loop import balanced_weights, fit, predict_logits
+from watkins_ml.training.loop import Trainer, balanced_weights, fit, predict_logits
 
 CLASSES = ["low", "middle", "high"]
 
@@ -172,6 +172,52 @@ def test_class_weights_make_the_rare_class_count(train):
     _, _, balanced = train(train=uneven, name="balanced")
     _, _, plain = train("train.class_weights=none", train=uneven, name="plain")
     assert balanced["train_loss"].iloc[0] != plain["train_loss"].iloc[0]
+
+
+def test_sampling_makes_the_rare_class_count_as_weights_do(train):
+    """One class in thirty: whoever says "the other" is nearly always right, and both remedies refuse that."""
+    rare = bands(90)
+    kept = torch.cat([torch.argwhere(rare.labels != 2)[:, 0], torch.argwhere(rare.labels == 2)[:2, 0]])
+    rare = Split(rare.frame.iloc[kept.numpy()], rare.spectrograms[kept], rare.labels[kept])
+    recall = {}
+    for how in ("none", "sampled"):
+        network, _, _ = train(f"train.class_weights={how}", "train.epochs=2", train=rare, name=how)
+        probabilities = predict_logits(network, bands(60, seed=2), 32, torch.device("cpu")).softmax(dim=1)
+        recall[how] = float(probabilities[bands(60, seed=2).labels == 2, 2].mean())
+    assert recall["sampled"] > recall["none"] + 0.05
+
+
+def test_a_sampled_epoch_sees_every_species_equally_often():
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
+    split = Split(pd.DataFrame({"label": labels}), torch.zeros(1000, 1, 1, 1), labels)
+    chances = balanced_weights(labels, 3)
+    drawn = torch.cat([batch for _, batch in split.batches(64, torch.Generator().manual_seed(0), chances)])
+    assert len(drawn) == 1000
+    assert torch.bincount(drawn).sub(1000 / 3).abs().max() < 60
+
+
+def test_shares_of_species_that_are_whole_cost_what_labels_cost(recipe):
+    """Mixup with nothing mixed in is training without it."""
+    results = []
+    for as_shares in (False, True):
+        config = recipe("baseline", "train.label_smoothing=0.1")
+        torch.manual_seed(0)
+        weights = torch.tensor([0.5, 1.0, 2.0])
+        trainer = Trainer(config, build_model(config.model, 3), weights, torch.device("cpu"))
+        split = bands(7)
+        targets = torch.nn.functional.one_hot(split.labels, 3).float() if as_shares else split.labels
+        torch.manual_seed(1)  # dropout
+        results.append(trainer._step(split.spectrograms, targets))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_label_smoothing_makes_a_network_less_sure(train):
+    confidence = {}
+    for share in (0, 0.3):
+        network, _, _ = train(f"train.label_smoothing={share}", "train.epochs=8", name=f"smooth-{share}")
+        probabilities = predict_logits(network, bands(12, seed=1), 32, torch.device("cpu")).softmax(dim=1)
+        confidence[share] = float(probabilities.max(dim=1).values.mean())
+    assert confidence[0.3] < confidence[0] - 0.05
 
 
 def test_a_loss_that_is_not_a_number_ends_training_in_one_sentence(train):

@@ -48,6 +48,15 @@ def training(recipe):
 RECIPES = {
     "baseline": {},
     "weighted-less-and-still": {"overrides": ["train.class_weights=none", "augment.time_roll=false"]},
+    "masked-mixed-smoothed-and-sampled": {
+        "overrides": [
+            "augment.freq_mask=8",
+            "augment.time_mask=6",
+            "augment.mixup=0.4",
+            "train.label_smoothing=0.1",
+            "train.class_weights=sampled",
+        ]
+    },
     "bf16": {"overrides": ["train.amp=bf16"]},
     "plateau": {"overrides": ["optim.plateau_patience=0", "optim.lr=0.004"], "val": contradicted(bands(12, seed=1))},
     "efficientnet": {"model": "efficientnet", "overrides": ["model.freeze_depth=2"]},

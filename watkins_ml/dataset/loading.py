@@ -28,10 +28,18 @@ class Split:
         return len(self.labels)
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None
+        self, batch_size: int, generator: torch.Generator | None = None, chances: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches in the order of the table, or shuffled by `generator`; the last may be smaller."""
-        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        """Batches in the order of the table, or shuffled by `generator`; the last may be smaller.
+
+        With `chances`, one a species, as many recordings as there are come drawn with replacement instead.
+        """
+        if generator is None:
+            order = torch.arange(len(self))
+        elif chances is None:
+            order = torch.randperm(len(self), generator=generator)
+        else:
+            order = torch.multinomial(chances[self.labels], len(self), replacement=True, generator=generator)
         for chosen in order.split(batch_size):
             yield self.spectrograms[chosen], self.labels[chosen]
 

@@ -19,7 +19,7 @@ from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
 from watkins_ml.errors import UserError
-from watkins_ml.training.augment import time_roll
+from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last
 from watkins_ml.training.features import FeatureStore
 
@@ -61,7 +61,7 @@ class Trainer:
     config: ExperimentConfig
     model: nn.Module
     class_weights: torch.Tensor
-    """float32, shape (species,)."""
+    """float32, shape (species,): what a recording counts in the loss."""
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     best: Checkpoint | None = None
@@ -80,15 +80,18 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.order = torch.Generator().manual_seed(train.seed)
+        self.augment = Augment(self.config.augment, len(self.class_weights), self.order)
+        drawn = train.class_weights == "sampled"  # a rare species comes more often instead of counting more
+        self.step_weights = torch.ones_like(self.class_weights) if drawn else self.class_weights
+        self.chances = self.class_weights.cpu() if drawn else None
 
     def train_epoch(self, split: Split, on_step: Callable[[float, float], None]) -> dict[str, float]:
         """One pass over the training split; loss and accuracy are running means over it."""
         self.model.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
-        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order):
-            if self.config.augment.time_roll:
-                spectrograms = time_roll(spectrograms, self.order)
+        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
+            spectrograms, labels = self.augment(spectrograms, labels)
             totals += self._step(spectrograms.to(self.device), labels.to(self.device))
             seen += len(labels)
             if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
@@ -97,15 +100,21 @@ class Trainer:
         self._assert_finite(loss)
         return {"train_loss": loss / weight, "train_accuracy": correct / seen}
 
-    def _step(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
         with autocast(self.device, self.precision):
             logits = self.forward(spectrograms)
-        loss = F.cross_entropy(logits.float(), labels, self.class_weights)
+        smoothing = self.config.train.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets, self.step_weights, label_smoothing=smoothing)
+        if targets.ndim == 1:
+            labels, weight = targets, self.step_weights[targets].sum()
+        else:
+            labels, weight = targets.argmax(dim=1), (targets @ self.step_weights).sum()
+            loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        weight = self.class_weights[labels].sum()
         correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
@@ -211,14 +220,14 @@ def fit(
         UserError: the loss is not a number any more.
     """
     make_repeatable(config.train)
-    balanced = config.train.class_weights == "balanced"
-    weights = balanced_weights(train.labels, species) if balanced else torch.ones(species)
+    alike = config.train.class_weights == "none"
+    weights = torch.ones(species) if alike else balanced_weights(train.labels, species)
     trainer = Trainer(config, build(), weights, choose_device(config.train.device))
     best = recorder.checkpoints / "best.pt"
     if start is not None:
         trainer.restore(start)
         save_checkpoint(best, trainer.best)  # a kill may have come before it, or torn it
-    if features is not None and not config.augment.time_roll:  # a rolled spectrogram is another one every epoch
+    if features is not None and not config.augment.is_on:  # what is changed is another input in every epoch
         train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
     for metrics, timing in _epochs(trainer, train, val, score):
         save_last(recorder.checkpoints, trainer.checkpoint({"metrics": metrics, "timing": timing}))
