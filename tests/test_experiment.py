@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -50,7 +51,12 @@ def last_line(text: str) -> str:
 def test_the_result_is_what_the_record_says(finished):
     assert finished.metrics == json.loads((finished.run_dir / "reports" / "metrics.json").read_text())
     assert {"best_epoch", "val_macro_f1", "test_accuracy", "test_ece"} <= finished.metrics.keys()
-    assert any(key.startswith("control_") for key in finished.metrics)
+    controls = pd.read_csv(finished.run_dir / "reports" / "test_controls.csv").set_index("control")
+    assert list(controls.index) == ["majority", "tape", "sample_rate", "duration", "rate_duration"]
+    assert controls.title["rate_duration"] == "native sample rate and duration"
+    for name, row in controls.iterrows():
+        for quantity in ("accuracy", "macro_f1"):
+            assert finished.metrics[f"control_{name}_{quantity}"] == pytest.approx(row[quantity], rel=1e-5)
 
 
 def test_the_model_is_the_best_epoch_not_the_last(finished):

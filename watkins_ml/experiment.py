@@ -210,10 +210,10 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     Returns:
         the new metrics, which `metrics.json` has beside the `known` ones.
     """
-    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.report import write_controls
 
     metrics = _report(network, data, "test", load_split(data, "test"), run)
-    metrics |= controls(data.sides["train"], data.sides["test"])
+    metrics |= write_controls(run.root, "test", data.sides["train"], data.sides["test"])
     write_json(run.metrics, known | metrics)
     return metrics
 

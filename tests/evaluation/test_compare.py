@@ -106,6 +106,16 @@ def test_unknown_counts_show_a_dash(same_data):
     assert '<th scope="row">Parameters</th><td>–</td><td>4,063,000</td>' in text
 
 
+def test_a_control_that_no_run_has_takes_no_row(same_data, run_dirs, tmp_path):
+    row = '<th scope="row">site: accuracy</th>'
+    assert "duration: accuracy" in same_data[1] and row not in same_data[1]
+    with_sites = shutil.copytree(run_dirs["baseline"], tmp_path / "b")
+    path = with_sites / "reports/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"control_site_accuracy": 0.25}))
+    runs = [ComparedRun.from_dir(with_sites, "b"), ComparedRun.from_dir(run_dirs["efficientnet_b0"], "e")]
+    assert f'{row}<td class="number">25.0%</td><td class="number">–</td>' in write(runs, tmp_path / "x.html")[1]
+
+
 def test_different_digests_raise_a_banner_and_rank_nothing(make_page):
     _, text = make_page(data_digest="elsewhere")
     assert 'role="alert">Different data.' in text and "elsewhere" in text

@@ -1,7 +1,9 @@
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from watkins_ml.evaluation.controls import controls
+from watkins_ml.evaluation.controls import CONTROLS, control_predictions, control_scores, control_table, controls
 
 
 def cuts(*rows: tuple[str, str, int, float]) -> pd.DataFrame:
@@ -30,21 +32,75 @@ def test_in_a_grouped_split_the_tape_falls_back_to_the_majority():
     assert found["control_majority_macro_f1"] == pytest.approx(0.5 / 2)  # orca 0.5, walrus 0, beluga absent
 
 
-def test_sample_rate_alone_and_with_duration():
-    test = cuts(("orca", "x", 40_000, 1.1), ("walrus", "y", 10_000, 3.1), ("beluga", "z", 40_000, 8.9))
-    train = pd.concat([TRAIN] * 5)
-    found = controls(train, test)
-    assert found["control_sample_rate_accuracy"] == pytest.approx(2 / 3)
-    assert found["control_rate_duration_accuracy"] == 1
+def test_sample_rate_and_duration_alone_and_together():
+    train = pd.concat(
+        [cuts(("orca", "a", 40_000, 1.0), ("walrus", "b", 10_000, 1.0), ("beluga", "c", 40_000, 9.0))] * 20
+    )
+    test = cuts(("orca", "x", 40_000, 1.1), ("walrus", "y", 10_000, 1.1), ("beluga", "z", 40_000, 8.9))
+    predicted = control_predictions(train, test)
+    assert list(predicted["sample_rate"]) == ["beluga", "walrus", "beluga"]  # of equals the first by name
+    assert predicted["duration"].iloc[0] == predicted["duration"].iloc[1] != "beluga"
+    assert predicted["duration"].iloc[2] == "beluga"
+    assert list(predicted["rate_duration"]) == list(test.species)
+
+
+def test_the_site_names_the_species_and_an_empty_or_unseen_one_the_commonest():
+    train = TRAIN.assign(site=[*["Churchill"] * 6, *[""] * 4, *["Scoresby Sund"] * 3])
+    test = TRAIN.iloc[[0, 6, 12, 12]].reset_index(drop=True)
+    test["site"] = ["Churchill", "", "Scoresby Sund", "Elsewhere"]
+    assert list(control_predictions(train, test)["site"]) == ["orca", "orca", "beluga", "orca"]
+    assert controls(train, test)["control_site_accuracy"] == pytest.approx(2 / 4)
+    nowhere = train.assign(site="")
+    assert set(control_predictions(nowhere, test)["site"]) == {"orca"}
+
+
+def test_without_a_site_on_both_sides_there_is_no_control_of_it():
+    assert "site" not in control_predictions(TRAIN.assign(site="x"), TRAIN)
+    assert "control_site_accuracy" not in controls(TRAIN, TRAIN.assign(site="x"))
 
 
 @pytest.mark.parametrize("train", [TRAIN.head(1), TRAIN.head(6), TRAIN.iloc[[0, 6]]])
 def test_tiny_sets_and_one_species(train):
     found = controls(train, TRAIN)
-    assert len(found) == 8
+    assert len(found) == 2 * (len(CONTROLS) - 1)
     assert all(0 <= value <= 1 for value in found.values())
 
 
 def test_is_repeatable_and_indifferent_to_the_index():
     shuffled = TRAIN.sample(frac=1, random_state=1)
     assert controls(TRAIN, shuffled) == controls(TRAIN, shuffled.reset_index(drop=True))
+
+
+@settings(deadline=None, max_examples=25)
+@given(folds=st.lists(st.integers(0, 2), min_size=len(TRAIN), max_size=len(TRAIN)), seed=st.integers(0, 99))
+def test_pooled_over_folds_the_accuracy_is_the_mean_over_cuts_in_whatever_order(folds, seed):
+    """What cross-validation pools: each cut is predicted once, by the fold that did not train on it."""
+    cut_by_cut = TRAIN.sample(frac=1, random_state=seed).assign(fold=folds, site="x")
+    parts = []
+    for fold, test in cut_by_cut.groupby("fold"):
+        train = cut_by_cut[cut_by_cut.fold != fold]
+        if train.empty:
+            return
+        parts.append((len(test), controls(train, test), control_predictions(train, test)))
+    pooled = control_scores(cut_by_cut.species, pd.concat([predicted for *_, predicted in parts]))
+    for name in CONTROLS:
+        key = f"control_{name}_accuracy"
+        mean = sum(count * scores[key] for count, scores, _ in parts) / len(cut_by_cut)
+        assert pooled[key] == pytest.approx(mean)
+
+
+def test_predictions_of_other_cuts_are_not_scored():
+    predictions = control_predictions(TRAIN, TRAIN)
+    with pytest.raises(ValueError, match="13 cuts, but predictions for 12"):
+        control_scores(TRAIN.species, predictions.head(12))
+    twice = pd.concat([predictions.head(7), predictions.head(6)])
+    with pytest.raises(ValueError, match="duplicate"):
+        control_scores(TRAIN.species, twice)
+
+
+def test_the_table_has_a_row_for_each_control_that_was_scored():
+    scores = controls(TRAIN.assign(site="x"), TRAIN.assign(site="x")) | {"accuracy": 1.0}
+    table = control_table(scores)
+    assert dict(zip(table.control, table.title, strict=True)) == CONTROLS
+    assert table.set_index("control").macro_f1["tape"] == scores["control_tape_macro_f1"]
+    assert list(control_table(controls(TRAIN, TRAIN)).control) == [name for name in CONTROLS if name != "site"]

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -30,7 +31,13 @@ def test_a_registered_model_scores_on_the_test_split_what_its_run_scored(
     said = watkins("evaluate", model, "--data", prepared, "--split", "test", "--out", out)
     assert said.status == 0, said.err
     assert f"{finished.metrics['test_accuracy']:.4f}" in said.out
-    for name in ("reports/test_classification_report.json", "preds/test.csv", "plots/test_confusion_matrix.png"):
+    assert re.search(rf"without audio: duration .*{finished.metrics['control_duration_accuracy']:.4f}", said.out)
+    for name in (
+        "reports/test_classification_report.json",
+        "reports/test_controls.csv",
+        "preds/test.csv",
+        "plots/test_confusion_matrix.png",
+    ):
         assert (out / name).exists()
     written = json.loads((out / "reports" / "test_metrics.json").read_text())
     controls = {key: value for key, value in finished.metrics.items() if key.startswith("control_")}

@@ -77,7 +77,9 @@ def test_metrics_have_one_point_an_epoch_with_the_time_it_was_measured(tracked, 
 
 def test_final_metrics_are_there_once_and_the_best_epoch_keeps_its_own_names(tracked, finished):
     metrics = tracked[1].data.metrics
-    for key in ("test_accuracy", "test_macro_f1", "test_ece", "control_tape_accuracy", "best_epoch"):
+    controls = [key for key in finished.metrics if key.startswith("control_")]
+    assert {"control_tape_accuracy", "control_duration_macro_f1"} <= set(controls)
+    for key in ("test_accuracy", "test_macro_f1", "test_ece", *controls, "best_epoch"):
         assert metrics[key] == finished.metrics[key]
     assert metrics["best_val_macro_f1"] == finished.metrics["val_macro_f1"]
     assert len(tracked[0].get_metric_history(tracked[1].info.run_id, "test_accuracy")) == 1

@@ -15,6 +15,7 @@ from rich.text import Text
 from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.controls import CONTROLS
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -30,12 +31,6 @@ SCORES = {
     "weighted_f1": "weighted F1",
     "ece": "calibration error (ECE)",
     "loss": "loss",
-}
-CONTROLS = {
-    "control_majority_accuracy": "always the most common species",
-    "control_tape_accuracy": "looking up the tape",
-    "control_sample_rate_accuracy": "native sample rate alone",
-    "control_rate_duration_accuracy": "native sample rate and duration",
 }
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
@@ -93,11 +88,10 @@ def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Pat
 
 def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None:
     """Test accuracy that needs no audio at all, beside what the network scores."""
-    present = {key: name for key, name in CONTROLS.items() if key in metrics}
-    if present:
-        table.add_section()
-    for key, name in present.items():
-        table.add_row(f"no audio: {name}", *[""] * (columns - 1), _number(metrics[key]), style="dim")
+    table.add_section()
+    for name, title in CONTROLS.items():
+        if (value := metrics.get(f"control_{name}_accuracy")) is not None:
+            table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), _number(value), style="dim")
 
 
 def print_study(outcome: Outcome) -> None:
@@ -152,8 +146,10 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
         for key, name in SCORES.items():
             table.add_row(f"{side} {name}", *(_number(value) for value in comparison.loc[f"{side}_{key}"]))
         table.add_section()
-    for key, name in CONTROLS.items():
-        table.add_row(f"no audio: {name}", *(_number(value) for value in comparison.loc[key]), style="dim")
+    for name, title in CONTROLS.items():
+        values = comparison.loc[f"control_{name}_accuracy"]
+        if values.notna().any():
+            table.add_row(f"accuracy without audio: {title}", *(_number(value) for value in values), style="dim")
     out.print(table)
     out.print(f"Side by side: {page}")
 

@@ -122,8 +122,9 @@ def _metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tu
     """For each group of metrics its rows: title, then each run's value as text and whether it is best."""
     table = comparison_table(runs)
     rankable = table.attrs["warning"] is None
+    known = [row for row in table.index if not row.startswith("control_") or table.loc[row].notna().any()]
     return {
-        group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows]
+        group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows if row.key in known]
         for group, rows in GROUPS.items()
     }
 

@@ -1,6 +1,6 @@
 """No-audio controls: what a split gives away before anybody listens.
 
-In an archive, species, tape, recorder and cut length go together (one expedition, one recorder, one species),
+In an archive, species, tape, recorder, cut length and site go together (one expedition, one recorder, one species),
 so metadata alone can name the species. A model's score means something only beside these.
 """
 
@@ -9,30 +9,71 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
-RATE_AND_DURATION = ["sample_rate", "duration_s"]
+CONTROLS = {
+    "majority": "commonest species",
+    "tape": "tape",
+    "sample_rate": "native sample rate",
+    "duration": "duration",
+    "rate_duration": "native sample rate and duration",
+    "site": "site",
+}
+"""What each control knows of a recording, the simplest first; `site` only where a metadata table gave it."""
 
 
 def controls(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
-    """Accuracy and macro F1 on `test` of four predictors fitted on `train` without any audio.
+    """`control_scores` on `test` of what predictors fitted on `train` say of it, without any audio."""
+    return control_scores(test.species, control_predictions(train, test))
 
-    Both frames have a row per cut: species, tape, sample_rate (native, Hz), duration_s (seconds). Keys are
-    `control_{majority,tape,sample_rate,rate_duration}_{accuracy,macro_f1}`; macro F1 runs over the species
-    present in `test`, as in `metrics.score`.
+
+def control_predictions(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """The species that each of CONTROLS, fitted on `train`, names for each row of `test`.
+
+    Both frames have a row per cut: species, tape, sample_rate (native, Hz), duration_s (seconds), and perhaps site
+    (empty where unknown). The table has the index of `test` and a column per control, `site` only if both frames
+    have it. Tables of several folds can be concatenated and scored together.
     """
     predictions = {
         "majority": pd.Series(_majority(train.species), index=test.index),
         "tape": _lookup(train, test, "tape"),
         "sample_rate": _lookup(train, test, "sample_rate"),
-        "rate_duration": _boosted(train, test),
+        "duration": _boosted(train, test, ["duration_s"]),
+        "rate_duration": _boosted(train, test, ["sample_rate", "duration_s"]),
     }
-    present = sorted(test.species.unique())
+    if "site" in train and "site" in test:
+        predictions["site"] = _lookup(train, test, "site")
+    return pd.DataFrame(predictions)
+
+
+def control_scores(species: pd.Series, predictions: pd.DataFrame) -> dict[str, float]:
+    """`control_<name>_accuracy` and `control_<name>_macro_f1` of each column of `control_predictions`.
+
+    `species` holds the true ones, with the same index in any order. Macro F1 runs over the species present in it,
+    as in `metrics.score`.
+
+    Raises:
+        ValueError: an index that is not the same, or that names a row twice in another order.
+    """
+    if len(species) != len(predictions):
+        raise ValueError(f"{len(species)} cuts, but predictions for {len(predictions)}")
+    predictions = predictions.reindex(species.index)
+    present = sorted(species.unique())
     found: dict[str, float] = {}
     for name, predicted in predictions.items():
-        found[f"control_{name}_accuracy"] = float(accuracy_score(test.species, predicted))
+        found[f"control_{name}_accuracy"] = float(accuracy_score(species, predicted))
         found[f"control_{name}_macro_f1"] = float(
-            f1_score(test.species, predicted, labels=present, average="macro", zero_division=0)
+            f1_score(species, predicted, labels=present, average="macro", zero_division=0)
         )
     return found
+
+
+def control_table(scores: dict[str, float]) -> pd.DataFrame:
+    """The controls among `scores` for a reader: control, title, accuracy, macro_f1."""
+    rows = [
+        (name, title, scores[f"control_{name}_accuracy"], scores[f"control_{name}_macro_f1"])
+        for name, title in CONTROLS.items()
+        if f"control_{name}_accuracy" in scores
+    ]
+    return pd.DataFrame(rows, columns=["control", "title", "accuracy", "macro_f1"])
 
 
 def _majority(species: pd.Series) -> str:
@@ -40,12 +81,12 @@ def _majority(species: pd.Series) -> str:
 
 
 def _lookup(train: pd.DataFrame, test: pd.DataFrame, column: str) -> pd.Series:
-    """The commonest species in `train` for the same value of `column`; for an unseen value, overall."""
-    known = train.groupby(column).species.agg(_majority)
-    return test[column].map(known).fillna(_majority(train.species))
+    """The commonest species in `train` for the same value of `column`; for an unseen or empty one, overall."""
+    known = train[train[column] != ""].groupby(column).species.agg(_majority)
+    return test[column].map(known.to_dict()).fillna(_majority(train.species))
 
 
-def _boosted(train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
+def _boosted(train: pd.DataFrame, test: pd.DataFrame, columns: list[str]) -> pd.Series:
     if train.species.nunique() == 1:
         return pd.Series(_majority(train.species), index=test.index)
     # Rare species have fewer cuts than the default leaf of 20, and too few for an internal hold-out.
@@ -54,5 +95,5 @@ def _boosted(train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
     )
     # Thousands of tiny trees: threads that wait for each other cost ten times what they save.
     with threadpool_limits(1, "openmp"):
-        model.fit(train[RATE_AND_DURATION], train.species)
-        return pd.Series(model.predict(test[RATE_AND_DURATION]), index=test.index)
+        model.fit(train[columns], train.species)
+        return pd.Series(model.predict(test[columns]), index=test.index)

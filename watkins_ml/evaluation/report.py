@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation.controls import control_table, controls
 from watkins_ml.files import write_csv, write_json
 
 DIGITS = "%.6g"
@@ -53,6 +54,13 @@ def write_report(
             seconds=seconds,
         )
         plots.save(figure, run_dir / "galleries" / f"{split}_{name}.png")
+    return scores
+
+
+def write_controls(run_dir: Path, split: str, train: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
+    """Write what metadata alone scores on `frame` as `reports/<split>_controls.csv`; return `controls.controls`."""
+    scores = controls(train, frame)
+    write_csv(run_dir / "reports" / f"{split}_controls.csv", control_table(scores), DIGITS)
     return scores
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.controls import CONTROLS
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
 TEST_REPORT = [
@@ -42,12 +43,6 @@ _QUANTITIES = [
     Row("loss", "loss (mean negative log-likelihood)", min, percent=False),
     Row("ece", "expected calibration error", min, percent=False),
 ]
-CONTROLS = {
-    "majority": "commonest species",
-    "tape": "tape number",
-    "sample_rate": "native sample rate",
-    "rate_duration": "native sample rate and duration",
-}
 GROUPS = {
     "Test split": [row._replace(key=f"test_{row.key}") for row in _QUANTITIES],
     "Controls on the test split, without any audio": [

@@ -22,8 +22,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     Raises:
         UserError: the data were prepared for another frontend or other species than the model's.
     """
-    from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import write_report
+    from watkins_ml.evaluation.report import write_controls, write_report
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
@@ -39,7 +38,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
         scores = write_report(out, side, split.frame, probabilities, data.classes, split.spectrograms)
         if side == "test":
-            scores |= controls(data.sides["train"], data.sides["test"])
+            scores |= write_controls(out, side, data.sides["train"], data.sides[side])
         facts = {
             "model": model,
             "data_digest": data.digest,
