@@ -10,13 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import load_split
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.calibration import fit_temperature
+from watkins_ml.evaluation.metrics import score
 from watkins_ml.experiment import run_experiment
-from watkins_ml.models.bundle import load_bundle
+from watkins_ml.models.bundle import load_bundle, to_probabilities
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
@@ -67,6 +72,41 @@ def test_the_model_is_the_best_epoch_not_the_last(finished):
     bundle = load_bundle(run.model)
     assert all(torch.equal(best[name], tensor) for name, tensor in bundle.network.state_dict().items())
     assert bundle.facts["val_macro_f1"] == finished.metrics["val_macro_f1"]
+
+
+def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finished, prepared):
+    """Fitted again on validation from the kept model; the test split, fitted by itself, would give another one."""
+    data, classifier = read_prepared(prepared), load_bundle(finished.run_dir / "model")
+    fitted = {}
+    for side in ("val", "test"):
+        split = load_split(data, side)
+        fitted[side] = fit_temperature(split.labels.numpy(), classifier.logits(split.spectrograms).numpy())
+    assert fitted["val"] != pytest.approx(fitted["test"], rel=1e-2)
+    assert finished.metrics["temperature"] == pytest.approx(fitted["val"], rel=1e-4)
+    assert classifier.temperature == finished.metrics["temperature"]
+
+
+def test_the_reports_are_made_from_calibrated_probabilities(finished, prepared):
+    data, classifier = read_prepared(prepared), load_bundle(finished.run_dir / "model")
+    for side in ("val", "test"):
+        split = load_split(data, side)
+        written = pd.read_csv(finished.run_dir / "preds" / f"{side}.csv").filter(like="p_")
+        np.testing.assert_allclose(written, classifier.probabilities(split.spectrograms), rtol=1e-3, atol=1e-6)
+        plain = score(split.labels.numpy(), to_probabilities(classifier.logits(split.spectrograms)), data.classes)
+        assert finished.metrics[f"{side}_ece_uncalibrated"] == pytest.approx(plain["ece"], rel=1e-3)
+        assert finished.metrics[f"{side}_accuracy"] == plain["accuracy"]
+        assert finished.metrics[f"{side}_nll"] != pytest.approx(plain["nll"], rel=1e-3)
+
+
+def test_the_threshold_of_validation_is_tried_on_test(finished):
+    val, test = (pd.read_csv(finished.run_dir / "preds" / f"{side}.csv") for side in ("val", "test"))
+    threshold = finished.metrics["threshold_90"]
+    assert val.correct[val.confidence >= threshold * (1 - 1e-6)].mean() >= 0.9
+    answered = test[test.confidence >= threshold]
+    assert finished.metrics["test_coverage_at_threshold"] == pytest.approx(len(answered) / len(test))
+    precision = finished.metrics.get("test_precision_at_threshold", np.nan)
+    assert precision == pytest.approx(answered.correct.mean(), nan_ok=True)
+    assert load_bundle(finished.run_dir / "model").facts["threshold_90"] == threshold
 
 
 def test_a_tape_on_two_sides_is_refused_before_anything_is_written(recipe, prepared, tmp_path):

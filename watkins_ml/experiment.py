@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import soundfile
+import torch
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig
@@ -27,7 +28,7 @@ from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_bytes, write_json
 from watkins_ml.models import build_model
-from watkins_ml.models.bundle import save_bundle
+from watkins_ml.models.bundle import save_bundle, to_probabilities
 from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
@@ -193,12 +194,20 @@ def train(
 
 
 def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> dict[str, float]:
-    """Write the validation report and the learning curves; the metrics, also in `metrics.json`."""
+    """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`."""
+    from watkins_ml.evaluation.calibration import fit_temperature
     from watkins_ml.evaluation.report import write_learning_curves
+    from watkins_ml.evaluation.selective import risk_coverage, threshold_at
 
     history = run.read_history()
     best = history.loc[history["val_loss"].idxmin()]
-    metrics = {"best_epoch": int(best["epoch"])} | _report(network, inputs.data, "val", inputs.val, run)
+    labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.val)
+    temperature = fit_temperature(labels, logits.numpy())
+    metrics = {"best_epoch": int(best["epoch"]), "temperature": temperature}
+    threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
+    if threshold is not None:
+        metrics["threshold_90"] = threshold
+    metrics |= _report(logits, inputs.data, "val", inputs.val, run, temperature)
     write_learning_curves(run.root, history)
     write_json(run.metrics, metrics)
     return metrics
@@ -207,23 +216,42 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> 
 def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]) -> dict[str, float]:
     """Read the test split, here for the only time: its report, and the controls beside it.
 
+    `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave.
+
     Returns:
         the new metrics, which `metrics.json` has beside the `known` ones.
     """
     from watkins_ml.evaluation.report import write_controls
 
-    metrics = _report(network, data, "test", load_split(data, "test"), run)
+    split = load_split(data, "test")
+    # a study that an earlier version began knows neither
+    temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
+    metrics = _report(_logits(network, split), data, "test", split, run, temperature, threshold)
     metrics |= write_controls(run.root, "test", data.sides["train"], data.sides["test"])
     write_json(run.metrics, known | metrics)
     return metrics
 
 
-def _report(network: nn.Module, data: PreparedData, side: str, split: Split, run: RunDirectory) -> dict[str, float]:
+def _logits(network: nn.Module, split: Split) -> torch.Tensor:
+    return predict_logits(network, split, 32, next(network.parameters()).device)
+
+
+def _report(
+    logits: torch.Tensor,
+    data: PreparedData,
+    side: str,
+    split: Split,
+    run: RunDirectory,
+    temperature: float,
+    threshold: float | None = None,
+) -> dict[str, float]:
     from watkins_ml.evaluation.report import write_report
 
-    device = next(network.parameters()).device
-    probabilities = predict_logits(network, split, 32, device).softmax(dim=1).numpy()
-    scores = write_report(run.root, side, split.frame, probabilities, data.classes, split.spectrograms)
+    calibrated, uncalibrated = to_probabilities(logits, temperature), to_probabilities(logits)
+    scores = write_report(
+        run.root, side, split.frame, calibrated, data.classes, split.spectrograms,
+        uncalibrated=uncalibrated, threshold=threshold,
+    )  # fmt: skip
     return {f"{side}_{name}": value for name, value in scores.items()}
 
 
@@ -236,8 +264,9 @@ def keep_model(
         "data_digest": data.digest,
         "split_protocol": data.protocol,
         "val_macro_f1": metrics["val_macro_f1"],
+        **{key: metrics[key] for key in ("threshold_90",) if key in metrics},
     }
-    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts)
+    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"])
     write_bytes(run.model / "example.wav", _example_audio(data.frontend.sample_rate))
     run.update_facts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -39,13 +39,13 @@ def test_loss_and_ece_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.7, 0.3]])
     labels = np.array([0, 1, 1, 0])
     scores = metrics.score(labels, probabilities, ["a", "b"])
-    assert scores["loss"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
+    assert scores["nll"] == pytest.approx(-np.log([0.9, 0.1, 0.6, 0.7]).mean())
     # bins: 0.9 twice (half right), 0.6 and 0.7 once each (both right)
     assert scores["ece"] == pytest.approx((2 * abs(0.5 - 0.9) + 1 * 0.4 + 1 * 0.3) / 4)
 
 
 def test_loss_stays_finite_when_softmax_underflows():
-    assert np.isfinite(metrics.score(np.array([1]), one_hot([0]), ABC)["loss"])
+    assert np.isfinite(metrics.score(np.array([1]), one_hot([0]), ABC)["nll"])
 
 
 def test_refuses_nothing_and_not_finite():
@@ -106,8 +106,8 @@ def test_agrees_with_sklearn_and_stays_in_range(cuts, classes, seed):
     assert scores["macro_f1"] == pytest.approx(f1)
     assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert scores["weighted_recall"] == pytest.approx(scores["accuracy"])
-    assert scores["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(classes)), rel=1e-3)
-    assert all(0 <= value <= 1 for name, value in scores.items() if name != "loss")
+    assert scores["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(classes)), rel=1e-3)
+    assert all(0 <= value <= 1 for name, value in scores.items() if name != "nll")
     pairs = metrics.confusion_pairs(labels, predicted, names)
     assert pairs["count"].sum() == (labels != predicted).sum()
     assert metrics.calibration_bins(labels, probabilities)["count"].sum() == cuts

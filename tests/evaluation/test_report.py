@@ -21,6 +21,7 @@ FILES = {
     "plots/val_confusion_matrix.png",
     "plots/val_stripplot.png",
     "plots/val_reliability.png",
+    "plots/val_risk_coverage.png",
 }
 
 
@@ -89,6 +90,19 @@ def test_small_splits_and_tensors_do(tmp_path):
     tensors = [torch.randn(1, 128, 400) for _ in range(3)]
     report.write_report(tmp_path, "test", frame, probabilities, CLASSES, tensors)
     assert pd.read_csv(tmp_path / "misclassified/test.csv").empty
+
+
+def test_what_validation_gave_is_scored_beside(tmp_path):
+    frame, probabilities = make_split(40, skill=2)
+    sharp = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    labels = frame.label.to_numpy()
+    scores = report.write_report(
+        tmp_path, "test", frame, probabilities, CLASSES, Spectrograms(40), uncalibrated=sharp, threshold=0.6
+    )
+    assert scores["ece_uncalibrated"] == metrics.score(labels, sharp, CLASSES)["ece"] != scores["ece"]
+    answered = probabilities.max(axis=1) >= 0.6
+    assert scores["coverage_at_threshold"] == answered.mean()
+    assert scores["precision_at_threshold"] == (probabilities.argmax(axis=1) == labels)[answered].mean()
 
 
 def test_learning_curves(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.errors import UserError
 from watkins_ml.models import build_model
-from watkins_ml.models.bundle import load_bundle, save_bundle
+from watkins_ml.models.bundle import load_bundle, save_bundle, to_probabilities
 
 CLASSES = ["FinWhale", "Risso'sDolphin", "Walrus"]
 FACTS = {"run": "first", "data_digest": "abc"}
@@ -49,6 +49,41 @@ def test_the_batch_size_does_not_matter(bundle):
     classifier, spectrograms = load_bundle(bundle), torch.randn(5, 1, 128, 40)
     whole, singly = (classifier.probabilities(spectrograms, size) for size in (5, 1))
     np.testing.assert_allclose(whole, singly, rtol=1e-5)
+
+
+def test_the_temperature_softens_probabilities_and_changes_no_answer(network, bundle, recipe, tmp_path):
+    settings = recipe("baseline").model, FrontendSettings(hop_length=80), CLASSES, FACTS
+    save_bundle(tmp_path / "warm", network, *settings, temperature=2.5)
+    plain, warm = load_bundle(bundle), load_bundle(tmp_path / "warm")
+    assert (plain.temperature, warm.temperature) == (1.0, 2.5)
+    spectrograms = torch.randn(6, 1, 128, 40)
+    with torch.inference_mode():
+        expected = (network(spectrograms) / 2.5).softmax(dim=1)
+    np.testing.assert_allclose(warm.probabilities(spectrograms), expected, rtol=1e-5)
+    assert (warm.probabilities(spectrograms).max(axis=1) < plain.probabilities(spectrograms).max(axis=1)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.7, 20.0])
+def test_no_temperature_changes_which_species_is_most_probable(temperature):
+    logits = torch.randn(200, 44)
+    runner_up = logits.topk(2).indices[:, 1:]
+    logits.scatter_(1, runner_up, torch.nextafter(logits.amax(1, keepdim=True), torch.tensor(-99.0)))  # all but ties
+    assert (to_probabilities(logits, temperature).argmax(axis=1) == logits.argmax(dim=1).numpy()).all()
+
+
+def test_a_bundle_of_an_earlier_version_has_temperature_one(bundle):
+    description = json.loads((bundle / "model.json").read_text())
+    del description["temperature"]
+    (bundle / "model.json").write_text(json.dumps(description))
+    assert load_bundle(bundle).temperature == 1.0
+
+
+@pytest.mark.parametrize("temperature", [0, -1, "hot", None])
+def test_a_temperature_that_is_none_is_damage(bundle, temperature):
+    description = json.loads((bundle / "model.json").read_text())
+    (bundle / "model.json").write_text(json.dumps(description | {"temperature": temperature}))
+    with pytest.raises(UserError, match=r"damaged model, model\.json"):
+        load_bundle(bundle)
 
 
 def test_species_frontend_and_facts_travel_with_the_weights(bundle):

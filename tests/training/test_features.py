@@ -288,4 +288,4 @@ def test_a_run_keeps_them_in_the_data_folder(config, folder, store):
     chosen = config(9, "train.epochs=1", f"data.dir={folder}", "tracking.register_as=null")
     run = run_experiment(chosen)
     assert len(entries(FeatureStore(folder / "features", DIGEST, 1))) == 1
-    assert np.isfinite(run.metrics["test_loss"])
+    assert np.isfinite(run.metrics["test_nll"])

@@ -30,7 +30,8 @@ SCORES = {
     "macro_recall": "macro recall",
     "weighted_f1": "weighted F1",
     "ece": "calibration error (ECE)",
-    "loss": "loss",
+    "nll": "negative log-likelihood",
+    "coverage_at_90": "cuts answered at 90 % precision",
 }
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
@@ -66,6 +67,7 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
 
 
 def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
+    from watkins_ml.evaluation.selective import threshold_sentence
     from watkins_ml.tracking.rundir import RunDirectory
 
     protocol = RunDirectory(run_dir).facts["split_protocol"]
@@ -74,6 +76,8 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
         table.add_row(name, _number(metrics.get(f"val_{key}")), _number(metrics.get(f"test_{key}")))
     _add_controls(table, metrics, columns=2)
     out.print(table, soft_wrap=False)
+    if sentence := threshold_sentence(metrics):
+        out.print(sentence)
     out.print(f"Reports, galleries, plots and checkpoints: {run_dir}")
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.selective import area_under, coverage_at, risk_coverage
 
 BINS = 15
 # A float32 softmax can be exactly 0; one such cut must not make the mean loss infinite.
@@ -22,9 +23,10 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> dict[str, float]:
     """Score `probabilities` (N, C) against `labels` (N,).
 
-    Returns accuracy, {macro,weighted}_{precision,recall,f1}, `loss` (mean negative log-likelihood, nats) and
-    `ece` (expected calibration error). Macro averages run over the species with at least one cut among
-    `labels`; weighted averages weigh each species by its cuts. Precision without a prediction counts as 0.
+    Returns accuracy, {macro,weighted}_{precision,recall,f1}, `nll` (mean negative log-likelihood, nats),
+    `ece` (expected calibration error), `coverage_at_90` and `aurc` (see `selective`). Macro averages run over the
+    species with at least one cut among `labels`; weighted averages weigh each species by its cuts. Precision
+    without a prediction counts as 0.
     """
     if not len(labels):
         raise UserError("There are no cuts to score in this split.")
@@ -33,13 +35,16 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> 
     predicted = probabilities.argmax(axis=1)
     table = per_species(labels, predicted, classes)
     macro, weighted = _averages(table)
+    curve = risk_coverage(labels, probabilities)
     of_truth = np.asarray(probabilities, dtype=float)[np.arange(len(labels)), labels]
     return {
         "accuracy": float((predicted == labels).mean()),
         **{f"macro_{name}": value for name, value in macro.items()},
         **{f"weighted_{name}": value for name, value in weighted.items()},
-        "loss": float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
+        "nll": float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
         "ece": expected_calibration_error(calibration_bins(labels, probabilities)),
+        "coverage_at_90": coverage_at(curve),
+        "aurc": area_under(curve),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation import metrics, plots, selective
 from watkins_ml.evaluation.controls import control_table, controls
 from watkins_ml.files import write_csv, write_json
 
@@ -25,8 +25,13 @@ def write_report(
     spectrograms: Sequence[Any],
     seed: int = 0,
     seconds: float = 4.0,
+    uncalibrated: np.ndarray | None = None,
+    threshold: float | None = None,
 ) -> dict[str, float]:
     """Write tables, plots and galleries of `split` into `run_dir`; return `metrics.score`.
+
+    With `uncalibrated`, the probabilities (N, C) before temperature scaling, the scores have `ece_uncalibrated` too;
+    with a `threshold` of confidence that was found elsewhere, what `selective.at_threshold` says of it.
 
     `frame` has a row per cut (path, cut_id, species, tape, label: class index), `probabilities` (N, C) and
     `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Only the spectrograms shown
@@ -34,6 +39,11 @@ def write_report(
     """
     labels = frame.label.to_numpy()
     scores = metrics.score(labels, probabilities, classes)
+    if uncalibrated is not None:
+        bins = metrics.calibration_bins(labels, uncalibrated)
+        scores["ece_uncalibrated"] = metrics.expected_calibration_error(bins)
+    if threshold is not None:
+        scores |= selective.at_threshold(labels, probabilities, threshold)
     predictions = prediction_table(frame, probabilities, classes)
     _write_tables(run_dir, split, frame, predictions, probabilities, classes)
 
@@ -41,7 +51,10 @@ def write_report(
     pictures = run_dir / "plots"
     plots.save(plots.confusion_matrix(labels, predicted, classes), pictures / f"{split}_confusion_matrix.png")
     plots.save(plots.stripplot(predictions), pictures / f"{split}_stripplot.png")
-    plots.save(plots.reliability(labels, probabilities), pictures / f"{split}_reliability.png")
+    figure = plots.reliability(labels, probabilities, uncalibrated)
+    plots.save(figure, pictures / f"{split}_reliability.png")
+    figure = plots.risk_coverage(selective.risk_coverage(labels, probabilities), threshold)
+    plots.save(figure, pictures / f"{split}_risk_coverage.png")
 
     for name, rows in gallery_rows(predictions.confidence.to_numpy(), seed).items():
         shown = predictions.iloc[rows]

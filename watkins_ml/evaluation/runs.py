@@ -40,8 +40,11 @@ _QUANTITIES = [
     Row("weighted_f1", "weighted F1", max),
     Row("weighted_precision", "weighted precision", max),
     Row("weighted_recall", "weighted recall", max),
-    Row("loss", "loss (mean negative log-likelihood)", min, percent=False),
+    Row("nll", "mean negative log-likelihood", min, percent=False),
     Row("ece", "expected calibration error", min, percent=False),
+    Row("ece_uncalibrated", "expected calibration error before temperature scaling", min, percent=False),
+    Row("coverage_at_90", "cuts answered at 90 % precision", max),
+    Row("aurc", "area under the risk–coverage curve", min, percent=False),
 ]
 GROUPS = {
     "Test split": [row._replace(key=f"test_{row.key}") for row in _QUANTITIES],

@@ -10,7 +10,7 @@ from watkins_ml.dataset.loading import load_split
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_json
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.models.bundle import Classifier
+from watkins_ml.models.bundle import Classifier, to_probabilities
 
 
 def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[dict[str, float], str]:
@@ -34,9 +34,14 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             style="yellow",
         )
     split = load_split(data, side)
-    probabilities = classifier.probabilities(split.spectrograms)
+    logits = classifier.logits(split.spectrograms)
+    probabilities = to_probabilities(logits, classifier.temperature)
     with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
-        scores = write_report(out, side, split.frame, probabilities, data.classes, split.spectrograms)
+        scores = write_report(
+            out, side, split.frame, probabilities, data.classes, split.spectrograms,
+            uncalibrated=to_probabilities(logits),
+            threshold=classifier.facts.get("threshold_90") if side == "test" else None,
+        )  # fmt: skip
         if side == "test":
             scores |= write_controls(out, side, data.sides["train"], data.sides[side])
         facts = {

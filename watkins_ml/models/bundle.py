@@ -33,13 +33,18 @@ class Classifier:
     """Species by label."""
     facts: dict[str, Any]
     """Data digest, split protocol, run name, validation macro F1."""
+    temperature: float = 1.0
+    """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
 
     @torch.inference_mode()
-    def probabilities(self, spectrograms: torch.Tensor, batch_size: int = 32) -> np.ndarray:
-        """Spectrograms (N, 1, n_mels, frames) to float32 probabilities (N, species)."""
+    def logits(self, spectrograms: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
+        """Spectrograms (N, 1, n_mels, frames) to logits (N, species), not yet calibrated."""
         self.network.eval()
-        batches = [self.network(batch).softmax(dim=1) for batch in spectrograms.split(batch_size)]
-        return torch.cat(batches).numpy()
+        return torch.cat([self.network(batch) for batch in spectrograms.split(batch_size)])
+
+    def probabilities(self, spectrograms: torch.Tensor, batch_size: int = 32) -> np.ndarray:
+        """Spectrograms (N, 1, n_mels, frames) to calibrated float64 probabilities (N, species)."""
+        return to_probabilities(self.logits(spectrograms, batch_size), self.temperature)
 
     def classify(self, sources: Iterable[Path | BinaryIO]) -> np.ndarray:
         """Audio files (paths or open binary files) to probabilities (files, species).
@@ -49,6 +54,11 @@ class Classifier:
         return self.probabilities(torch.stack([self.frontend.file(source) for source in sources]))
 
 
+def to_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
+    """Logits (N, species) to float64 probabilities; so precise that no temperature changes which one is highest."""
+    return (logits.double() / temperature).softmax(dim=1).numpy()
+
+
 def save_bundle(
     folder: Path,
     network: nn.Module,
@@ -56,12 +66,14 @@ def save_bundle(
     frontend: FrontendSettings,
     classes: list[str],
     facts: dict[str, Any],
+    temperature: float = 1.0,
 ) -> None:
     """Write a bundle; `model.json` comes last and seals it."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_tensors(folder / "weights.pt", weights)
     description = {"format": FORMAT, "model": config.model_dump(), "frontend": frontend.model_dump()}
-    write_json(folder / "model.json", description | {"classes": classes, "facts": facts})
+    description |= {"temperature": temperature, "classes": classes, "facts": facts}
+    write_json(folder / "model.json", description)
 
 
 def load_bundle(folder: Path) -> Classifier:
@@ -78,10 +90,13 @@ def load_bundle(folder: Path) -> Classifier:
         network = build_model(config, len(description["classes"]), pretrained=False)
         frontend = Frontend(FrontendSettings(**description["frontend"]))
         classes, facts = list(description["classes"]), dict(description["facts"])
+        temperature = float(description.get("temperature", 1.0))  # bundles of earlier versions have none
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature {temperature}")
     with _naming(folder / "weights.pt"):
         network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
     network.eval().to(memory_format=torch.channels_last)
-    return Classifier(network, frontend, classes, facts)
+    return Classifier(network, frontend, classes, facts, temperature)
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""Answering only where the model is confident: how much is answered, and how much of that is right.
+
+El-Yaniv & Wiener 2010, "On the Foundations of Noise-free Selective Classification"; Geifman & El-Yaniv 2017,
+"Selective Classification for Deep Neural Networks". Cuts of equal confidence are answered together or not at all,
+since no threshold can tell them apart.
+"""
+
+import numpy as np
+import pandas as pd
+
+PRECISION = 0.9
+"""The share of right answers that a user asks for."""
+
+
+def risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """What each possible threshold gives, the strictest first.
+
+    Args:
+        labels: class indices (N,), at least one.
+        probabilities: (N, C).
+
+    Returns:
+        a row per distinct confidence: threshold (cuts at least so confident are answered), coverage (the share of
+        cuts answered), accuracy and risk (the shares of right and of wrong answers among them).
+    """
+    confidence = probabilities.max(axis=1)
+    levels, inverse = np.unique(confidence, return_inverse=True)
+    right = np.bincount(inverse, weights=probabilities.argmax(axis=1) == labels)[::-1].cumsum()
+    answered = np.bincount(inverse)[::-1].cumsum()
+    return pd.DataFrame(
+        {
+            "threshold": levels[::-1].astype(float),
+            "coverage": answered / len(labels),
+            "accuracy": right / answered,
+            "risk": (answered - right) / answered,
+        }
+    )
+
+
+def coverage_at(curve: pd.DataFrame, precision: float = PRECISION) -> float:
+    """The largest share of cuts that can be answered with at least `precision` of the answers right; 0 if never."""
+    return _last(curve.coverage[curve.accuracy >= precision]) or 0.0
+
+
+def threshold_at(curve: pd.DataFrame, precision: float = PRECISION) -> float | None:
+    """The confidence from which on at least `precision` of the answers are right; None if there is none."""
+    return _last(curve.threshold[curve.accuracy >= precision])
+
+
+def area_under(curve: pd.DataFrame) -> float:
+    """AURC: the risk at the coverage that brings each cut in, averaged over the cuts; 0 where all are right."""
+    return float((curve.risk * np.diff(curve.coverage, prepend=0)).sum())
+
+
+def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
+    """`coverage_at_threshold` and, where anything is answered at all, `precision_at_threshold`."""
+    answered = probabilities.max(axis=1) >= threshold
+    found = {"coverage_at_threshold": float(answered.mean())}
+    if answered.any():
+        right = probabilities[answered].argmax(axis=1) == labels[answered]
+        found["precision_at_threshold"] = float(right.mean())
+    return found
+
+
+def coverage_sentence(coverage: float) -> str:
+    """`coverage_at` in words."""
+    if coverage == 0:
+        return f"At no threshold are {_percent(PRECISION)} of its answers right."
+    return f"At {_percent(PRECISION)} precision it answers {_share(coverage)}."
+
+
+def threshold_sentence(metrics: dict[str, float]) -> str | None:
+    """What the threshold that validation gave does on test, from a run's metrics; None where they lack it."""
+    if "threshold_90" not in metrics or "test_coverage_at_threshold" not in metrics:
+        return None
+    rule = f"From confidence {metrics['threshold_90']:.6g} on, {_percent(PRECISION)} right on validation"
+    coverage, precision = metrics["test_coverage_at_threshold"], metrics.get("test_precision_at_threshold")
+    if precision is None:
+        return f"{rule}, it answers none of the test cuts."
+    return f"{rule}, it answers {_share(coverage, 'test cuts')}, and {_percent(precision)} of the answers are right."
+
+
+def _last(column: pd.Series) -> float | None:
+    return float(column.iloc[-1]) if len(column) else None
+
+
+def _share(value: float, what: str = "cuts") -> str:
+    return f"all {what}" if value == 1 else f"{_percent(value)} of the {what}"
+
+
+def _percent(value: float) -> str:
+    """Rounded down, so that nothing is claimed that was not reached."""
+    return f"{int(100 * value + 1e-9)} %"
