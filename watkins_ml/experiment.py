@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, load_split
-from watkins_ml.dataset.split import assert_no_tape_crosses
+from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import disk_errors, write_bytes, write_json
+from watkins_ml.files import disk_errors, write_bytes
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle, to_probabilities
 from watkins_ml.tracking.rundir import TUNE, RunDirectory
@@ -73,7 +72,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
             run.close_if_dead()
             with Uploader(run):
                 err.print(f"{run.root}: this run has finished")
-            return RunResult(run.root, json.loads(run.metrics.read_text(encoding="utf-8")))
+            return RunResult(run.root, run.read_metrics())
         inputs = read_inputs(config)
         if inputs.data.digest != run.facts.get("data_digest"):
             raise UserError(
@@ -106,6 +105,8 @@ def read_inputs(config: ExperimentConfig) -> Inputs:
 def _tracked(config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None) -> RunResult:
     again = f"continue with: watkins train --resume {run.root}"
     uploader = Uploader(run, config.tracking.system_metrics)
+    for sentence in leak_stamp(inputs.data.protocol).values():
+        err.print(sentence, style="yellow")
     with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader, ending(run, again):
         return RunResult(run.root, _train_and_report(config, inputs, run, start))
 
@@ -209,7 +210,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> 
         metrics["threshold_90"] = threshold
     metrics |= _report(logits, inputs.data, "val", inputs.val, run, temperature)
     write_learning_curves(run.root, history)
-    write_json(run.metrics, metrics)
+    run.write_metrics(metrics)
     return metrics
 
 
@@ -228,7 +229,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
     metrics = _report(_logits(network, split), data, "test", split, run, temperature, threshold)
     metrics |= write_controls(run.root, "test", data.sides["train"], data.sides["test"])
-    write_json(run.metrics, known | metrics)
+    run.write_metrics(known | metrics)
     return metrics
 
 
@@ -282,6 +283,7 @@ def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str,
     values = {key: value for key, value in final.items() if value == value}
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
     tags = {key: str(value) for key, value in run.facts["model"].items()}
+    tags |= leak_stamp(run.facts["split_protocol"])
     run.record_once("model", register_as=register_as, tags=tags)
 
 

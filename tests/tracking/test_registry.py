@@ -64,6 +64,11 @@ def test_who_becomes_champion(store, register, f1, digest, split, champion, said
     assert said in promotion.reason
 
 
+def test_a_leaky_score_is_told_as_one(register):
+    assert "(leaky reference, validation macro F1 0.5000)" in register(0.5, split="random").reason
+    assert "(leaky reference, validation macro F1 0.5000, version 2" in register(0.4, split="random").reason
+
+
 def test_a_message_about_other_data_gives_the_command_that_moves_the_alias(store, register):
     register(0.5)
     command = register(0.9, digest="d2").reason.rpartition("watkins promote ")[2]

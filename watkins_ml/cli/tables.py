@@ -43,7 +43,11 @@ def _table(*headers: str, title: str | None = None) -> Table:
 
 def stamp(protocol: str) -> str:
     """`tape split`, or `random split (leaky reference)`."""
-    return f"{protocol} split" + (f" ({LEAKY[protocol]})" if LEAKY.get(protocol) else "")
+    return f"{protocol} split{_leak(protocol)}"
+
+
+def _leak(protocol: str) -> str:
+    return f" ({LEAKY[protocol]})" if LEAKY.get(protocol) else ""
 
 
 def print_prepared(prepared: Prepared, folder: Path) -> None:
@@ -108,7 +112,7 @@ def print_study(outcome: Outcome) -> None:
     out.print(f"study {study.recipe.name}: {counts}")
     if best is None:
         raise UserError(f"no trial of study {study.recipe.name} was completed; {study.folder} has the logs")
-    table = _table("", "recipe", f"best (trial {best.number})")
+    table = _table("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
     for key in study.recipe.space:
         table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
     table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
@@ -134,7 +138,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
             str(version.version),
             ", ".join(version.aliases),
             _number(float(tags.get("val_macro_f1", "nan"))),
-            tags.get("split_protocol", "") + (" (leaky reference)" if tags.get("split_protocol") == "random" else ""),
+            (protocol := tags.get("split_protocol", "")) + _leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
         )

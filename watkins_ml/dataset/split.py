@@ -18,6 +18,16 @@ LEAKY = {"random": "leaky reference", "tape": ""}
 """What numbers of a protocol are stamped with."""
 
 
+def leak_stamp(protocol: str) -> dict[str, str]:
+    """`leaky_reference` with a sentence, to be kept beside the numbers of a protocol that leaks; else nothing."""
+    if not LEAKY.get(protocol):
+        return {}
+    return {
+        "leaky_reference": f"Leaky reference: a {protocol} split lets cuts of one tape train and test, so these scores "
+        "also reward recognising the tape. A tape split of the same recordings shows what is known of the species."
+    }
+
+
 def split(annotations: pd.DataFrame, protocol: str, seed: int) -> pd.Series:
     """Assign each recording a side.
 

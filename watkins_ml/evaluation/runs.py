@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Self
 import pandas as pd
 import yaml
 
+from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.controls import CONTROLS
+from watkins_ml.tracking.rundir import RunDirectory
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
 TEST_REPORT = [
@@ -86,18 +88,18 @@ class ComparedRun:
             config=yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8")),
             info=info,
             history=pd.read_csv(run_dir / "history.csv"),
-            metrics=json.loads((run_dir / "reports/metrics.json").read_text(encoding="utf-8")),
+            metrics=RunDirectory(run_dir).read_metrics(),
             has_test_report=has_test_report,
         )
 
     @property
     def title(self) -> str:
         """The label, stamped when the numbers come from a random split."""
-        return f"{self.label} (leaky reference)" if self.is_leaky else self.label
+        return f"{self.label} ({LEAKY[self.info['split_protocol']]})" if self.is_leaky else self.label
 
     @property
     def is_leaky(self) -> bool:
-        return self.info["split_protocol"] == "random"
+        return bool(LEAKY.get(self.info["split_protocol"]))
 
     @property
     def is_tested(self) -> bool:

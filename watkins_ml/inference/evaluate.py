@@ -7,6 +7,7 @@ from pathlib import Path
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_json
 from watkins_ml.inference.resolve import load_classifier
@@ -50,7 +51,8 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             "split_protocol": data.protocol,
             "trained_on": classifier.facts,
         }
-        write_json(out / "reports" / f"{side}_metrics.json", scores | {"evaluated": facts})
+        stamp = leak_stamp(data.protocol)
+        write_json(out / "reports" / f"{side}_metrics.json", stamp | scores | {"evaluated": facts})
     return scores, data.protocol
 
 

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UsageError, UserError
 
 CHAMPION = "champion"
@@ -103,13 +104,15 @@ def _give_alias(client: MlflowClient, version: ModelVersion) -> None:
 def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVersion | None) -> Promotion:
     """How the claim of `version` stands with `holder` as champion, and `before` when the claim began."""
     name, number, score = version.name, version.version, f"{_score(version):.4f}"
+    stamp = LEAKY.get(version.tags.get("split_protocol", ""))
+    measure = f"{stamp}, validation macro F1" if stamp else "validation macro F1"
     if holder is None:
         return Promotion(False, f"{name} has no champion")
     if holder.version == number:
         if before is not None and before.version == number:
             return Promotion(True, f"{name} version {number} is champion")
         past = "" if before is None else f", before: {_score(before):.4f}"
-        return Promotion(True, f"{name} version {number} is the new champion (validation macro F1 {score}{past})")
+        return Promotion(True, f"{name} version {number} is the new champion ({measure} {score}{past})")
     if what := _difference(version, holder):
         return Promotion(
             False,
@@ -120,7 +123,7 @@ def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVe
         fact = f"version {holder.version} has meanwhile become champion of {name}"
     else:
         fact = f"champion of {name} stays version {holder.version}" + ", promoted by hand" * (BY_HAND in holder.tags)
-    return Promotion(False, f"{fact} (validation macro F1 {_score(holder):.4f}, version {number} has {score})")
+    return Promotion(False, f"{fact} ({measure} {_score(holder):.4f}, version {number} has {score})")
 
 
 def _difference(one: ModelVersion, other: ModelVersion) -> str | None:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from watkins_ml.config import ExperimentConfig, load_config
 from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings
@@ -286,6 +287,15 @@ class RunDirectory:
         status = self.facts["status"]
         self.finish("KILLED" if status == "RUNNING" else status)
         return self.facts["status"]
+
+    def write_metrics(self, metrics: dict[str, float]) -> None:
+        """Keep the final metrics in `reports/metrics.json`, after a sentence where the split leaks."""
+        write_json(self.metrics, leak_stamp(self.facts["split_protocol"]) | metrics)
+
+    def read_metrics(self) -> dict[str, float]:
+        """The numbers in `reports/metrics.json`."""
+        content = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return {key: value for key, value in content.items() if not isinstance(value, str)}
 
     def read_history(self) -> pd.DataFrame:
         return pd.read_csv(self.history)

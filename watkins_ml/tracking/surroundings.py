@@ -11,6 +11,7 @@ from pathlib import Path
 
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.split import leak_stamp
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
 DECISIVE = ("device", "threads", "version.torch")
@@ -24,6 +25,7 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
     from watkins_ml.device import choose_device
 
     device, commit = choose_device(config.train.device), _git_commit()
+    stamp = leak_stamp(data.protocol)
     tags = {
         "git_commit": commit,
         "data_digest": data.digest,
@@ -40,6 +42,8 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit.removesuffix("-dirty"),
     }
+    if stamp:
+        tags |= stamp | {"mlflow.note.content": stamp["leaky_reference"]}  # the note opens the run's page
     return tags | {f"version.{name}": version(name) for name in LIBRARIES}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -115,7 +114,7 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
         return None
     run = RunDirectory(study.folder / best.user_attrs["run"])
     with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
-        metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+        metrics = run.read_metrics()
         if "test_accuracy" not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))

@@ -40,6 +40,8 @@ class Outcome:
     best: FrozenTrial | None
     metrics: dict[str, float] | None
     """Of the best trial's run, with those on test; None if that run is on another machine."""
+    protocol: str
+    """Of the split that all this was found on."""
 
     @property
     def own(self) -> FrozenTrial | None:
@@ -90,7 +92,7 @@ def _tune(study: Study, data: PreparedData, record: StudyRecord, workers: int) -
         _leave(study, record, status)
         raise
     _leave(study, record, "FINISHED", best)
-    return Outcome(study, best, metrics)
+    return Outcome(study, best, metrics, data.protocol)
 
 
 def _leave(study: Study, record: StudyRecord, status: str, best: FrozenTrial | None = None) -> None:
