@@ -8,51 +8,12 @@ and times in seconds throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-Rng = np.random.Generator
-
-
-def _place(seconds: float, rate: int, events: Iterable[tuple[float, np.ndarray]]) -> np.ndarray:
-    """Lay (onset in seconds, waveform) events into silence `seconds` long, cutting what runs over the end."""
-    out = np.zeros(round(seconds * rate))
-    for onset, wave in events:
-        start = round(onset * rate)
-        wave = wave[: len(out) - start]
-        out[start : start + len(wave)] += wave
-    return out
-
-
-def _onsets(rng: Rng, seconds: float, interval: float, length: float, jitter: float) -> np.ndarray:
-    """Onset times of calls of `length` seconds recurring every `interval` (give or take the share `jitter`).
-
-    The first comes at random within the first interval; each of them ends before `seconds`.
-    """
-    first = rng.uniform(0, min(interval, seconds - length))
-    gaps = interval * rng.uniform(1 - jitter, 1 + jitter, int(seconds / (interval * (1 - jitter))) + 1)
-    times = first + np.concatenate([[0.0], np.cumsum(gaps)])
-    return times[times <= seconds - length]
-
-
-def _progress(length: float, rate: int) -> np.ndarray:
-    """Sample positions along a call of `length` seconds, from 0 to 1."""
-    return np.linspace(0, 1, max(2, round(length * rate)))
-
-
-def _harmonics(frequency: np.ndarray, rate: int, weights: Iterable[float]) -> np.ndarray:
-    """A tone following `frequency` (hertz per sample) with the given amplitudes for harmonics 1, 2, 3, ..."""
-    phase = 2 * np.pi * np.cumsum(frequency) / rate
-    return sum(weight * np.sin(k * phase) for k, weight in enumerate(weights, start=1) if weight)
-
-
-def _envelope(u: np.ndarray, attack: float, release: float) -> np.ndarray:
-    """Raised-cosine rise over the share `attack` of the call and fall over the share `release`."""
-    rise = np.clip(u / attack, 0, 1)
-    fall = np.clip((1 - u) / release, 0, 1)
-    return np.sin(np.pi / 2 * rise) ** 2 * np.sin(np.pi / 2 * fall) ** 2
+from watkins_ml.demo.synthesis import Rng, envelope, harmonics, onset_times, place, positions
 
 
 def fin_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -63,11 +24,11 @@ def fin_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     pitch and duration of the pulse itself are kept.
     """
     length = min(rng.uniform(0.8, 1.1), 0.9 * seconds)
-    u = _progress(length, rate)
+    u = positions(length, rate)
     frequency = rng.uniform(22, 24) + (rng.uniform(17, 19) - 23) * u
-    pulse = _harmonics(frequency, rate, [1.0]) * _envelope(u, 0.25, 0.35)
-    onsets = _onsets(rng, seconds, rng.uniform(1.2, 2.0), length, 0.03)
-    return _place(seconds, rate, [(t, pulse * rng.uniform(0.8, 1)) for t in onsets])
+    pulse = harmonics(frequency, rate, [1.0]) * envelope(u, 0.25, 0.35)
+    onsets = onset_times(rng, seconds, rng.uniform(1.2, 2.0), length, 0.03)
+    return place(seconds, rate, [(t, pulse * rng.uniform(0.8, 1)) for t in onsets])
 
 
 def bowhead_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -78,14 +39,14 @@ def bowhead_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     two weaker harmonics.
     """
     length = min(rng.uniform(0.5, 1.4), 0.9 * seconds)
-    u = _progress(length, rate)
+    u = positions(length, rate)
     slope = rng.choice([-0.7, -0.3, 0.0, 0.3, 0.7]) * rng.uniform(0.7, 1.1)
     bend = rng.choice([-0.4, 0.0, 0.4])
     frequency = rng.uniform(110, 200) * 2 ** (slope * (u - 0.5) + bend * np.sin(np.pi * u))
     weights = [1.0, rng.uniform(0.1, 0.4), rng.uniform(0.02, 0.15)]
-    moan = _harmonics(frequency, rate, weights) * _envelope(u, 0.2, 0.4)
-    onsets = _onsets(rng, seconds, length + rng.uniform(0.4, 1.5), length, 0.05)
-    return _place(seconds, rate, [(t, moan * rng.uniform(0.6, 1)) for t in onsets])
+    moan = harmonics(frequency, rate, weights) * envelope(u, 0.2, 0.4)
+    onsets = onset_times(rng, seconds, length + rng.uniform(0.4, 1.5), length, 0.05)
+    return place(seconds, rate, [(t, moan * rng.uniform(0.6, 1)) for t in onsets])
 
 
 def humpback_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -104,18 +65,18 @@ def humpback_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
             break
         events.append((onset, unit * rng.uniform(0.7, 1)))
         onset = end + gap * rng.uniform(0.9, 1.1)
-    return _place(seconds, rate, events)
+    return place(seconds, rate, events)
 
 
 def _humpback_unit(rng: Rng, rate: int, length: float) -> np.ndarray:
     """One unit: a gliding fundamental of 140-900 Hz, slightly wavering, with the harmonics up to 3800 Hz."""
-    u = _progress(length, rate)
+    u = positions(length, rate)
     glide = rng.uniform(-1.0, 1.0)
     waver = rng.uniform(0, 0.06) * np.sin(2 * np.pi * rng.uniform(2, 6) * u)
     frequency = 140 * (900 / 140) ** rng.uniform() * 2 ** (glide * (u - 0.5) + waver)
     partials = int(min(8, 3800 / frequency.max()))
-    unit = _harmonics(frequency, rate, rng.uniform(0.5, 0.75) ** np.arange(partials))
-    return unit / np.abs(unit).max() * _envelope(u, 0.15, 0.3)
+    unit = harmonics(frequency, rate, rng.uniform(0.5, 0.75) ** np.arange(partials))
+    return unit / np.abs(unit).max() * envelope(u, 0.15, 0.3)
 
 
 def sperm_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -132,8 +93,8 @@ def sperm_clicks(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     """
     click = _sperm_click(rng, rate)
     interval = min(0.54 * 3.4 ** rng.uniform(), 0.9 * seconds)
-    onsets = _onsets(rng, seconds, interval, len(click) / rate, 0.06)
-    return _place(seconds, rate, [(t, click * rng.uniform(0.7, 1)) for t in onsets])
+    onsets = onset_times(rng, seconds, interval, len(click) / rate, 0.06)
+    return place(seconds, rate, [(t, click * rng.uniform(0.7, 1)) for t in onsets])
 
 
 def sperm_creak(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -150,7 +111,7 @@ def sperm_creak(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     while onset < start + length - len(click) / rate:
         events.append((onset, click * rng.uniform(0.7, 1)))
         onset += slow * (fast / slow) ** ((onset - start) / length)
-    return _place(seconds, rate, events)
+    return place(seconds, rate, events)
 
 
 def _sperm_click(rng: Rng, rate: int, decay: float = 0.5) -> np.ndarray:
@@ -174,15 +135,15 @@ def killer_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     strongest at 1.5-4 kHz. The same call is repeated every 0.3-1 s.
     """
     length = min(rng.uniform(0.4, 1.5), 0.8 * seconds)
-    u = _progress(length, rate)
+    u = positions(length, rate)
     parts = rng.integers(2, 5)
     part = np.minimum((u * parts).astype(int), parts - 1)
     jumps, slopes = rng.uniform(-0.7, 0.7, parts), rng.uniform(-0.5, 0.5, parts)
     repetition = rng.uniform(450, 750) * 2 ** (jumps[part] + slopes[part] * (u * parts - part))
     call = _sidebands(repetition, rate, centre=rng.uniform(1500, 4000), width=rng.uniform(0.5, 0.9))
-    call *= _envelope(u, 0.08, 0.15) / np.abs(call).max()
-    onsets = _onsets(rng, seconds, length + rng.uniform(0.3, 1.0), length, 0.05)
-    return _place(seconds, rate, [(t, call * rng.uniform(0.7, 1)) for t in onsets])
+    call *= envelope(u, 0.08, 0.15) / np.abs(call).max()
+    onsets = onset_times(rng, seconds, length + rng.uniform(0.3, 1.0), length, 0.05)
+    return place(seconds, rate, [(t, call * rng.uniform(0.7, 1)) for t in onsets])
 
 
 def _sidebands(repetition: np.ndarray, rate: int, centre: float, width: float) -> np.ndarray:
@@ -207,14 +168,14 @@ def bottlenose_dolphin(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     repeated with its contour every 0.2-0.8 s after the last.
     """
     length = min(rng.uniform(0.25, 1.0), 0.8 * seconds)
-    u = _progress(length, rate)
+    u = positions(length, rate)
     loops, shift = rng.integers(1, 5) * rng.uniform(0.7, 1.0), rng.uniform(0, 2 * np.pi)
     contour = rng.uniform(0.15, 0.5) * np.sin(2 * np.pi * loops * u + shift)
     frequency = rng.uniform(7000, 13000) * 2 ** (contour + rng.uniform(-0.3, 0.3) * (u - 0.5))
     overtone = 0.2 if 2 * frequency.max() < 20000 else 0.0
-    whistle = _harmonics(frequency, rate, [1.0, overtone]) * _envelope(u, 0.15, 0.15)
-    onsets = _onsets(rng, seconds, length + rng.uniform(0.2, 0.8), length, 0.05)
-    return _place(seconds, rate, [(t, whistle * rng.uniform(0.6, 1)) for t in onsets])
+    whistle = harmonics(frequency, rate, [1.0, overtone]) * envelope(u, 0.15, 0.15)
+    onsets = onset_times(rng, seconds, length + rng.uniform(0.2, 0.8), length, 0.05)
+    return place(seconds, rate, [(t, whistle * rng.uniform(0.6, 1)) for t in onsets])
 
 
 def walrus(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -228,13 +189,13 @@ def walrus(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     length = rng.uniform(0.6, 1.5) if rng.uniform() < 0.4 else 0.0
     room = seconds - length if length < 0.6 * seconds else seconds
     interval = 0.125 * 4 ** rng.uniform()
-    onsets = _onsets(rng, room, min(interval, 0.9 * room), len(knock) / rate, 0.08)
+    onsets = onset_times(rng, room, min(interval, 0.9 * room), len(knock) / rate, 0.08)
     events = [(t, knock * rng.uniform(0.6, 1)) for t in onsets]
     if 0 < length < 0.6 * seconds:
-        u = _progress(length, rate)
-        ring = _harmonics(np.full(len(u), rng.uniform(400, 1200)), rate, [0.6, 0.15])
-        events.append((onsets[-1], ring * np.exp(-3 * u) * _envelope(u, 0.02, 0.2)))
-    return _place(seconds, rate, events)
+        u = positions(length, rate)
+        ring = harmonics(np.full(len(u), rng.uniform(400, 1200)), rate, [0.6, 0.15])
+        events.append((onsets[-1], ring * np.exp(-3 * u) * envelope(u, 0.02, 0.2)))
+    return place(seconds, rate, events)
 
 
 def _knock(rng: Rng, rate: int) -> np.ndarray:
@@ -243,7 +204,7 @@ def _knock(rng: Rng, rate: int) -> np.ndarray:
     low, high = rng.uniform(400, 1200), rng.uniform(1400, 2600)
     knock = np.exp(-t / 0.007) * np.sin(2 * np.pi * low * t)
     knock += 0.8 * np.exp(-t / 0.003) * np.sin(2 * np.pi * high * t)
-    return knock / np.abs(knock).max() * _envelope(t / 0.03, 0.02, 0.3)
+    return knock / np.abs(knock).max() * envelope(t / 0.03, 0.02, 0.3)
 
 
 def bearded_seal(rng: Rng, rate: int, seconds: float) -> np.ndarray:
@@ -254,12 +215,12 @@ def bearded_seal(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     cut, and the carrier warbles 6-14 times a second by 3-8 %.
     """
     length = seconds * rng.uniform(0.55, 0.95)
-    u = _progress(length, rate)
+    u = positions(length, rate)
     high, low = rng.uniform(2000, 5000), rng.uniform(300, 900)
     warble = rng.uniform(0.03, 0.08) * np.sin(2 * np.pi * rng.uniform(6, 14) * length * u)
     frequency = high * (low / high) ** (u ** rng.uniform(0.7, 1.4)) * (1 + warble)
-    trill = _harmonics(frequency, rate, [1.0]) * _envelope(u, 0.1, 0.2)
-    return _place(seconds, rate, [(rng.uniform(0, seconds - length), trill)])
+    trill = harmonics(frequency, rate, [1.0]) * envelope(u, 0.1, 0.2)
+    return place(seconds, rate, [(rng.uniform(0, seconds - length), trill)])
 
 
 @dataclass(frozen=True)

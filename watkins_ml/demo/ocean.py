@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 
-from watkins_ml.demo.calls import SPECIES, Rng, Species
+from watkins_ml.demo.calls import SPECIES, Species
+from watkins_ml.demo.synthesis import Rng
+from watkins_ml.demo.tape import Tape, record, unit_loudness, write_wav
 
 MARKER = ".generated-ocean"
 MIN_TAPES = 5
@@ -31,24 +32,6 @@ class OceanSummary:
     duplicate: Path
     original: Path
     seconds: float
-
-
-@dataclass(frozen=True)
-class Tape:
-    """One tape: a five-character id, and the rate (Hz), channels and noise common to every cut from it.
-
-    The noise falls by `tilt` dB per octave above `corner` Hz and stands at `level` dB re full scale (RMS);
-    mains hum of `hum` Hz with its third harmonic lies `hum_level` dB above it (below it when negative).
-    """
-
-    id: str
-    rate: int
-    channels: int
-    tilt: float
-    corner: float
-    level: float
-    hum: float
-    hum_level: float
 
 
 def generate_ocean(out_dir: Path, seed: int = 0, clips: int = 360) -> OceanSummary:
@@ -96,7 +79,8 @@ def generate_recording(path: Path, seed: int) -> list[tuple[float, float, str]]:
         start += length + rng.uniform(1.5, 4)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_wav(path, _record(rng, clean, species, tape, snr=rng.uniform(8, 18)), tape.rate)
+    call = unit_loudness(clean) * 10 ** (rng.uniform(8, 18) / 20)
+    write_wav(path, record(rng, call, species.band, tape), tape.rate)
     return found
 
 
@@ -160,42 +144,9 @@ def _cut_path(out_dir: Path, species: Species, tape: str, number: int) -> Path:
 def _write_cut(path: Path, rng: Rng, species: Species, tape: Tape) -> float:
     """Write one cut with a signal-to-noise ratio of 0-20 dB; returns its duration in seconds."""
     clean = species.call(rng, tape.rate, rng.uniform(*species.seconds))
-    _write_wav(path, _record(rng, clean, species, tape, snr=rng.uniform(0, 20)), tape.rate)
+    call = unit_loudness(clean) * 10 ** (rng.uniform(0, 20) / 20)
+    write_wav(path, record(rng, call, species.band, tape), tape.rate)
     return len(clean) / tape.rate
-
-
-def _record(rng: Rng, clean: np.ndarray, species: Species, tape: Tape, snr: float) -> np.ndarray:
-    """The clean call as the tape holds it: int16 samples, (frames, channels).
-
-    `snr` in dB compares the RMS of the call, while it sounds, with that of the noise inside the call's band.
-    """
-    loud = clean[np.abs(clean) > 0.03 * np.abs(clean).max()]
-    call = clean / np.sqrt(np.mean(loud**2)) * 10 ** (snr / 20)
-    out = np.empty((len(clean), tape.channels), np.float32)
-    for channel in range(tape.channels):
-        noise, in_band = _noise(rng, len(clean), species.band, tape)
-        # The second hydrophone is a little farther from the animal: later, and weaker by 3 dB.
-        late = np.pad(call, (20 * channel, 0))[: len(call)] * 0.7**channel
-        out[:, channel] = noise + in_band * late
-    out *= 10 ** (tape.level / 20)
-    out *= min(1.0, 0.98 / np.abs(out).max())
-    return np.round(out * 32767).astype(np.int16)
-
-
-def _noise(rng: Rng, frames: int, band: tuple[float, float], tape: Tape) -> tuple[np.ndarray, float]:
-    """Tape noise and hum, the noise with an RMS of one, and the RMS of its part within `band` (hertz)."""
-    padded = -(-frames // 4096) * 4096  # a length whose transform is fast
-    frequency = np.fft.rfftfreq(padded, 1 / tape.rate).astype(np.float32)
-    shape = np.maximum(frequency / tape.corner, 1) ** (-tape.tilt / 6.02)
-    shape[0] = 0  # no offset
-    white = rng.standard_normal(2 * len(shape), dtype=np.float32).view(np.complex64)
-    noise = np.fft.irfft(white * shape, padded)[:frames]
-    inside = (frequency >= band[0]) & (frequency <= band[1])
-    in_band = np.sqrt(np.sum(shape[inside] ** 2) / np.sum(shape**2))
-    turns = (tape.hum / tape.rate * np.arange(frames) + rng.uniform()).astype(np.float32)
-    hum = np.sin(np.float32(2 * np.pi) * turns)
-    hum *= 2.2 - 1.6 * hum * hum  # sin x + 0.4 sin 3x
-    return noise / noise.std() + hum * 10 ** (tape.hum_level / 20), float(in_band)
 
 
 def _write_flaws(out_dir: Path, tapes: dict[str, tuple[str, ...]], counts: dict[str, int]) -> tuple[Path, Path, Path]:
@@ -213,10 +164,3 @@ def _write_flaws(out_dir: Path, tapes: dict[str, tuple[str, ...]], counts: dict[
     duplicate = _cut_path(out_dir, other, tapes[other.name][1], last)
     shutil.copyfile(original, duplicate)
     return corrupt, duplicate, original
-
-
-def _write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write int16 samples as 16-bit PCM, whole or not at all."""
-    part = path.with_suffix(".part")
-    sf.write(part, samples, rate, format="WAV", subtype="PCM_16")
-    part.replace(path)
