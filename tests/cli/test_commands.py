@@ -15,7 +15,8 @@ RECIPES = Path(__file__).resolve().parents[2] / "experiments"
 BASELINE = RECIPES / "baseline.yaml"
 COMMANDS = {
     "prepare": [
-        "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--workers",
+        "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--no-upsampling",
+        "--metadata", "--workers",
     ],
     "demo": ["--out", "--seed"],
     "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],

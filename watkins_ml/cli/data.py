@@ -26,6 +26,12 @@ def prepare(
     ] = r"^.{5}",
     min_clips: Annotated[int, typer.Option(min=2, help="Leave out species with fewer usable recordings.")] = 10,
     sample_rate: Annotated[int, typer.Option(help="Rate in Hz that recordings are resampled to.")] = 16_000,
+    no_upsampling: Annotated[
+        bool, typer.Option("--no-upsampling", help="Leave out recordings of a native rate below --sample-rate.")
+    ] = False,
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV table with a row a recording: its id, site, perhaps latitude and so on.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read recordings.")] = os.cpu_count() or 1,
 ) -> None:
     """Scan, annotate, split and turn recordings into spectrograms; run it again to go on or update."""
@@ -42,7 +48,7 @@ def prepare(
         frontend = FrontendSettings(sample_rate=sample_rate)
     except ValidationError:
         raise UsageError(f"--sample-rate {sample_rate}: must be from 1000 to 200000 Hz") from None
-    options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers)
+    options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling)
     print_prepared(prepare_data(audio_dir, out, options), out)
 
 

@@ -64,6 +64,11 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
         out.print(f"{counts['rejected']} files left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
+    if given := summary["metadata"]:
+        out.print(
+            f"{given['recordings']:,} recordings have a row in {given['table']} ({given['with_site']:,} with a site), "
+            f"{counts['recordings'] - given['recordings']:,} have none"
+        )
     for species, count in summary["species_left_out"].items():
         out.print(f"  {species} left out: {count} recordings, fewer than {summary['min_clips']}")
     for species, reason in summary["species_not_tested"].items():

@@ -13,7 +13,9 @@ from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
 
-TEXT_COLUMNS = {"path": str, "species": str, "cut_id": str, "tape": str, "spectrogram": str}
+METADATA_COLUMNS = ("site", "latitude", "longitude", "date")
+"""What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
+TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", *METADATA_COLUMNS), str)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class PreparedData:
     classes: list[str]
     """Species by label."""
     sides: dict[str, pd.DataFrame]
-    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s."""
+    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, and those of
+    METADATA_COLUMNS that a metadata table gave."""
 
     @property
     def digest(self) -> str:
@@ -104,7 +107,9 @@ def read_prepared(root: Path) -> PreparedData:
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         names = json.loads(folder.classes.read_text(encoding="utf-8"))
-        details = read_table(folder.annotations)[["path", "cut_id", "sample_rate", "duration_s"]]
+        details = read_table(folder.annotations)
+        given = [name for name in METADATA_COLUMNS if name in details]
+        details = details[["path", "cut_id", "sample_rate", "duration_s", *given]]
         sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
         classes = [names[str(label)] for label in range(len(names))]
         for name, frame in sides.items():

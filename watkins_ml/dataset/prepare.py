@@ -18,6 +18,7 @@ import pandas as pd
 
 from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.dataset.layout import DataFolder, read_prepared
+from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, spectrograms_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
@@ -37,6 +38,15 @@ class PrepareOptions:
     min_clips: int = 10
     frontend: FrontendSettings = FrontendSettings()
     workers: int = os.cpu_count() or 1
+    metadata: Path | None = None
+    """A table of sites and times, see `read_metadata`; it changes neither the split nor the data digest."""
+    no_upsampling: bool = False
+    """Leave out recordings whose native rate is below the frontend's, so that all fill its whole band."""
+
+    @property
+    def least_rate(self) -> int:
+        """The lowest native rate in Hz that is used."""
+        return self.frontend.sample_rate if self.no_upsampling else 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,14 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
 
     Raises:
         UserError: nothing usable, one species only, a full or unwritable disk.
+        UsageError: no recordings, or a metadata table that does not fit them (before anything is written).
     """
     audio_dir, folder = Path(audio_dir), DataFolder(Path(out))
     candidates, not_audio = find_candidates(audio_dir, options.group_regex)
     species = sorted({candidate.species for candidate in candidates})
     if len(species) < 2:
         raise UsageError(f"{audio_dir}: holds one species only ({species[0]}); a classifier needs at least two")
+    metadata = _metadata_of(candidates, options.metadata)
     if folder.root.resolve().is_relative_to(audio_dir.resolve()):
         raise UserError(f"--out {out} lies inside the audio folder {audio_dir}; choose a folder outside it")
     with disk_errors(
@@ -68,15 +80,19 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
     ):
         _use_frontend(folder, options.frontend)
         examined, computed = examine_all(candidates, audio_dir, folder, options.frontend, options.workers)
-        annotations, rejected = annotate(candidates, examined, options.min_clips)
+        annotations, rejected = annotate(candidates, examined, options.min_clips, options.least_rate)
         rejected = pd.concat([pd.DataFrame(not_audio, columns=rejected.columns), rejected], ignore_index=True)
         if annotations["species"].nunique() < 2:
             raise UserError(
                 f"{audio_dir}: {_species_left(annotations)} after {len(rejected)} rejections; a classifier needs two "
                 f"species with at least {options.min_clips} recordings each (--min-clips)"
+                + f" at {options.least_rate} Hz or more (--no-upsampling)"
+                * options.no_upsampling
             )
+        annotations = _with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
         summary = _summary(audio_dir, annotations, rejected, side, options)
+        summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
         unchanged = computed == 0 and _is_sealed_as(folder, summary)
         moved = 0 if unchanged else _write(folder, candidates, annotations, rejected, side, summary)
     return Prepared(summary, computed, moved)
@@ -87,13 +103,25 @@ def _species_left(annotations: pd.DataFrame) -> str:
     return f"only one species is left ({left[0]})" if left else "no usable recording is left"
 
 
+def _metadata_of(candidates: list[Candidate], table: Path | None) -> pd.DataFrame | None:
+    """What the table says of each candidate that it knows, by path."""
+    return None if table is None else read_metadata(table).of(pd.DataFrame([c.__dict__ for c in candidates]))
+
+
+def _with_metadata(annotations: pd.DataFrame, metadata: pd.DataFrame | None) -> pd.DataFrame:
+    return (
+        annotations if metadata is None else annotations.join(metadata, on="path").fillna(dict.fromkeys(metadata, ""))
+    )
+
+
 def annotate(
-    candidates: list[Candidate], examined: list[Examined], min_clips: int
+    candidates: list[Candidate], examined: list[Examined], min_clips: int, least_rate: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide the examined files into usable recordings and rejected ones, each with its reason.
 
     Of exact duplicates (equal decoded audio) the first by path stays; the same audio under two
-    species is a conflict that no one here can settle, so all its copies are left out.
+    species is a conflict that no one here can settle, so all its copies are left out. So are recordings of a
+    native rate below `least_rate` (Hz), and then species with fewer than `min_clips`.
     """
     rows = pd.DataFrame([c.__dict__ | e.__dict__ for c, e in zip(candidates, examined, strict=True)])
     rows = rows.sort_values("path", ignore_index=True)
@@ -107,6 +135,8 @@ def annotate(
             rows.loc[index, "reason"] = f"conflict: the same audio is filed under {names[index]}"
         elif first[index] != rows.loc[index, "path"]:
             rows.loc[index, "reason"] = f"duplicate of {first[index]}"
+    narrow = rows["reason"].isna() & (rows["sample_rate"] < least_rate)
+    rows.loc[narrow, "reason"] = f"native rate below {least_rate} Hz: " + rows["sample_rate"].astype(str)
     usable = rows["reason"].isna()
     clips = rows[usable].groupby("species")["path"].transform("size")
     for index, count in clips[clips < min_clips].items():
@@ -144,6 +174,7 @@ def _summary(
         "seed": options.seed,
         "group_regex": options.group_regex,
         "min_clips": options.min_clips,
+        "no_upsampling": options.no_upsampling,
         "audio_dir": str(audio_dir.resolve()),
         "frontend": options.frontend.model_dump(),
         "counts": {
@@ -156,6 +187,22 @@ def _summary(
         "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),
         "species_left_out": {str(name): int(count) for name, count in few.value_counts().sort_index().items()},
         "species_not_tested": untested_species(annotations, side),
+    }
+
+
+def _metadata_summary(
+    annotations: pd.DataFrame, metadata: pd.DataFrame | None, table: Path | None
+) -> dict[str, Any] | None:
+    """The table, its columns and how many recordings it has a row and a site for; other values, another digest."""
+    if metadata is None:
+        return None
+    text = annotations[list(metadata)].to_csv(index=False, lineterminator="\n")
+    return {
+        "table": str(Path(table).resolve()),
+        "columns": list(metadata),
+        "digest": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "recordings": int(annotations["path"].isin(metadata.index).sum()),
+        "with_site": int((annotations["site"] != "").sum()),
     }
 
 

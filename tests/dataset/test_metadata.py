@@ -1,0 +1,162 @@
+"""`watkins prepare --metadata`: sites joined to the recordings by id."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from folders import spectrograms, stamps, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.metadata import Metadata, read_metadata
+from watkins_ml.errors import UsageError
+from watkins_ml.evaluation.controls import controls
+
+
+@pytest.fixture
+def sites(ocean, tmp_path) -> pd.DataFrame:
+    """A row for each recording of the ocean: two sites a species, and one recording of an unknown one."""
+    paths = sorted(path.relative_to(ocean).as_posix() for path in ocean.rglob("*.wav"))
+    rows = pd.DataFrame({"clip_id": [Path(path).stem for path in paths], "species": [p.split("/")[0] for p in paths]})
+    rows["site"] = rows["species"] + [" Bay, Canada" if clip[4] in "01" else " Sund" for clip in rows["clip_id"]]
+    rows.loc[0, "site"] = ""
+    return rows.assign(note="x", latitude="48.0")
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(rows: pd.DataFrame, **options) -> Path:
+        rows.to_csv(tmp_path / "sites.csv", index=False, **options)
+        return tmp_path / "sites.csv"
+
+    return save
+
+
+def test_the_site_of_every_recording_reaches_the_annotations_the_sides_and_the_controls(
+    ocean, run, sites, save, tmp_path
+):
+    summary = run(ocean, metadata=save(sites.drop(index=5))).summary
+    out = tmp_path / "out"
+    annotations = table(out, "audio_annotations")
+    known = sites.set_index("clip_id").site
+    assert list(annotations.columns[-2:]) == ["site", "latitude"]
+    for row in annotations.itertuples():
+        assert row.site == ("" if row.cut_id == sites.clip_id[5] else known[row.cut_id])
+    given = summary["metadata"]
+    assert given["table"].endswith("sites.csv") and given["columns"] == ["site", "latitude"]
+    assert (given["recordings"], given["with_site"]) == (23, 22)
+    sides = read_prepared(out).sides
+    for frame in sides.values():
+        assert (frame.site == annotations.set_index("path").site[frame.path].to_numpy()).all()
+    assert controls(sides["train"], sides["test"])["control_site_accuracy"] == 1
+
+
+def test_the_table_changes_neither_split_nor_digest_and_a_change_of_it_only_tables(ocean, run, sites, save, tmp_path):
+    out = tmp_path / "out"
+    digest = run(ocean).summary["data_digest"]
+    before = {cut: (path, path.stat().st_mtime_ns) for cut, path in spectrograms(out).items()}
+    with_sites = run(ocean, metadata=save(sites))
+    sealed = stamps(out)
+    assert (run(ocean, metadata=save(sites)).computed, stamps(out)) == (0, sealed)
+    sites.loc[3, "site"] = "moved"
+    moved = run(ocean, metadata=save(sites))
+    assert "moved" in table(out, "audio_annotations").site.tolist()
+    without = run(ocean)
+    assert "site" not in table(out, "audio_annotations") and "site" not in read_prepared(out).sides["train"]
+    for again in (with_sites, moved, without):
+        assert (again.computed, again.moved, again.summary["data_digest"]) == (0, 0, digest)
+    assert {cut: (path, path.stat().st_mtime_ns) for cut, path in spectrograms(out).items()} == before
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("cut_id", lambda path: path.stem),
+        ("id", lambda path: path.stem),
+        ("path", lambda path: path.as_posix()),
+        ("path", lambda path: f".\\{path.parent}\\{path.stem}"),
+        ("file", lambda path: path.name),
+        ("Filename", lambda path: f" {path.with_suffix('.WAV').name} "),
+    ],
+)
+def test_whatever_names_a_recording_finds_it(ocean, run, sites, save, tmp_path, column, name):
+    paths = [Path(species) / f"{clip}.wav" for species, clip in zip(sites.species, sites.clip_id, strict=True)]
+    rows = pd.DataFrame({"place": "x", column: [name(path) for path in paths], " Site": sites.site})
+    assert run(ocean, metadata=save(rows, encoding="utf-8-sig")).summary["metadata"]["recordings"] == 24
+    found = table(tmp_path / "out", "audio_annotations").set_index("cut_id").site
+    assert found.to_dict() == sites.set_index("clip_id").site.to_dict()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    names=st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["1", "2", "rec.2020", "a"])), min_size=1, unique=True
+    ),
+    by_path=st.booleans(),
+    data=st.data(),
+)
+def test_a_recording_gets_its_own_row_or_none(names, by_path, data):
+    """Property: by path every listed recording gets its row; by name those whose name is theirs alone."""
+    recordings = pd.DataFrame({"path": [f"{folder}/{name}.wav" for folder, name in names]})
+    recordings["cut_id"] = [name for _, name in names]
+    listed = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    ids = [f"{folder}/{name}" if by_path else name for folder, name in listed]
+    rows = pd.DataFrame({"site": [f"at {each}" for each in ids]}, index=ids)
+    shared = {name for _, name in names if [each for _, each in names].count(name) > 1}
+    expected = {
+        f"{folder}/{name}.wav": f"at {folder}/{name}" if by_path else f"at {name}"
+        for folder, name in names
+        if (by_path and (folder, name) in listed) or (not by_path and name in ids and name not in shared)
+    }
+    metadata = Metadata(Path("t.csv"), rows[~rows.index.duplicated()])
+    if expected:
+        assert metadata.of(recordings).site.to_dict() == expected
+    else:
+        with pytest.raises(UsageError, match="no row belongs to a recording"):
+            metadata.of(recordings)
+
+
+REFUSED = {
+    "missing": (None, "sites.csv: cannot be read as a CSV table (No such file or directory)"),
+    "empty": (b"", "cannot be read as a CSV table (No columns to parse from file)"),
+    "binary": (b"\xff\xfe\x00\x01PK", "cannot be read as a CSV table"),
+    "ragged": (b"id,site\n00000000,a,b,c\n00000001,b,c,d\n", "cannot be read as a CSV table"),
+    "no id": (
+        b"name,site\nx,y\n",
+        "has no column id (one of cut_id, clip_id, id, path, file, filename); its columns are",
+    ),
+    "no site": (b"id,place\n00000000,y\n", "has no column site; its columns are id, place"),
+    "no rows": (b"id,site\n,y\n", "every id is empty"),
+    "two sites": (
+        b"id,site\n00000001,a\n00000000,Hudson\n00000000.wav,Churchill\n",
+        "id 00000000 has two sites, 'Hudson' and 'Churchill'",
+    ),
+    "no match": (
+        b"id,site\n999,a\n",
+        "no row belongs to a recording; its ids are like '999', the recordings like 'Orca/00000000.wav'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_table_that_does_not_fit_is_one_sentence_before_anything_is_written(
+    ocean, watkins, tmp_path, content, sentence
+):
+    if content is not None:
+        (tmp_path / "sites.csv").write_bytes(content)
+    said = watkins("prepare", ocean, "--metadata", "sites.csv", "--min-clips", 3, "--workers", 1)
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert said.err.startswith("watkins: --metadata sites.csv: ") and sentence in said.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_same_site_twice_and_a_longer_table_are_no_error(tmp_path):
+    (tmp_path / "t.csv").write_text("id,site,date\n1.wav,a,1961\n1,a,\n2,b\n")
+    rows = read_metadata(tmp_path / "t.csv").rows
+    assert rows.to_dict("index") == {"1": {"site": "a", "date": "1961"}, "2": {"site": "b", "date": ""}}
+
+
+def test_the_command_says_how_many_have_no_row(ocean, watkins, sites, save, tmp_path):
+    said = watkins("prepare", ocean, "--metadata", save(sites.head(20)), "--min-clips", 3, "--workers", 1)
+    assert "20 recordings have a row in " in said.out and "(19 with a site), 4 have none" in said.out
