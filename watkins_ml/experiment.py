@@ -28,7 +28,7 @@ from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_bytes
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle, to_probabilities
-from watkins_ml.tracking.rundir import TUNE, RunDirectory
+from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.features import FeatureStore
@@ -53,7 +53,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
     run = RunDirectory.create(run_dir, config, inputs.data)
     with run.training():
-        return _tracked(config, inputs, run, None)
+        return RunResult(run.root, train_and_report(config, inputs, run, None))
 
 
 def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
@@ -64,8 +64,8 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         UserError: other data, a run that is still training, or whatever `run_experiment` raises.
     """
     run = RunDirectory(run_dir)
-    if run.facts.get("command") == TUNE:
-        raise UsageError(f"--resume {run_dir}: belongs to a study; `watkins tune` goes on with it")
+    if (command := run.facts.get("command", TRAIN)) != TRAIN:
+        raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)
     with run.training():
         if run.facts["status"] == "FINISHED":
@@ -84,7 +84,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         err.print(f"Resuming {run.root} after epoch {start.facts['epoch'] if start else 0}")
         for change in run.changed_surroundings(config, inputs.data):
             err.print(f"{change}: the history may end otherwise in its last digits", style="yellow")
-        return _tracked(config, inputs, run, start)
+        return RunResult(run.root, train_and_report(config, inputs, run, start))
 
 
 class Inputs(NamedTuple):
@@ -93,22 +93,14 @@ class Inputs(NamedTuple):
     val: Split
 
 
-def read_inputs(config: ExperimentConfig) -> Inputs:
+def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
+    """What a training needs, from `config.data.dir` or of other sides of it."""
     choose_precision(config.train.amp, choose_device(config.train.device))
-    data = read_prepared(Path(config.data.dir))
+    data = data or read_prepared(Path(config.data.dir))
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
     return Inputs(data, load_split(data, "train"), load_split(data, "val"))
-
-
-def _tracked(config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None) -> RunResult:
-    again = f"continue with: watkins train --resume {run.root}"
-    uploader = Uploader(run, config.tracking.system_metrics)
-    for sentence in leak_stamp(inputs.data.protocol).values():
-        err.print(sentence, style="yellow")
-    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader, ending(run, again):
-        return RunResult(run.root, _train_and_report(config, inputs, run, start))
 
 
 class RunInterruptedError(UserError):
@@ -155,6 +147,21 @@ def signals_as_interrupts() -> Iterator[None]:
     finally:
         for name in names:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def train_and_report(
+    config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None, again: str | None = None
+) -> dict[str, float]:
+    """One whole run from here on, sent while it goes on; the final metrics.
+
+    `again` tells how to continue it if it is interrupted (default: the command that resumes this run).
+    """
+    again = again or f"continue with: {TRAIN} --resume {run.root}"
+    uploader = Uploader(run, config.tracking.system_metrics)
+    for sentence in leak_stamp(inputs.data.protocol).values():
+        err.print(sentence, style="yellow")
+    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader, ending(run, again):
+        return _train_and_report(config, inputs, run, start)
 
 
 def _train_and_report(

@@ -26,7 +26,7 @@ ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", 
 """What of a run directory MLflow keeps among the run's artifacts."""
 
 
-TRAIN, TUNE = "watkins train", "watkins tune"
+TRAIN, TUNE, CROSSVAL = "watkins train", "watkins tune", "watkins crossval"
 
 
 class StillTrainingError(UserError):
@@ -81,11 +81,12 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, root: Path | None, config: ExperimentConfig, data: PreparedData, study: dict[str, Any] | None = None
+        cls, root: Path | None, config: ExperimentConfig, data: PreparedData, command: str = TRAIN, **part_of: Any
     ) -> RunDirectory:
         """Start a new run directory with its configuration, facts and first journal entries.
 
-        `study` holds the uid and the name of the study that the run is a trial of, and the trial's number.
+        `part_of` is `study` or `crossval`: the uid and name of the study that the run is a trial of, and the
+        trial's number; or of the cross-validation, and the fold.
         """
         if root is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -97,8 +98,7 @@ class RunDirectory:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"cannot write the run directory {root}: {error.strerror}") from None
-        facts = {"command": TRAIN} if study is None else {"command": TUNE, "study": study}
-        run.write_facts(config, data, uid=uuid.uuid4().hex, **facts)
+        run.write_facts(config, data, uid=uuid.uuid4().hex, command=command, **part_of)
         run.open_journal(config, data)
         return run
 
@@ -123,14 +123,14 @@ class RunDirectory:
     ) -> None:
         """The first entries; a resumed run adds those that a very early kill has left out.
 
-        A study's own record gives its settings as `params` and `tags` beside those of its recipe.
+        The record of a study or a cross-validation gives its settings as `params` and `tags` beside its recipe's.
         """
         facts = self.facts
-        study = facts.get("study")
         start = {"name": self.name, "uid": facts["uid"], "experiment": config.tracking.experiment}
-        if study is not None:
-            start |= {"name": f"{study['name']} {self.name}", "parent": {key: study[key] for key in ("uid", "name")}}
-            tags |= {"watkins.study": study["name"], "watkins.trial": str(study["trial"])}
+        for kind, number in (("study", "trial"), ("crossval", "fold")):
+            if whole := facts.get(kind):
+                start |= {"name": f"{whole['name']} {self.name}", "parent": {key: whole[key] for key in ("uid", "name")}}
+                tags |= {f"watkins.{kind}": whole["name"], f"watkins.{number}": str(whole[number])}
         opening = {
             "start": start,
             "params": {"values": config.flat() | (params or {})},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from watkins_ml.errors import UserError
-from watkins_ml.tracking.rundir import TRAIN, TUNE, RunDirectory, StillTrainingError
+from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
 from watkins_ml.tracking.server import reason
 from watkins_ml.tracking.shipment import Shipment
 
@@ -16,7 +16,8 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
     Raises:
         UserError: not a run directory, or the server does not take it.
     """
-    again = "`watkins tune`" if run.facts.get("command") == TUNE else f"{TRAIN} --resume {run.root}"
+    command = run.facts.get("command", TRAIN)
+    again = f"{TRAIN} --resume {run.root}" if command == TRAIN else f"`{command}`"
     try:
         with run.training():
             if run.close_if_dead() == "KILLED":

@@ -15,7 +15,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.errors import UserError
 from watkins_ml.experiment import Inputs, ending, keep_model, record_result, report_validation, train
 from watkins_ml.files import disk_errors
-from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.tuning.storage import DatabaseAwayError
@@ -98,7 +98,8 @@ class TrialRunner:
         run = RunDirectory(self.folder / name)
         if not run.facts_file.exists():
             shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
-            return RunDirectory.create(run.root, config, self.inputs.data, self.study | {"trial": number})
+            study = self.study | {"trial": number}
+            return RunDirectory.create(run.root, config, self.inputs.data, TUNE, study=study)
         if run.facts.get("study", {}).get("uid") != self.study["uid"]:
             raise UserError(f"{run.root}: a run of another study; move it away")
         run.record_once("tags", values={"watkins.trial": str(number)})

@@ -1,0 +1,169 @@
+"""The split rule of cross-validation: which recordings each fold tests, validates and trains."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.errors import UsageError, UserError
+
+VALIDATION_PARTS = 6
+"""One part in so many of what a fold does not test is for validation."""
+
+
+@dataclass(frozen=True)
+class FoldRule:
+    """How recordings get their fold: drawn, or as a pattern or a column says."""
+
+    count: int = 5
+    protocol: str = "tape"
+    """`tape`: no tape in two folds, stratified by species; `random`: stratified by species only (leaky reference)."""
+    seed: int = 0
+    regex: str | None = None
+    """Finds the fold in a file's name, its first group or the whole match: the official folds of a data set."""
+    column: str | None = None
+    """A column of the annotations that holds the fold."""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Every recording of a prepared data set with its fold."""
+
+    data: PreparedData
+    rule: FoldRule
+    table: pd.DataFrame
+    """A row a recording, as in the sides of `data`, with `fold`."""
+    untestable: dict[str, str]
+    """Species that no fold can test after training on others of it, each with the reason."""
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.table["fold"].unique(), key=lambda name: (len(name), name))
+
+    @property
+    def digest(self) -> str:
+        """Of the data and of who is in which fold: two cross-validations compare where it is equal."""
+        table = self.table[["path", "fold"]].sort_values("path").to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(f"{self.data.digest} {self.rule.protocol}\n{table}".encode()).hexdigest()[:16]
+
+    def data_of(self, name: str) -> PreparedData:
+        """The prepared data with the sides of one fold: test is the fold, without the species that are untestable."""
+        tested = self.table["fold"] == name
+        rest = self.table[~tested]
+        validating = _validation(rest, self.rule)
+        parts = {
+            "train": rest[~validating],
+            "val": rest[validating],
+            "test": self.table[tested & ~self.table["species"].isin(self.untestable)],
+        }
+        sides = {side: parts[side].drop(columns="fold").reset_index(drop=True) for side in SIDES}
+        counts = self.data.summary["counts"] | {side: len(frame) for side, frame in sides.items()}
+        digest = hashlib.sha256(f"{self.digest} {name}".encode()).hexdigest()[:16]
+        summary = self.data.summary | {"split": self.rule.protocol, "data_digest": digest, "counts": counts}
+        return replace(self.data, summary=summary, sides=sides)
+
+
+def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
+    """Give every recording of a prepared data set, whatever side it is on, its fold.
+
+    Raises:
+        UsageError: the pattern or the column does not give every recording a fold, or fewer than three folds.
+        UserError: too few tapes for so many folds, or folds that are given share a tape.
+    """
+    table = pd.concat([data.sides[side] for side in SIDES], ignore_index=True).sort_values("path", ignore_index=True)
+    if rule.regex is not None:
+        fold = _by_pattern(table, rule.regex)
+    elif rule.column is not None:
+        fold = _by_column(table, rule.column)
+    else:
+        fold = _drawn(table, rule)
+    table = table.assign(fold=fold)
+    _check(table, rule)
+    return Folds(data, rule, table, _untestable(table))
+
+
+def _check(table: pd.DataFrame, rule: FoldRule) -> None:
+    if table["fold"].nunique() < 3:
+        raise UsageError(f"{table['fold'].nunique()} folds are too few; a cross-validation needs three or more")
+    crossing = table.groupby("tape")["fold"].nunique()
+    if rule.protocol == "tape" and (crossing > 1).any():
+        raise UserError(
+            f"tape {crossing.idxmax()} stands in {crossing.max()} folds; give the tapes with "
+            "`watkins prepare --group-regex`, or say --split random (leaky reference)"
+        )
+
+
+def _by_pattern(table: pd.DataFrame, regex: str) -> pd.Series:
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise UsageError(f"--fold-regex '{regex}' is not a regular expression: {error}") from None
+    found = [pattern.search(PurePosixPath(path).stem) for path in table["path"]]
+    fold = [match and (match[1] if pattern.groups else match[0]) for match in found]
+    for path, name in zip(table["path"], fold, strict=True):
+        if not name:
+            raise UsageError(f"--fold-regex '{regex}' finds no fold in '{path}'; give one that fits every file")
+    return pd.Series(fold, index=table.index)
+
+
+def _by_column(table: pd.DataFrame, column: str) -> pd.Series:
+    if column not in table:
+        known = ", ".join(sorted(table.columns))
+        raise UsageError(f"--fold-column {column}: the annotations have no such column; there are {known}")
+    fold = table[column].astype(str)
+    if (fold == "").any():
+        raise UsageError(f"--fold-column {column}: empty for '{table.loc[fold == '', 'path'].iloc[0]}'")
+    return fold
+
+
+def _drawn(table: pd.DataFrame, rule: FoldRule) -> pd.Series:
+    fold = pd.Series("", index=table.index)
+    for number, held in enumerate(_parts(table, rule.count, rule.protocol, rule.seed), start=1):
+        fold.iloc[held] = str(number)
+    return fold
+
+
+def _parts(table: pd.DataFrame, count: int, protocol: str, seed: int) -> list[np.ndarray]:
+    """Row numbers of `count` disjoint parts, each with about the same share of every species."""
+    groups = table["tape"].nunique() if protocol == "tape" else len(table)
+    if groups < count:
+        what = "tapes" if protocol == "tape" else "recordings"
+        raise UserError(f"{groups} {what} cannot be divided into {count} parts; give fewer --folds")
+    kind = StratifiedGroupKFold if protocol == "tape" else StratifiedKFold
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # an archive has such species
+        try:
+            parts = kind(count, shuffle=True, random_state=seed).split(table, table["species"], table["tape"])
+            return [held for _, held in parts]
+        except ValueError as error:
+            raise UserError(f"cannot divide these recordings into {count} parts: {error}") from None
+
+
+def _validation(rest: pd.DataFrame, rule: FoldRule) -> pd.Series:
+    """Which of the recordings that a fold does not test are for validation; every species keeps some to train on."""
+    held = pd.Series(False, index=rest.index)
+    held.iloc[_parts(rest, VALIDATION_PARTS, rule.protocol, rule.seed)[0]] = True
+    training = set(rest.loc[~held, "species"])
+    lacking = rest[held & ~rest["species"].isin(training)]
+    back = rest["tape"].isin(lacking["tape"]) if rule.protocol == "tape" else rest.index.isin(lacking.index)
+    if not (held & ~back).any():
+        raise UserError(f"{rest['tape'].nunique()} tapes outside a fold leave none for validation; give more --folds")
+    return held & ~back
+
+
+def _untestable(table: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    for species, rows in table.groupby("species"):
+        tapes = rows["tape"].nunique()
+        if rows["fold"].nunique() == 1:
+            found[str(species)] = "one tape only" if tapes == 1 else f"its {tapes} tapes stand in one fold"
+    return found
