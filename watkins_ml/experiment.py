@@ -229,13 +229,15 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     Returns:
         the new metrics, which `metrics.json` has beside the `known` ones.
     """
-    from watkins_ml.evaluation.report import write_controls
+    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.report import interval_scores, write_controls
 
     split = load_split(data, "test")
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
     metrics = _report(_logits(network, split), data, "test", split, run, temperature, threshold)
-    metrics |= write_controls(run.root, "test", data.sides["train"], data.sides["test"])
+    metrics |= interval_scores(run.root, "test")
+    metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics
 

@@ -148,7 +148,10 @@ def test_ranges_that_contradict_themselves_are_refused(tmp_path, search, right):
         ("data.batch_size: {choices: [32, 16.5]}", "data.batch_size must be a whole number, not 16.5"),
         ("data.batch_size: {choices: [32, true]}", "data.batch_size must be a whole number, not True"),
         ("augment.time_roll: {choices: [true, 1.5]}", "augment.time_roll must be true or false, not 1.5"),
-        ("train.class_weights: {choices: [balanced, equal]}", "train.class_weights must be 'balanced', 'sampled' or 'none'"),
+        (
+            "train.class_weights: {choices: [balanced, equal]}",
+            "train.class_weights must be 'balanced', 'sampled' or 'none'",
+        ),
     ],
 )
 def test_values_that_a_recipe_may_not_have_are_refused(tmp_path, search, right):

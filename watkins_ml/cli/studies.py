@@ -1,4 +1,4 @@
-"""`watkins tune`."""
+"""`watkins tune` and `watkins crossval`: many runs under one parent."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from watkins_ml.errors import UsageError
+
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2")(tune)
+    app.command(epilog="Example: watkins crossval experiments/efficientnet.yaml --folds 5")(crossval)
 
 
 def tune(
@@ -39,3 +42,37 @@ def tune(
     from watkins_ml.tuning.tune import tune as run_study
 
     print_study(run_study(study, workers, storage))
+
+
+def crossval(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example experiments/baseline.yaml.")],
+    override: Annotated[
+        list[str] | None, typer.Option("--override", "-o", help="key.path=value; may be given again.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(min=3, help="How many folds; default 5.")] = None,
+    split: Annotated[str, typer.Option(help="tape (no tape in two folds) or random (leaky reference).")] = "tape",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
+    fold_regex: Annotated[
+        str | None, typer.Option(help="Finds the fold in a file's name: a data set's official folds.")
+    ] = None,
+    fold_column: Annotated[str | None, typer.Option(help="Column of the annotations that holds the fold.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder in runs/; default the recipe's name with -crossval.")] = None,
+) -> None:
+    """Cross-validation by tape: every recording is judged once, by a network that has heard none of its tape.
+
+    The same command continues one that was interrupted.
+    """
+    from watkins_ml.config import load_config
+
+    if split not in ("tape", "random"):
+        raise UsageError(f"--split {split}: must be tape or random")
+    if sum(option is not None for option in (folds, fold_regex, fold_column)) > 1:
+        raise UsageError("give one of --folds, --fold-regex and --fold-column")
+    config = load_config(recipe, override or [])
+    from watkins_ml.cli.tables import print_crossval
+    from watkins_ml.crossval import cross_validate
+    from watkins_ml.dataset.folds import FoldRule
+
+    rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
+    name = name or recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
+    print_crossval(cross_validate(config, rule, Path("runs") / name))

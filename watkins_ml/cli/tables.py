@@ -20,6 +20,7 @@ from watkins_ml.evaluation.controls import CONTROLS
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+    from watkins_ml.crossval import CrossValidation
     from watkins_ml.dataset.prepare import Prepared
     from watkins_ml.tuning.tune import Outcome
 
@@ -105,6 +106,26 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
     for name, title in CONTROLS.items():
         if (value := metrics.get(f"control_{name}_accuracy")) is not None:
             table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), _number(value), style="dim")
+
+
+def print_crossval(result: CrossValidation) -> None:
+    """The pooled scores with intervals and controls, each fold's own, and who could not be tested."""
+    metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
+    table = _table("metric", "all folds pooled", "95 % interval over tapes", title=title)
+    for key, name in SCORES.items():
+        bounds = [metrics.get(f"test_{key}_{end}") for end in ("low", "high")]
+        interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+        table.add_row(name, _number(metrics.get(f"test_{key}")), interval)
+    _add_controls(table, metrics, columns=1)
+    out.print(table, soft_wrap=False)
+    folds = _table("fold", "train", "val", "test", "accuracy", "macro F1")
+    for row in result.by_fold.itertuples():
+        counts = map(str, (row.train, row.val, row.test))
+        folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
+    out.print(folds, soft_wrap=False)
+    for species, reason in result.untestable.items():
+        out.print(f"  {species} cannot be tested: {reason}")
+    out.print(f"Predictions, reports and plots of all folds together: {result.run_dir}")
 
 
 def print_study(outcome: Outcome) -> None:

@@ -94,6 +94,9 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
 def _check(table: pd.DataFrame, rule: FoldRule) -> None:
     if table["fold"].nunique() < 3:
         raise UsageError(f"{table['fold'].nunique()} folds are too few; a cross-validation needs three or more")
+    for name in table["fold"].unique():
+        if not re.fullmatch(r"[\w.-]{1,40}", name):
+            raise UsageError(f"fold {name!r}: at most 40 letters, digits, - _ and . (it names a folder)")
     crossing = table.groupby("tape")["fold"].nunique()
     if rule.protocol == "tape" and (crossing > 1).any():
         raise UserError(

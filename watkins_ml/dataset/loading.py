@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,23 @@ class Split:
             order = torch.multinomial(chances[self.labels], len(self), replacement=True, generator=generator)
         for chosen in order.split(batch_size):
             yield self.spectrograms[chosen], self.labels[chosen]
+
+
+@dataclass(frozen=True)
+class SpectrogramFiles(Sequence):
+    """The spectrograms of a table of recordings, each read from the disk when it is asked for."""
+
+    data: PreparedData
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        """Shape (1, n_mels, frames); raises as `load_split`."""
+        settings = self.data.frontend
+        path = self.data.folder.root / self.frame["spectrogram"].iloc[row]
+        return _read(path, torch.Size((1, settings.n_mels, settings.frames)))
 
 
 def load_split(data: PreparedData, side: str) -> Split:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.evaluation import metrics, plots, selective
-from watkins_ml.evaluation.controls import control_table, controls
+from watkins_ml.evaluation.controls import control_table
+from watkins_ml.evaluation.intervals import score_intervals
 from watkins_ml.files import write_csv, write_json
 
 DIGITS = "%.6g"
@@ -70,11 +71,19 @@ def write_report(
     return scores
 
 
-def write_controls(run_dir: Path, split: str, train: pd.DataFrame, frame: pd.DataFrame) -> dict[str, float]:
-    """Write what metadata alone scores on `frame` as `reports/<split>_controls.csv`; return `controls.controls`."""
-    scores = controls(train, frame)
+def write_controls(run_dir: Path, split: str, scores: dict[str, float]) -> dict[str, float]:
+    """Write what metadata alone scores, as `controls.controls` gives it, as `reports/<split>_controls.csv`."""
     write_csv(run_dir / "reports" / f"{split}_controls.csv", control_table(scores), DIGITS)
     return scores
+
+
+def interval_scores(run_dir: Path, split: str) -> dict[str, float]:
+    """Bounds of the 95 % intervals over tapes of a written report: `{split}_{accuracy,macro_f1}_{low,high}`."""
+    names = ["path", "tape", "species", "predicted"]
+    predictions = pd.read_csv(run_dir / "preds" / f"{split}.csv", usecols=names, dtype=str, keep_default_na=False)
+    found = score_intervals(predictions)
+    bounds = {f"{split}_{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
+    return {key: value for key, value in bounds.items() if value == value}
 
 
 def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int | None = None) -> None:

@@ -129,7 +129,10 @@ class RunDirectory:
         start = {"name": self.name, "uid": facts["uid"], "experiment": config.tracking.experiment}
         for kind, number in (("study", "trial"), ("crossval", "fold")):
             if whole := facts.get(kind):
-                start |= {"name": f"{whole['name']} {self.name}", "parent": {key: whole[key] for key in ("uid", "name")}}
+                start |= {
+                    "name": f"{whole['name']} {self.name}",
+                    "parent": {key: whole[key] for key in ("uid", "name")},
+                }
                 tags |= {f"watkins.{kind}": whole["name"], f"watkins.{number}": str(whole[number])}
         opening = {
             "start": start,
@@ -149,15 +152,18 @@ class RunDirectory:
             UserError: not a run directory.
             UsageError: the configuration differs; names every differing key.
         """
+        if changed := self.changes(config):
+            raise UsageError(f"--resume {self.root}: the configuration differs ({'; '.join(changed)}); start a new run")
+
+    def changes(self, config: ExperimentConfig) -> list[str]:
+        """In which keys a configuration is not the run's own, with both values; raises where this is no run."""
         _ = self.facts
         began, now = load_config(self.root / "config.yaml").flat(), config.flat()
-        changed = [
+        return [
             f"{key} was {began.get(key)!r}, now {now.get(key)!r}"
             for key in sorted(began.keys() | now.keys())
             if began.get(key) != now.get(key)
         ]
-        if changed:
-            raise UsageError(f"--resume {self.root}: the configuration differs ({'; '.join(changed)}); start a new run")
 
     @contextmanager
     def training(self, wait: float = 0) -> Iterator[None]:

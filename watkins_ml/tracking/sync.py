@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from watkins_ml.console import err
 from watkins_ml.errors import UserError
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
 from watkins_ml.tracking.server import reason
@@ -33,3 +35,14 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
         raise UserError(f"{run.root}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
     yield f"{run.root}: {sent} of {shipment.state['sent']} entries sent"
     yield from shipment.messages
+
+
+def catch_up_all(folder: Path) -> None:
+    """Close and send all runs inside a folder, telling only what goes wrong; the rest is left to `watkins sync`."""
+    for journal in sorted(folder.glob("*/journal.jsonl")):
+        try:
+            for _ in catch_up(RunDirectory(journal.parent)):
+                pass
+        except UserError as error:
+            err.print(f"{error} with `watkins sync {folder}`", style="yellow")
+            return

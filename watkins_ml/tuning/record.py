@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.device import choose_device
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.errors import UsageError
 from watkins_ml.experiment import record_result, report_test
 from watkins_ml.files import write_csv
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
-from watkins_ml.tracking.sync import catch_up
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.study import Study, best_trial
@@ -125,14 +123,3 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
             run.finish("FINISHED")
             run.update_facts(concluded=True)
     return metrics
-
-
-def send_trials(study: Study) -> None:
-    """Close and send what this machine's trials still have to tell MLflow, telling only what goes wrong."""
-    for journal in sorted(Path(study.folder).glob("*/journal.jsonl")):
-        try:
-            for _ in catch_up(RunDirectory(journal.parent)):
-                pass
-        except UserError as error:
-            err.print(f"{error} with `watkins sync {study.folder}`", style="yellow")
-            return

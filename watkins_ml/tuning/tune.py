@@ -18,9 +18,10 @@ from watkins_ml.device import choose_device
 from watkins_ml.errors import UserError
 from watkins_ml.experiment import signals_as_interrupts
 from watkins_ml.models import build_model
+from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tuning.display import has_result, line, note
 from watkins_ml.tuning.recipe import StudyRecipe
-from watkins_ml.tuning.record import StudyRecord, conclude, send_trials
+from watkins_ml.tuning.record import StudyRecord, conclude
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.worker import Assignment, work
@@ -99,7 +100,7 @@ def _leave(study: Study, record: StudyRecord, status: str, best: FrozenTrial | N
     """Close everything that this command leaves behind, in the study and in MLflow."""
     study.bury()
     record.finish(status, best)
-    send_trials(study)
+    catch_up_all(study.folder)
 
 
 def _unfinished(study: Study, reason: str) -> UserError:

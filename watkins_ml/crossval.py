@@ -1,0 +1,193 @@
+"""`watkins crossval`: one tracked run a fold below a parent run, and what all folds together say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.console import err
+from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.loading import SpectrogramFiles
+from watkins_ml.errors import UsageError
+from watkins_ml.experiment import RunInterruptedError, ending, read_inputs, train_and_report
+from watkins_ml.files import disk_errors, write_csv, write_json
+from watkins_ml.models import build_model
+from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
+from watkins_ml.tracking.sync import catch_up_all
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.checkpoints import latest_checkpoint
+
+AGAIN = "the same command goes on with it"
+FOLD_METRICS = ("best_epoch", "val_macro_f1", "test_accuracy", "test_macro_f1")
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation has come to."""
+
+    run_dir: Path
+    metrics: dict[str, float]
+    """Pooled over all folds, `test_*` with `_low` and `_high`, and `control_*`."""
+    by_fold: pd.DataFrame
+    """A row a fold: fold, train, val and test (recordings), and FOLD_METRICS."""
+    untestable: dict[str, str]
+    protocol: str
+
+
+def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> CrossValidation:
+    """Train and test every fold, or those that an interrupted call has left, and pool their predictions.
+
+    Raises:
+        UsageError: `run_dir` holds something else; names what differs.
+        UserError: folds that cannot be made, bad data, weights or device (before anything is written), a full disk.
+    """
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_as": None})})
+    folds = make_folds(read_prepared(Path(config.data.dir)), rule)
+    sides = {fold: folds.data_of(fold) for fold in folds.names}
+    build_model(config.model, len(folds.data.classes))  # weights that do not fit fail here
+    record = _open(run_dir, config, folds, sides)
+    with record.training():
+        if record.facts["status"] != "FINISHED":
+            with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"), Uploader(record):
+                with ending(record, AGAIN, stops=(RunInterruptedError,)):
+                    for fold, data in sides.items():
+                        _run_fold(record, config, fold, data)
+                    _pool(record, folds, sides)
+    catch_up_all(record.root)
+    return CrossValidation(
+        record.root,
+        json.loads(record.metrics.read_text(encoding="utf-8")),
+        pd.read_csv(record.root / "reports" / "folds.csv", dtype={"fold": str}),
+        folds.untestable,
+        rule.protocol,
+    )
+
+
+def _open(run_dir: Path, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData]) -> RunDirectory:
+    """The parent's run directory, new or of an earlier call of the same command."""
+    record, data = RunDirectory(run_dir), _pooled_data(folds, sides)
+    rule = {key: value for key, value in asdict(folds.rule).items() if value is not None}
+    again = record.facts_file.exists()
+    if again:
+        _assert_same(record, config, rule, folds.digest)
+        if record.facts["status"] == "FINISHED":
+            return record
+    elif run_dir.exists() and any(run_dir.iterdir()):
+        raise UsageError(f"{run_dir}: exists and is no cross-validation; give another --name")
+    else:
+        facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
+        record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
+    record.open_journal(config, data, {f"crossval.{key}": value for key, value in rule.items()})
+    if again:
+        record.update_facts(status="RUNNING")
+        record.record("resume", epoch=None)
+    return record
+
+
+def _assert_same(record: RunDirectory, config: ExperimentConfig, rule: dict[str, Any], digest: str) -> None:
+    facts = record.facts
+    if facts.get("command") != CROSSVAL:
+        raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
+    changed = record.changes(config)
+    began = facts["fold_rule"]
+    changed += [f"{key} was {began.get(key)!r}, now {rule.get(key)!r}" for key in sorted({*began, *rule})
+                if began.get(key) != rule.get(key)]  # fmt: skip
+    if facts["data_digest"] != digest and not changed:
+        changed = ["the data were prepared anew"]
+    if changed:
+        raise UsageError(
+            f"{record.root}: holds a cross-validation that differs ({'; '.join(changed)}); give another --name"
+        )
+
+
+def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
+    """Everything that some fold tests, as one test side; training and validation are counted in the mean."""
+    tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
+    counts = {side: round(np.mean([len(data.sides[side]) for data in sides.values()])) for side in ("train", "val")}
+    summary = folds.data.summary | {
+        "split": folds.rule.protocol,
+        "data_digest": folds.digest,
+        "counts": folds.data.summary["counts"] | counts | {"test": len(tested)},
+    }
+    return replace(folds.data, summary=summary, sides={"test": tested})
+
+
+def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: PreparedData) -> None:
+    """Train and test one fold, or go on with it, or find it done."""
+    run, start = RunDirectory(record.root / f"fold-{fold}"), None
+    begun = run.facts_file.exists()
+    if begun and run.facts["status"] == "FINISHED":
+        return
+    err.print(f"Fold {fold}: {', '.join(f'{len(frame)} {side}' for side, frame in data.sides.items())}", style="bold")
+    inputs = read_inputs(config, data)
+    if not begun:
+        shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
+        whole = {"uid": record.facts["uid"], "name": record.name, "fold": fold}
+        run = RunDirectory.create(run.root, config, data, CROSSVAL, crossval=whole)
+    with run.training(wait=60):  # a `watkins sync` may be looking at it just now
+        if begun:
+            start = latest_checkpoint(run.checkpoints)
+            run.resume(config, data, None if start is None else start.facts)
+        train_and_report(config, inputs, run, start, AGAIN)
+
+
+def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) -> None:
+    """The parent's report: every recording as the fold that tested it judged it."""
+    from watkins_ml.evaluation.report import interval_scores, write_controls, write_learning_curves, write_report
+
+    runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
+    tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
+    probabilities = np.concatenate(
+        [_probabilities(runs[fold], data.sides["test"], data.classes) for fold, data in sides.items()]
+    )
+    spectrograms = SpectrogramFiles(folds.data, tested)
+    scores = write_report(record.root, "test", tested, probabilities, folds.data.classes, spectrograms)
+    metrics = {f"test_{name}": value for name, value in scores.items()}
+    metrics |= interval_scores(record.root, "test") | write_controls(record.root, "test", _controls(sides))
+    write_json(record.metrics, metrics)
+    table = _fold_table(record, runs, sides)
+    write_csv(record.root / "reports" / "folds.csv", table)
+    history = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False).mean()
+    write_csv(record.history, history)
+    write_learning_curves(record.root, history)
+    seconds = float(np.mean([run.facts["epoch_seconds"] for run in runs.values()]))
+    parameters = next(iter(runs.values())).facts["parameters"]
+    record.update_facts(parameters=parameters, epoch_seconds=seconds)
+    record.record_once("metrics", step=0, values={key: value for key, value in metrics.items() if value == value})
+
+
+def _probabilities(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    """What a fold's network said of its test side: (recordings, species), in the order of `frame`."""
+    said = pd.read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
+    return said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
+
+
+def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:
+    """Fitted anew for each fold, as the networks are, and scored on all folds together."""
+    from watkins_ml.evaluation.controls import control_predictions, control_scores
+
+    tests = [data.sides["test"] for data in sides.values()]
+    said = [control_predictions(data.sides["train"], data.sides["test"]) for data in sides.values()]
+    return control_scores(
+        pd.concat([test["species"] for test in tests], ignore_index=True), pd.concat(said, ignore_index=True)
+    )
+
+
+def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict[str, PreparedData]) -> pd.DataFrame:
+    """A row a fold; its scores also go to the parent in MLflow, with the fold's place as step."""
+    rows = []
+    for number, (fold, run) in enumerate(runs.items(), start=1):
+        metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+        chosen = {key: metrics[key] for key in FOLD_METRICS}
+        record.record_once("metrics", step=number, values={f"fold_{key}": value for key, value in chosen.items()})
+        rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
+    return pd.DataFrame(rows)
