@@ -9,6 +9,7 @@ Example: python experiments/real_data.py ../shared --out results/real
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -47,8 +48,10 @@ class DataSet:
 
 DATA_SETS = {
     "watkins10": DataSet("watkins10", r"^(\d+_[A-Z]+_\d+)_", {"baseline": 20, "scratch": 15, "imagenet": 10}),
-    "esc10": DataSet("esc10", r"^\d+-(\d+)-", {"baseline": 40, "scratch": 30, "imagenet": 20}, ("--fold-regex", r"^(\d)-")),
-}  # fmt: skip
+    "esc10": DataSet(
+        "esc10", r"^\d+-(\d+)-", {"baseline": 40, "scratch": 30, "imagenet": 20}, ("--fold-regex", r"^(\d)-")
+    ),
+}
 CONTROLS = {
     "control_tape_accuracy": "looking up the tape",
     "control_rate_duration_accuracy": "sample rate and duration",
@@ -106,7 +109,7 @@ def column(runs: dict[str, Path]) -> dict[str, str]:
 def differences(runs: dict[str, Path]) -> list[str]:
     """Each model against the one before it, in a sentence."""
     said, names = [], list(runs)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in itertools.pairwise(names):
         found = paired_difference(predictions(runs[first]), predictions(runs[second]))
         said.append(verdict(found["macro_f1"], MODELS[first], MODELS[second]))
     return said
