@@ -1,7 +1,8 @@
 """What SpecAugment, mixup, label smoothing and balanced sampling do on ESC-10, over its five official folds.
 
 Each option alone against the plain recipe, on the same folds: validation macro F1 (the mean over the folds, by which
-one may choose), out-of-fold accuracy with its interval, and the paired difference. Interrupted, it goes on where it was.
+one may choose), out-of-fold accuracy with its interval, and the paired difference. An interrupted call goes
+on where it was.
 
 Example: python experiments/training_options.py ../shared --out results/options --models baseline
 """

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err
@@ -21,6 +22,7 @@ from watkins_ml.errors import UsageError
 from watkins_ml.experiment import RunInterruptedError, ending, read_inputs, train_and_report
 from watkins_ml.files import disk_errors, write_csv, write_json
 from watkins_ml.models import build_model
+from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tracking.uploader import Uploader
@@ -143,14 +145,15 @@ def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: P
 def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) -> None:
     """The parent's report: every recording as the fold that tested it judged it."""
     from watkins_ml.evaluation.report import interval_scores, write_controls, write_learning_curves, write_report
+    from watkins_ml.evaluation.selective import at_threshold
 
     runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
-    tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
-    probabilities = np.concatenate(
-        [_probabilities(runs[fold], data.sides["test"], data.classes) for fold, data in sides.items()]
-    )
+    tested, classes = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True), folds.data.classes
+    judged = [_judgements(runs[fold], data.sides["test"], classes) for fold, data in sides.items()]
+    probabilities, uncalibrated, thresholds = map(np.concatenate, zip(*judged, strict=True))
     spectrograms = SpectrogramFiles(folds.data, tested)
-    scores = write_report(record.root, "test", tested, probabilities, folds.data.classes, spectrograms)
+    scores = write_report(record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated)
+    scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
     metrics = {f"test_{name}": value for name, value in scores.items()}
     metrics |= interval_scores(record.root, "test") | write_controls(record.root, "test", _controls(sides))
     write_json(record.metrics, metrics)
@@ -165,10 +168,19 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     record.record_once("metrics", step=0, values={key: value for key, value in metrics.items() if value == value})
 
 
-def _probabilities(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """What a fold's network said of its test side: (recordings, species), in the order of `frame`."""
+def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, ...]:
+    """What a fold's network said of its test side, in the order of `frame`.
+
+    Returns:
+        probabilities (recordings, species), the same before calibration, and for each recording the confidence from
+        which on 90 % were right on the fold's validation side (infinite if that was never so).
+    """
     said = pd.read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
-    return said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
+    probabilities = said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
+    uncalibrated = to_probabilities(logits, 1 / metrics["temperature"])
+    return probabilities, uncalibrated, np.full(len(frame), metrics.get("threshold_90", np.inf))
 
 
 def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:

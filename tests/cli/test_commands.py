@@ -23,6 +23,9 @@ COMMANDS = {
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
     "tune": ["recipe", "--override", "-o", "--trials", "--workers", "--storage", "--name"],
+    "crossval": [
+        "recipe", "--override", "-o", "--folds", "--split", "--seed", "--fold-regex", "--fold-column", "--name",
+    ],
     "models": [],
     "promote": ["model_version"],
     "evaluate": ["model", "--data", "--split", "--out"],

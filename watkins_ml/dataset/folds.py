@@ -88,7 +88,10 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
         fold = _drawn(table, rule)
     table = table.assign(fold=fold)
     _check(table, rule)
-    return Folds(data, rule, table, _untestable(table))
+    untestable = _untestable(table)
+    if len(untestable) == table["species"].nunique():
+        raise UserError("folds of one species each test nothing: no network would have heard what it is asked for")
+    return Folds(data, rule, table, untestable)
 
 
 def _check(table: pd.DataFrame, rule: FoldRule) -> None:
@@ -145,7 +148,8 @@ def _parts(table: pd.DataFrame, count: int, protocol: str, seed: int) -> list[np
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # an archive has such species
         try:
-            parts = kind(count, shuffle=True, random_state=seed).split(table, table["species"], table["tape"])
+            tapes = table["tape"] if protocol == "tape" else None
+            parts = kind(count, shuffle=True, random_state=seed).split(table, table["species"], tapes)
             return [held for _, held in parts]
         except ValueError as error:
             raise UserError(f"cannot divide these recordings into {count} parts: {error}") from None

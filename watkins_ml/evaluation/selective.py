@@ -52,8 +52,11 @@ def area_under(curve: pd.DataFrame) -> float:
     return float((curve.risk * np.diff(curve.coverage, prepend=0)).sum())
 
 
-def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
-    """`coverage_at_threshold` and, where anything is answered at all, `precision_at_threshold`."""
+def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
+    """`coverage_at_threshold` and, where anything is answered at all, `precision_at_threshold`.
+
+    `threshold` is one for all cuts, or one for each (N,).
+    """
     answered = probabilities.max(axis=1) >= threshold
     found = {"coverage_at_threshold": float(answered.mean())}
     if answered.any():

@@ -1,0 +1,128 @@
+"""A cross-validation as its user meets it: folds, pooled scores, the parent run and its children, going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from watkins_ml.crossval import CrossValidation, cross_validate
+from watkins_ml.dataset.folds import FoldRule
+from watkins_ml.errors import UsageError
+from watkins_ml.tracking.server import client
+
+RULE = FoldRule(3)
+
+
+@pytest.fixture
+def validated(recipe, store, tmp_path) -> CrossValidation:
+    return cross_validate(recipe("baseline", "tracking.experiment=folds"), RULE, tmp_path / "runs" / "folds")
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"path": str, "tape": str, "fold": str}, keep_default_na=False)
+
+
+def test_every_cut_is_judged_once_by_a_network_that_has_heard_nothing_of_its_tape(validated, prepared):
+    pooled = table(validated.run_dir / "preds" / "test.csv")
+    everything = table(prepared / "annotations" / "audio_annotations.csv")
+    assert sorted(pooled["path"]) == sorted(everything["path"])
+    folds = [run.parent for run in sorted(validated.run_dir.glob("*/run.json"))]
+    assert [fold.name for fold in folds] == ["fold-1", "fold-2", "fold-3"]
+    for fold in folds:
+        own = table(fold / "preds" / "test.csv")
+        columns = [name for name in own if name.startswith("p_")]
+        merged = own.merge(pooled, on="path", suffixes=("", "_pooled"))
+        assert len(merged) == len(own)
+        for name in columns:
+            assert merged[name] == pytest.approx(merged[f"{name}_pooled"], abs=1e-5)
+        heard = set(table(fold / "preds" / "val.csv")["tape"])
+        assert not heard & set(own["tape"])
+
+
+def test_the_pooled_scores_are_those_of_the_pooled_predictions(validated):
+    pooled, metrics = table(validated.run_dir / "preds" / "test.csv"), validated.metrics
+    assert metrics["test_accuracy"] == pytest.approx(accuracy_score(pooled["species"], pooled["predicted"]))
+    assert metrics["test_macro_f1"] == pytest.approx(
+        f1_score(pooled["species"], pooled["predicted"], average="macro", zero_division=0)
+    )
+    for quantity in ("accuracy", "macro_f1"):
+        low, high = (metrics[f"test_{quantity}_{end}"] for end in ("low", "high"))
+        assert 0 <= low <= metrics[f"test_{quantity}"] <= high <= 1
+    assert 0 <= metrics["control_tape_accuracy"] < 0.5, "no tape of a test cut has been seen, so nothing to look up"
+    assert {"test_ece", "test_ece_uncalibrated", "test_coverage_at_threshold"} <= set(metrics)
+    per_fold = [
+        json.loads((validated.run_dir / f"fold-{n}" / "reports" / "metrics.json").read_text()) for n in (1, 2, 3)
+    ]
+    assert list(validated.by_fold["test_accuracy"]) == pytest.approx([each["test_accuracy"] for each in per_fold])
+    weighted = (validated.by_fold["test_accuracy"] * validated.by_fold["test"]).sum() / validated.by_fold["test"].sum()
+    assert metrics["test_accuracy"] == pytest.approx(weighted)
+
+
+def test_mlflow_has_a_parent_with_the_pooled_scores_and_a_run_a_fold(validated, store):
+    experiment = store.get_experiment_by_name("folds").experiment_id
+    runs = {run.info.run_name: run for run in store.search_runs([experiment])}
+    assert set(runs) == {"folds", "folds fold-1", "folds fold-2", "folds fold-3"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    parent = runs.pop("folds")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.data.tags["watkins.fold"] for run in runs.values()} == {"1", "2", "3"}
+    for key, value in validated.metrics.items():
+        assert parent.data.metrics[key] == pytest.approx(value)
+    steps = store.get_metric_history(parent.info.run_id, "fold_test_accuracy")
+    assert [point.value for point in steps] == list(validated.by_fold["test_accuracy"])
+    assert parent.data.params["crossval.count"] == "3"
+    artifacts = {artifact.path for artifact in store.list_artifacts(parent.info.run_id)}
+    assert {"reports", "preds", "plots", "galleries", "history.csv"} <= artifacts
+    assert store.search_registered_models() == [], "a fold's network has not heard everything: none is offered for use"
+
+
+def test_the_same_command_again_trains_nothing(validated, recipe):
+    before = {path: path.stat().st_mtime_ns for path in validated.run_dir.glob("*/checkpoints/*")}
+    again = cross_validate(recipe("baseline", "tracking.experiment=folds"), RULE, validated.run_dir)
+    assert again.metrics == validated.metrics and again.by_fold.equals(validated.by_fold)
+    assert before == {path: path.stat().st_mtime_ns for path in validated.run_dir.glob("*/checkpoints/*")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule", "said"),
+    [
+        (["optim.lr=0.5"], RULE, "optim.lr was 0.002, now 0.5"),
+        ([], FoldRule(3, seed=1), "seed was 0, now 1"),
+        ([], FoldRule(regex=r"^\d\d00([0-3])"), "regex was None, now"),
+    ],
+)
+def test_another_recipe_or_other_folds_are_refused_with_the_difference(recipe, store, tmp_path, overrides, rule, said):
+    folder = tmp_path / "runs" / "folds"
+    quick = ["train.epochs=1", "tracking.experiment=folds"]
+    cross_validate(recipe("baseline", *quick), RULE, folder)
+    kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    with pytest.raises(UsageError, match="holds a cross-validation that differs") as error:
+        cross_validate(recipe("baseline", *quick, *overrides), rule, folder)
+    assert said in str(error.value) and "give another --name" in str(error.value)
+    assert kept == sorted(path.relative_to(folder) for path in folder.rglob("*"))
+
+
+def test_official_folds_and_the_leaky_reference_are_told_apart(recipe, store, tmp_path):
+    quick = recipe("baseline", "train.epochs=1", "tracking.experiment=folds")
+    official = cross_validate(quick, FoldRule(regex=r"^\d\d00([0-3])"), tmp_path / "official")
+    assert list(official.by_fold["fold"]) == ["0", "1", "2", "3"] and official.protocol == "tape"
+    leaky = cross_validate(quick, FoldRule(3, "random"), tmp_path / "leaky")
+    facts = [json.loads((run.run_dir / "run.json").read_text()) for run in (official, leaky)]
+    assert [each["split_protocol"] for each in facts] == ["tape", "random"]
+    assert facts[0]["data_digest"] != facts[1]["data_digest"]
+    assert leaky.metrics["control_tape_accuracy"] > 0.8 > official.metrics["control_tape_accuracy"]
+    parent = next(run for run in store.search_runs(["1"]) if run.info.run_name == "leaky")
+    assert "leaky" in json.dumps(parent.data.tags | {"": ""}).replace('"leaky"', "")
+
+
+def test_a_folder_of_something_else_is_left_alone(recipe, store, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("whales")
+    with pytest.raises(UsageError, match="mine: exists and is no cross-validation; give another --name"):
+        cross_validate(recipe(), RULE, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert client().get_experiment_by_name("watkins") is None
