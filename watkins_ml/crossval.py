@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.errors import UsageError
 from watkins_ml.experiment import RunInterruptedError, ending, read_inputs, train_and_report
-from watkins_ml.files import disk_errors, write_csv, write_json
+from watkins_ml.files import disk_errors, write_csv
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
@@ -67,7 +66,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     catch_up_all(record.root)
     return CrossValidation(
         record.root,
-        json.loads(record.metrics.read_text(encoding="utf-8")),
+        record.read_metrics(),
         pd.read_csv(record.root / "reports" / "folds.csv", dtype={"fold": str}),
         folds.untestable,
         rule.protocol,
@@ -156,7 +155,7 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
     metrics = {f"test_{name}": value for name, value in scores.items()}
     metrics |= interval_scores(record.root, "test") | write_controls(record.root, "test", _controls(sides))
-    write_json(record.metrics, metrics)
+    record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
     write_csv(record.root / "reports" / "folds.csv", table)
     history = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False).mean()
@@ -177,7 +176,7 @@ def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> t
     """
     said = pd.read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
     probabilities = said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
-    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    metrics = run.read_metrics()
     logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
     uncalibrated = to_probabilities(logits, 1 / metrics["temperature"])
     return probabilities, uncalibrated, np.full(len(frame), metrics.get("threshold_90", np.inf))
@@ -198,7 +197,7 @@ def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict
     """A row a fold; its scores also go to the parent in MLflow, with the fold's place as step."""
     rows = []
     for number, (fold, run) in enumerate(runs.items(), start=1):
-        metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+        metrics = run.read_metrics()
         chosen = {key: metrics[key] for key in FOLD_METRICS}
         record.record_once("metrics", step=number, values={f"fold_{key}": value for key, value in chosen.items()})
         rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
