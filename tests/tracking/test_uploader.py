@@ -135,6 +135,7 @@ def test_the_registered_version_knows_its_run_and_score_and_is_champion(tracked,
         "data_digest": run.data.tags["data_digest"],
         "split_protocol": "tape",
         "val_macro_f1": str(finished.metrics["val_macro_f1"]),
+        "threshold_90": str(finished.metrics["threshold_90"]),
         "watkins.claim": "won",
     }
     (model,) = [server.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
