@@ -152,9 +152,10 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     probabilities, uncalibrated, thresholds = map(np.concatenate, zip(*judged, strict=True))
     spectrograms = SpectrogramFiles(folds.data, tested)
     scores = write_report(record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated)
+    scores |= interval_scores(record.root, "test")
     scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
     metrics = {f"test_{name}": value for name, value in scores.items()}
-    metrics |= interval_scores(record.root, "test") | write_controls(record.root, "test", _controls(sides))
+    metrics |= write_controls(record.root, "test", _controls(sides))
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
     write_csv(record.root / "reports" / "folds.csv", table)

@@ -236,7 +236,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
     metrics = _report(_logits(network, split), data, "test", split, run, temperature, threshold)
-    metrics |= interval_scores(run.root, "test")
+    metrics |= {f"test_{name}": value for name, value in interval_scores(run.root, "test").items()}
     metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics

@@ -78,11 +78,11 @@ def write_controls(run_dir: Path, split: str, scores: dict[str, float]) -> dict[
 
 
 def interval_scores(run_dir: Path, split: str) -> dict[str, float]:
-    """Bounds of the 95 % intervals over tapes of a written report: `{split}_{accuracy,macro_f1}_{low,high}`."""
+    """Bounds of the 95 % intervals over tapes of a written report: `{accuracy,macro_f1}_{low,high}`, if it has two."""
     names = ["path", "tape", "species", "predicted"]
     predictions = pd.read_csv(run_dir / "preds" / f"{split}.csv", usecols=names, dtype=str, keep_default_na=False)
     found = score_intervals(predictions)
-    bounds = {f"{split}_{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
+    bounds = {f"{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
     return {key: value for key, value in bounds.items() if value == value}
 
 

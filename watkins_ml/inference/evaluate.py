@@ -24,7 +24,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         UserError: the data were prepared for another frontend or other species than the model's.
     """
     from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import write_controls, write_report
+    from watkins_ml.evaluation.report import interval_scores, write_controls, write_report
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
@@ -45,6 +45,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             threshold=classifier.facts.get("threshold_90") if side == "test" else None,
         )  # fmt: skip
         if side == "test":
+            scores |= interval_scores(out, side)
             scores |= write_controls(out, side, controls(data.sides["train"], data.sides[side]))
         facts = {
             "model": model,
