@@ -1,11 +1,16 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import load_split
 from watkins_ml.evaluation import metrics, report
 
 from .conftest import CLASSES, Spectrograms, make_split
@@ -103,6 +108,64 @@ def test_what_validation_gave_is_scored_beside(tmp_path):
     answered = probabilities.max(axis=1) >= 0.6
     assert scores["coverage_at_threshold"] == answered.mean()
     assert scores["precision_at_threshold"] == (probabilities.argmax(axis=1) == labels)[answered].mean()
+
+
+@pytest.fixture(scope="module")
+def kept(prepared, tmp_path_factory):
+    """The real test split of three species with half of the answers wrong, and one recording gone since."""
+    archive = tmp_path_factory.mktemp("kept") / "archive"
+    data = read_prepared(prepared)
+    shutil.copytree(data.audio_dir, archive)
+    split = load_split(data, "test")
+    (archive / split.frame.path[0]).unlink()
+    data = replace(data, summary=data.summary | {"audio_dir": str(archive)})
+    labels = (split.frame.label + split.frame.index % 2) % 2  # the split tests two species
+    probabilities = np.eye(3)[labels] * 0.6 + 0.4 / 3
+    for name in ("one", "two"):
+        run_dir = archive.parent / name
+        report.write_report(run_dir, "test", split.frame, probabilities, data.classes, split.spectrograms, data=data)
+    cuts = pd.read_csv(run_dir / "galleries/test_cuts.csv", dtype=str, keep_default_na=False)
+    return run_dir, split.frame, cuts
+
+
+def test_cuts_are_kept_with_picture_and_sound_or_with_the_reason_why_there_is_none(kept):
+    run_dir, frame, cuts = kept
+    for cut in cuts.itertuples():
+        with Image.open(run_dir / cut.picture) as image:
+            assert image.size == (400, 128)
+        if cut.path == frame.path[0]:
+            assert cut.sound == "" and cut.silent.startswith("unreadable: ")
+        else:
+            assert soundfile.info(run_dir / cut.sound).duration == pytest.approx(4, abs=0.02)
+    assert frame.path[0] in set(cuts.path)
+    random = cuts[cuts.shown_in == "random"]
+    assert random.path.tolist() == frame.path.tolist()  # fewer than 25
+
+
+def test_pairs_have_a_mistake_and_a_recognised_cut_of_either_species(kept):
+    run_dir, _, cuts = kept
+    pairs = pd.read_csv(run_dir / "reports/test_confusion_pairs.csv")
+    for number, pair in enumerate(pairs.itertuples()):
+        shown = cuts[cuts["rank"] == str(number)].set_index("shown_in")
+        mistake = shown.loc["pair_mistake"]
+        assert (mistake.species, mistake.predicted) == (pair.true, pair.predicted)
+        for role, species in (("pair_true", pair.true), ("pair_predicted", pair.predicted)):
+            assert shown.loc[role].species == shown.loc[role].predicted == species
+
+
+def test_what_is_kept_of_cuts_is_the_same_byte_by_byte(kept):
+    second, first = kept[0], kept[0].parent / "one"
+    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        assert (second / path).read_bytes() == (first / path).read_bytes(), path
+
+
+def test_the_species_of_the_data_are_told_with_cuts_and_tapes(kept, prepared):
+    table = pd.read_csv(kept[0] / "reports/species.csv", keep_default_na=False)
+    assert table.cuts.tolist() == [12] * 3 and table.tapes.tolist() == [4] * 3
+    reasons = table[table.not_tested != ""].set_index("species").not_tested.to_dict()
+    assert reasons == read_prepared(prepared).summary["species_not_tested"] != {}
 
 
 def test_learning_curves(tmp_path):

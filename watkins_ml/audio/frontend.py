@@ -16,10 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from watkins_ml.audio.decode import Recording, read_recording
 from watkins_ml.errors import UsageError
 
-FRONTEND_VERSION = 2
-"""Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
-MOST_WINDOWS = 16
-"""How many spectrograms, evenly spread, a long recording is judged by at most."""
+FRONTEND_VERSION = 1
+"""Raised whenever the same settings would give other numbers, so that stored spectrograms are recomputed."""
 
 
 class FrontendSettings(BaseModel):
@@ -76,8 +74,7 @@ class Frontend:
     def __call__(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """Spectrogram of the first `settings.seconds` of `waveform`, shape (samples,), at `native_rate` Hz."""
         s = self.settings
-        audio = waveform if native_rate == s.sample_rate else soxr.resample(waveform, native_rate, s.sample_rate)
-        audio = self._fit(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
+        audio = self.sound(waveform, native_rate)
         spectrum = torch.stft(
             audio, s.n_fft, s.hop_length, s.win_length, self._window, center=True, pad_mode="constant",
             return_complex=True,
@@ -87,6 +84,12 @@ class Frontend:
         decibels = decibels.clamp(min=float(decibels.max()) - s.top_db)
         centred = decibels - decibels.mean()
         return (centred / centred.std().clamp(min=1e-6)).unsqueeze(0)
+
+    def sound(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
+        """What the spectrogram of `waveform` is made of: float32 (settings.samples,) at settings.sample_rate."""
+        rate = self.settings.sample_rate
+        audio = waveform if native_rate == rate else soxr.resample(waveform, native_rate, rate)
+        return self._fit(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
 
     def _fit(self, audio: torch.Tensor) -> torch.Tensor:
         """Crop or repeat to exactly the samples that `frames` frames need.
@@ -105,22 +108,9 @@ class Frontend:
         """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
         return self.recording(self.read(path))
 
-    def file_windows(self, path: Path | BinaryIO) -> torch.Tensor:
-        """What an audio file is judged by, as `windows` gives it; raises AudioError as `read_recording` does."""
-        return self.windows(self.read(path, MOST_WINDOWS))
-
-    def read(self, path: Path | BinaryIO, most_windows: int = 1) -> Recording:
-        """Decode the part of a file that its spectrogram (and its windows) need, checking all of it.
-
-        A frame stands for one hop, so a recording may be a hop longer than its window.
-        """
-        s = self.settings
-        return read_recording(path, s.seconds, most_windows, slack_s=s.hop_length / s.sample_rate)
+    def read(self, path: Path | BinaryIO) -> Recording:
+        """Decode the part of a file that the spectrogram needs, checking all of it."""
+        return read_recording(path, excerpt_s=self.settings.seconds)
 
     def recording(self, recording: Recording) -> torch.Tensor:
         return self(recording.waveform, recording.sample_rate)
-
-    def windows(self, recording: Recording) -> torch.Tensor:
-        """Spectrograms of a recording from beginning to end, (n, 1, n_mels, frames); of a short one just one."""
-        excerpts = recording.windows or (recording.waveform,)
-        return torch.stack([self(excerpt, recording.sample_rate) for excerpt in excerpts])

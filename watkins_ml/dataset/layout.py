@@ -64,14 +64,6 @@ class DataFolder:
         return self.staging / species / f"{cut_id}.pt"
 
 
-def windows_beside(spectrogram: Path) -> Path:
-    """Where the windows of a recording lie that is longer than one: a tensor (n, 1, n_mels, frames).
-
-    No other recording's spectrogram can have this name, as all end in `.pt`.
-    """
-    return spectrogram.with_suffix(".windows")
-
-
 @dataclass(frozen=True)
 class PreparedData:
     """What `watkins prepare` left in a folder, without the spectrograms themselves."""
@@ -81,8 +73,8 @@ class PreparedData:
     classes: list[str]
     """Species by label."""
     sides: dict[str, pd.DataFrame]
-    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, windows, and
-    those of METADATA_COLUMNS that a metadata table gave."""
+    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, and those of
+    METADATA_COLUMNS that a metadata table gave."""
 
     @property
     def digest(self) -> str:
@@ -95,6 +87,18 @@ class PreparedData:
     @property
     def frontend(self) -> FrontendSettings:
         return FrontendSettings(**self.summary["frontend"])
+
+    @property
+    def audio_dir(self) -> Path:
+        """Where the recordings were when they were prepared; `path` in `sides` is below it."""
+        return Path(self.summary["audio_dir"])
+
+    def species(self) -> pd.DataFrame:
+        """A row a species: its cuts and tapes on all sides, and why the split cannot test it (empty where it can)."""
+        everything = pd.concat(self.sides.values(), ignore_index=True)
+        table = everything.groupby("species").agg(cuts=("path", "size"), tapes=("tape", "nunique"))
+        reasons = self.summary["species_not_tested"]
+        return table.assign(not_tested=[reasons.get(name, "") for name in table.index]).reset_index()
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -116,10 +120,8 @@ def read_prepared(root: Path) -> PreparedData:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         names = json.loads(folder.classes.read_text(encoding="utf-8"))
         details = read_table(folder.annotations)
-        if "windows" not in details:
-            raise ValueError("made by an earlier version, without the windows of long recordings")
         given = [name for name in METADATA_COLUMNS if name in details]
-        details = details[["path", "cut_id", "sample_rate", "duration_s", "windows", *given]]
+        details = details[["path", "cut_id", "sample_rate", "duration_s", *given]]
         sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
         classes = [names[str(label)] for label in range(len(names))]
         for name, frame in sides.items():

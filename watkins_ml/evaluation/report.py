@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.evaluation import metrics, plots, selective
 from watkins_ml.evaluation.controls import control_table
+from watkins_ml.evaluation.cuts import keep_cuts
 from watkins_ml.evaluation.intervals import score_intervals
 from watkins_ml.files import write_csv, write_json
 
@@ -28,6 +30,7 @@ def write_report(
     seconds: float = 4.0,
     uncalibrated: np.ndarray | None = None,
     threshold: float | None = None,
+    data: PreparedData | None = None,
 ) -> dict[str, float]:
     """Write tables, plots and galleries of `split` into `run_dir`; return `metrics.score`.
 
@@ -36,7 +39,8 @@ def write_report(
 
     `frame` has a row per cut (path, cut_id, species, tape, label: class index), `probabilities` (N, C) and
     `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Only the spectrograms shown
-    are read: the 25 least confident, and 25 at random by `seed`.
+    are read: the 25 least confident, and 25 at random by `seed`. With the `data` that the split is of, picture and
+    sound of each of these and of examples of the most confused pairs are kept for the page, and a table of species.
     """
     labels = frame.label.to_numpy()
     scores = metrics.score(labels, probabilities, classes)
@@ -57,7 +61,8 @@ def write_report(
     figure = plots.risk_coverage(selective.risk_coverage(labels, probabilities), threshold)
     plots.save(figure, pictures / f"{split}_risk_coverage.png")
 
-    for name, rows in gallery_rows(predictions.confidence.to_numpy(), seed).items():
+    galleries = gallery_rows(predictions.confidence.to_numpy(), seed)
+    for name, rows in galleries.items():
         shown = predictions.iloc[rows]
         figure = plots.gallery(
             [np.asarray(spectrograms[int(row)]) for row in rows],
@@ -68,6 +73,10 @@ def write_report(
             seconds=seconds,
         )
         plots.save(figure, run_dir / "galleries" / f"{split}_{name}.png")
+    if data is not None:
+        pairs = metrics.confusion_pairs(labels, predicted, classes)
+        keep_cuts(run_dir, split, predictions, galleries, pairs, spectrograms, data)
+        write_csv(run_dir / "reports" / "species.csv", data.species())
     return scores
 
 
