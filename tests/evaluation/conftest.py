@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation import metrics, plots, report
 from watkins_ml.evaluation.runs import CONTROLS, TEST_REPORT
 from watkins_ml.files import write_csv
 
@@ -36,7 +36,7 @@ def make_split(cuts: int, skill: float, seed: int = 0) -> tuple[pd.DataFrame, np
     labels = rng.integers(0, 3, cuts)
     logits = rng.normal(size=(cuts, 4)) + skill * np.eye(4)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    ids = [f"{54018000 + cut}" for cut in range(cuts)]
+    ids = [f"{54000 + cut // 4}{cut % 4:03d}" for cut in range(cuts)]
     frame = pd.DataFrame(
         {
             "path": [f"audio/{cut}.wav" for cut in ids],
@@ -55,12 +55,15 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
     frame, probabilities = make_split(60, skill)
     labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
     scores = metrics.score(labels, probabilities, CLASSES)
-    species, pairs, *pictures = (run_dir / name for name in TEST_REPORT)
+    species, pairs, predictions, *pictures = (run_dir / name for name in TEST_REPORT)
     write_csv(species, metrics.per_species(labels, predicted, CLASSES))
     write_csv(pairs, metrics.confusion_pairs(labels, predicted, CLASSES))
     for picture in pictures:  # test_report.py draws the real ones, which takes seconds
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").save(picture, "PNG")
+    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in CLASSES])
+    table = report.prediction_table(frame, probabilities, CLASSES)
+    write_csv(predictions, pd.concat([table, columns], axis=1))
     flat = {f"{split}_{name}": value for split in ("test", "val") for name, value in scores.items()}
     controls = {f"control_{name}_accuracy": 0.3 for name in CONTROLS if name != "site"}
     (run_dir / "reports/metrics.json").write_text(json.dumps(flat | controls | {"best_epoch": 2}))

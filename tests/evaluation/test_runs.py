@@ -2,6 +2,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from watkins_ml.errors import UserError
@@ -45,7 +46,7 @@ def test_another_digest_is_exposed_and_nobody_leads(pair, copy, change_info):
     warning = comparison_table(runs).attrs["warning"]
     assert warning == data_warning(runs)
     assert "d1" in warning and "d2" in warning
-    assert "leads" not in headline(runs)
+    assert "above" not in headline(runs)
     assert control_note(runs) is None
 
 
@@ -56,43 +57,30 @@ def test_random_split_is_stamped_on_the_numbers(copy, change_info):
     assert "leaky reference" in headline([run])
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (
-            (0.8, 0.7),
-            (0.9, 0.75),
-            "efficientnet_b0 leads on the test split with 90.0% accuracy (10.0 points over baseline) "
-            "and 75.0% macro F1 (5.0 points over baseline).",
-        ),
-        (
-            (0.8, 0.7),
-            (0.9, 0.6),
-            "On the test split efficientnet_b0 leads with 90.0% accuracy (10.0 points over baseline), "
-            "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
-        ),
-        (
-            (0.8, 0.7),
-            (0.8, 0.7),
-            "baseline and efficientnet_b0 tie on the test split with 80.0% accuracy and 70.0% macro F1.",
-        ),
-        (
-            (0.8, 0.7),
-            (0.8, 0.6),
-            "On the test split baseline and efficientnet_b0 tie with 80.0% accuracy, "
-            "but baseline leads with 70.0% macro F1 (10.0 points over efficientnet_b0).",
-        ),
-        ((0.8, 0.7), None, "baseline has 80.0% accuracy and 70.0% macro F1 on the test split."),
-        (None, None, "No run has a test report yet."),
-    ],
-)
-def test_headline(pair, first, second, expected):
-    names = ("test_accuracy", "test_macro_f1")
-    runs = [
-        with_metrics(run, **dict(zip(names, values or (), strict=False)))
-        for run, values in zip(pair, (first, second), strict=True)
-    ]
-    assert headline(runs) == expected
+def test_headline_of_one_tested_run(pair):
+    untested = with_metrics(pair[1])
+    assert headline([untested]) == "No run has a test report yet."
+    scores = (f"{pair[0].metrics[key]:.1%}" for key in ("test_macro_f1", "test_accuracy"))
+    expected = "baseline reaches {} macro F1 and {} accuracy on the test split.".format(*scores)
+    assert headline([pair[0]]) == headline([untested, pair[0]]) == expected
+
+
+def test_headline_says_whether_the_better_of_two_is_better_by_more_than_noise(pair, copy):
+    gain = 100 * (pair[1].metrics["test_macro_f1"] - pair[0].metrics["test_macro_f1"])
+    for runs in (pair, pair[::-1]):
+        sentence = headline(runs)
+        assert sentence.startswith(f"efficientnet_b0 is {gain:.1f} points of macro F1 above baseline (95 % interval")
+        assert sentence.endswith(": more than noise.")
+    assert "the same macro F1" in headline([pair[1], ComparedRun.from_dir(copy, "copy")])
+
+
+def test_headline_of_runs_tested_on_other_cuts_lets_none_lead(pair, copy, change_info):
+    predictions = pd.read_csv(copy / "preds/test.csv").iloc[1:]
+    predictions.to_csv(copy / "preds/test.csv", index=False)
+    change_info(copy, folds=5)
+    pooled = ComparedRun.from_dir(copy, "pooled")
+    assert "not tested on the same cuts" in headline([pair[0], pooled])
+    assert headline([pooled]).endswith("accuracy pooled over 5 folds.")
 
 
 def test_control_note_names_runs_that_do_not_beat_metadata(pair):

@@ -1,4 +1,4 @@
-"""`watkins models`, `promote`, `evaluate`, `compare` and `predict`."""
+"""`watkins models`, `promote`, `evaluate`, `compare`, `report` and `predict`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: watkins promote watkins-efficientnet/3")(promote)
     app.command(epilog="Example: watkins evaluate models:/watkins-efficientnet@champion --split test")(evaluate)
     app.command(epilog="Example: watkins compare models:/watkins-baseline/2 runs/my-run --out compare.html")(compare)
+    app.command(epilog="Example: watkins report models:/watkins-efficientnet@champion --out report.html")(report)
     app.command(epilog="Example: watkins predict models:/watkins-efficientnet@champion recording.wav")(predict)
 
 
@@ -75,13 +76,25 @@ def compare(
     print_comparison(compare_models(models or [], out), out)
 
 
+def report(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The HTML page.")] = Path("results/report.html"),
+) -> None:
+    """What a run or registered model knows, as one HTML page to mail: scores, species, and cuts to listen to."""
+    from watkins_ml.console import out as console
+    from watkins_ml.inference.comparison import report_model
+
+    console.print(report_model(model, out))
+    console.print(f"The page: {out}")
+
+
 def predict(
     model: Model,
     audio: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
     format: Annotated[str, typer.Option(help="table or csv.")] = "table",
     top: Annotated[int, typer.Option(min=1, help="Species a file, most probable first.")] = 1,
 ) -> None:
-    """The most probable species of each recording, long ones judged by up to 16 windows."""
+    """The most probable species of each recording, judged by its central seconds."""
     if format not in ("table", "csv"):
         raise UsageError(f"--format {format}: must be table or csv")
     from watkins_ml.cli.tables import print_predictions

@@ -172,7 +172,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
 
 
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
-    """The main rows of `evaluation.compare.comparison_table`; the page has them all."""
+    """The main rows of `evaluation.runs.comparison_table`; the page has them all."""
     if warning := comparison.attrs.get("warning"):
         err.print(warning, style="yellow")
     table = Table("metric", *map(str, comparison.columns))

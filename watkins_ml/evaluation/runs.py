@@ -2,21 +2,25 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pandas as pd
 import yaml
 
+from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.controls import CONTROLS
+from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
 from watkins_ml.tracking.rundir import RunDirectory
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
 TEST_REPORT = [
     "reports/test_classification_report.csv",
     "reports/test_confusion_pairs.csv",
+    "preds/test.csv",
     "plots/test_confusion_matrix.png",
     "plots/test_stripplot.png",
     "plots/test_reliability.png",
@@ -105,6 +109,29 @@ class ComparedRun:
     def is_tested(self) -> bool:
         return self.metrics.get("test_accuracy") is not None and self.metrics.get("test_macro_f1") is not None
 
+    def is_about_same_data(self, other: Self) -> bool:
+        return self.info["data_digest"] == other.info["data_digest"]
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """`preds/test.csv`, whose names stay text: path, cut_id, tape, species, predicted, confidence, p_<species>."""
+        return _read_text(self.run_dir / "preds/test.csv")
+
+    def cuts(self) -> pd.DataFrame | None:
+        """The cuts kept with picture and sound, see `evaluation.cuts`; None in runs of versions that kept none."""
+        path = self.run_dir / "galleries/test_cuts.csv"
+        return _read_text(path) if path.is_file() else None
+
+    def species_in_data(self) -> pd.DataFrame:
+        """By species: cuts, tapes, and why it is not tested (else empty); no row in runs of versions that kept none."""
+        path = self.run_dir / "reports/species.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=["cuts", "tapes", "not_tested"])
+        table = _read_text(path).set_index("species")
+        if "folds" in self.info:  # each fold tests other species than the split that the data came with
+            table["not_tested"] = table.index.map(self.info.get("untestable", {})).fillna("")
+        return table
+
     def species(self) -> pd.DataFrame:
         """The test report per species: precision, recall, f1, support by species."""
         path = self.run_dir / TEST_REPORT[0]
@@ -113,6 +140,12 @@ class ComparedRun:
     def pairs(self, most: int = 10) -> pd.DataFrame:
         """The most confused pairs of the test split: true, predicted, count, share_of_true."""
         return pd.read_csv(self.run_dir / TEST_REPORT[1], keep_default_na=False).head(most)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    """A table in which names are text, also where a species is called `NA` or a tape `00012`."""
+    text = dict.fromkeys([*TEXT_COLUMNS, "predicted", "picture", "sound", "silent", "not_tested"], str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 
 def data_warning(runs: list[ComparedRun]) -> str | None:
@@ -136,24 +169,31 @@ def comparison_table(runs: list[ComparedRun]) -> pd.DataFrame:
 
 
 def headline(runs: list[ComparedRun]) -> str:
-    """One sentence: which run leads on the test split, by how much accuracy and macro F1."""
+    """One sentence: what one run scores, or whether the better of the two best is better by more than noise."""
     tested = [run for run in runs if run.is_tested]
     if not tested:
         return "No run has a test report yet."
     if len(tested) == 1:
-        accuracy, f1 = (percent(tested[0].metrics[key]) for key in ("test_accuracy", "test_macro_f1"))
-        return f"{tested[0].title} has {accuracy} accuracy and {f1} macro F1 on the test split."
+        scores = score_intervals(tested[0].predictions)
+        return (
+            f"{tested[0].title} reaches {scores['macro_f1'].value:.1%} macro F1 and {scores['accuracy'].value:.1%} "
+            f"accuracy {tested_on(tested)}."
+        )
     if data_warning(tested):
         return "No run can be said to lead, for they were made on different data."
-    accuracy, f1 = _lead(tested, "test_accuracy"), _lead(tested, "test_macro_f1")
-    if accuracy[0] == f1[0]:
-        who = f"{accuracy[0]} on the test split"
-        return f"{who} with {accuracy[1]} accuracy{accuracy[2]} and {f1[1]} macro F1{f1[2]}."
-    clauses = [
-        f"{who} with {value} {name}{margin}"
-        for (who, value, margin), name in ((accuracy, "accuracy"), (f1, "macro F1"))
-    ]
-    return f"On the test split {', but '.join(clauses)}."
+    first, second = sorted(tested, key=lambda run: run.metrics["test_macro_f1"], reverse=True)[:2]
+    if set(first.predictions["path"]) != set(second.predictions["path"]):
+        return f"{first.title} and {second.title} were not tested on the same cuts, so neither can be said to lead."
+    difference = paired_difference(second.predictions, first.predictions)["macro_f1"]
+    return verdict(difference, second.title, first.title)
+
+
+def tested_on(runs: list[ComparedRun]) -> str:
+    """Which cuts the scores of `runs` are about: `on the test split`, or `pooled over 5 folds`."""
+    folds = {run.info.get("folds") for run in runs}
+    if folds == {None}:
+        return "on the test split"
+    return f"pooled over {folds.pop()} folds" if len(folds) == 1 else "on the cuts that each run was tested on"
 
 
 def control_note(runs: list[ComparedRun]) -> str | None:
@@ -167,7 +207,7 @@ def control_note(runs: list[ComparedRun]) -> str | None:
     if not found or data_warning(runs):
         return None
     value, title = max(found, key=lambda control: control[0])  # of equals the simplest
-    note = f"The best control without audio ({title}) reaches {percent(value)} accuracy on the test split."
+    note = f"The best control without audio ({title}) reaches {percent(value)} accuracy {tested_on(runs)}."
     beaten = [run.title for run in runs if run.is_tested and run.metrics["test_accuracy"] <= value]
     return f"{note} Not better than that: {', '.join(beaten)}." if beaten else note
 
@@ -175,16 +215,6 @@ def control_note(runs: list[ComparedRun]) -> str | None:
 def percent(value: float) -> str:
     """A share (0..1) as percent with one decimal."""
     return f"{value:.1%}"
-
-
-def _lead(runs: list[ComparedRun], key: str) -> tuple[str, str, str]:
-    """Who leads in `key`, with what value and by what margin over the second."""
-    first, second = sorted(runs, key=lambda run: run.metrics[key], reverse=True)[:2]
-    value, other = first.metrics[key], second.metrics[key]
-    if value == other:
-        return f"{first.title} and {second.title} tie", percent(value), ""
-    margin = f" ({100 * (value - other):.1f} points over {second.title})"
-    return f"{first.title} leads", percent(value), margin
 
 
 def assert_distinct(runs: list[ComparedRun]) -> None:

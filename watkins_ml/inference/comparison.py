@@ -1,9 +1,12 @@
-"""`watkins compare`: runs or registered models side by side, as a page on disk and in MLflow."""
+"""`watkins compare` and `watkins report`: runs or registered models as a page, alone or side by side."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,6 +16,9 @@ from watkins_ml.files import disk_errors
 from watkins_ml.inference.resolve import run_directory
 from watkins_ml.tracking.server import client, experiment_id, reason, tracking_uri
 
+if TYPE_CHECKING:
+    from watkins_ml.evaluation.runs import ComparedRun
+
 CHAMPIONS = ("models:/watkins-baseline@champion", "models:/watkins-efficientnet@champion")
 LABELS = {"baseline": "Baseline", "efficientnet_b0": "EfficientNet-B0"}
 
@@ -21,22 +27,40 @@ def compare_models(models: list[str], page: Path) -> pd.DataFrame:
     """Write the comparison page and log it to MLflow; without `models`, compare the two champions.
 
     Returns:
-        metrics by run, as `evaluation.compare.comparison_table` gives it.
+        metrics by run, as `evaluation.runs.comparison_table` gives it.
     """
-    from watkins_ml.evaluation.compare import ComparedRun, comparison_table, write_comparison
+    from watkins_ml.evaluation.runs import comparison_table
 
     models = models or list(CHAMPIONS)
     if len(models) < 2:
         raise UsageError("compare needs two MODELs or more (or none, for the two champions)")
-    with ExitStack() as stack:
-        folders = [stack.enter_context(run_directory(model)) for model in models]
-        runs = [ComparedRun.from_dir(folder, label="") for folder in folders]
-        runs = [ComparedRun.from_dir(run.run_dir, label) for run, label in zip(runs, _labels(runs), strict=True)]
-        with disk_errors(f"cannot write {page}", "choose another file with --out"):
-            write_comparison(runs, page)
+    with _written(models, page) as runs:
         table = comparison_table(runs)
         _log(page, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
     return table
+
+
+def report_model(model: str, page: Path) -> str:
+    """Write the page of one run; the sentence that stands at its top."""
+    from watkins_ml.evaluation.runs import headline
+
+    with _written([model], page) as runs:
+        return headline(runs)
+
+
+@contextmanager
+def _written(models: list[str], page: Path) -> Iterator[list[ComparedRun]]:
+    """The runs behind `models`, of which `page` has been written."""
+    from watkins_ml.evaluation.page import write_page
+    from watkins_ml.evaluation.runs import ComparedRun
+
+    with ExitStack() as stack:
+        folders = [stack.enter_context(run_directory(model)) for model in models]
+        runs = [ComparedRun.from_dir(folder, label="") for folder in folders]
+        runs = [replace(run, label=label) for run, label in zip(runs, _labels(runs), strict=True)]
+        with disk_errors(f"cannot write {page}", "choose another file with --out"):
+            write_page(runs, page)
+        yield runs
 
 
 def _labels(runs: list) -> list[str]:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from watkins_ml.evaluation import compare
-from watkins_ml.evaluation.compare import ComparedRun, write_comparison
-from watkins_ml.evaluation.runs import TEST_REPORT
+from watkins_ml.evaluation.page import pictures, write_page
+from watkins_ml.evaluation.runs import TEST_REPORT, ComparedRun
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -49,7 +48,7 @@ class Page(HTMLParser):
 
 
 def write(runs: list[ComparedRun], path: Path) -> tuple[Page, str]:
-    write_comparison(runs, path)
+    write_page(runs, path)
     text = path.read_text(encoding="utf-8")
     return Page(text), text
 
@@ -76,8 +75,8 @@ def make_page(run_dirs, tmp_path, change_info):
 def test_page_is_whole_self_contained_and_small(same_data):
     page, text = same_data
     assert len(text.encode()) < 15_000_000
-    assert not re.search(r"https?://|<script|<link|@import|url\(", text)
-    assert len(page.images) == 1 + 5 * 2  # curves of both in one figure, five pictures of each run
+    assert not re.search(r"https?://|<script |<link|@import|url\(", text)
+    assert len(page.images) == 1 + 4 * 2  # curves of both in one figure, four pictures of each run
     for image in page.images:
         assert image["alt"]
         encoded = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", image["src"])
@@ -90,20 +89,23 @@ def test_page_is_whole_self_contained_and_small(same_data):
 
 def test_page_says_who_leads_and_marks_the_best(same_data):
     _, text = same_data
-    assert re.search(r'class="headline">efficientnet_b0 leads on the test split', text)
+    assert re.search(
+        r'class="headline">efficientnet_b0 is \d+\.\d points of macro F1 above baseline .*: more than noise', text
+    )
     row = re.search(r"<tr><th scope=\"row\">accuracy</th>(.*?)</tr>", text)[1]
     assert row.count("(best)") == 1 and row.index("(best)") > row.index("</td>")
     assert "Different data" not in text and "eaky reference" not in text
     assert "Fraser&#39;sDolphin" in text
-    assert "untested: Walrus" in text
+    assert re.search(r">Walrus</th>[^!]*?not tested: no test cut", text)
     assert '<tr class="differs"><th scope="row"><code>optim.lr' in text
     assert '<tr><th scope="row"><code>train.epochs' in text
 
 
 def test_unknown_counts_show_a_dash(same_data):
     _, text = same_data
-    assert '<th scope="row">Training cuts</th><td>–</td><td>–</td>' in text
+    assert "Training cuts" not in text  # what no run says takes no row
     assert '<th scope="row">Parameters</th><td>–</td><td>4,063,000</td>' in text
+    assert "MLflow run" in text and "Folds" not in text
 
 
 def test_a_control_that_no_run_has_takes_no_row(same_data, run_dirs, tmp_path):
@@ -119,7 +121,7 @@ def test_a_control_that_no_run_has_takes_no_row(same_data, run_dirs, tmp_path):
 def test_different_digests_raise_a_banner_and_rank_nothing(make_page):
     _, text = make_page(data_digest="elsewhere")
     assert 'role="alert">Different data.' in text and "elsewhere" in text
-    assert "(best)" not in text and " leads " not in text
+    assert "(best)" not in text and " above " not in text
 
 
 def test_random_split_is_stamped_wherever_its_numbers_show(make_page):
@@ -140,9 +142,9 @@ def test_run_without_a_test_report_shows_dashes(run_dirs, tmp_path):
     untested = ComparedRun.from_dir(run_dir, "young")
     tested = ComparedRun.from_dir(run_dirs["efficientnet_b0"], "old")
     page, text = write([untested, tested], tmp_path / "both.html")
-    assert len(page.images) == 6
+    assert len(page.images) == 5
     assert '<th scope="row">accuracy</th><td class="number">–</td>' in text
-    assert "old has" in text
+    assert "old reaches" in text
     page, text = write([untested], tmp_path / "one.html")
     assert len(page.images) == 1 and "No run has a test report yet." in text
 
@@ -150,13 +152,13 @@ def test_run_without_a_test_report_shows_dashes(run_dirs, tmp_path):
 def test_labels_are_escaped(run_dirs, tmp_path):
     run = ComparedRun.from_dir(run_dirs["baseline"], "<script>alert(1)</script>")
     _, text = write([run], tmp_path / "x.html")
-    assert "<script>" not in text
+    assert "<script>alert" not in text
 
 
 @pytest.mark.parametrize("jpeg", [True, False])
 def test_pictures_shrink_to_the_budget_and_keep_their_place(jpeg):
     noise = np.random.default_rng(0).integers(0, 255, (170, 340, 3), dtype=np.uint8)
-    picture = compare._picture(Image.fromarray(noise), "run", "noise", budget=6_000, jpeg=jpeg)
+    picture = pictures.picture(Image.fromarray(noise), "run", "noise", budget=6_000, jpeg=jpeg)
     encoded = base64.b64decode(picture.source.partition(",")[2])
     assert len(encoded) <= 6_000
     assert Image.open(io.BytesIO(encoded)).width < 340

@@ -1,0 +1,108 @@
+"""The cuts that a page shows one by one: spectrogram, sound, and what each run says of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from watkins_ml.evaluation.cuts import MISTAKE, PAIRS, PREDICTED, TRUE
+from watkins_ml.evaluation.page.pictures import Picture, data_uri, picture_file
+from watkins_ml.evaluation.runs import ComparedRun
+
+GALLERIES = {
+    "least_confident": "Least confident",
+    "random": "Drawn at random",
+}
+ROLES = {MISTAKE: "The mistake", TRUE: "The true species, recognised", PREDICTED: "The predicted species, recognised"}
+
+
+class Answer(NamedTuple):
+    run: str
+    predicted: str
+    confidence: float
+    is_right: bool
+
+
+class Card(NamedTuple):
+    cut_id: str
+    tape: str
+    species: str
+    answers: list[Answer]
+    picture: str  # data URI
+    sound: str  # data URI; empty where there is none
+    silent: str  # why there is none
+    role: str = ""
+
+
+class Gallery(NamedTuple):
+    title: str
+    cards: list[Card]
+    whole: Picture | None = None
+    """The gallery as one picture, of a run whose single cuts were not kept."""
+
+
+class Pair(NamedTuple):
+    true: str
+    predicted: str
+    count: int
+    share_of_true: float
+    cards: list[Card]
+
+
+class Deck:
+    """Makes the cards of a page; sounds beyond `budget` bytes (as data URIs) are left out."""
+
+    def __init__(self, runs: list[ComparedRun], budget: int):
+        self._runs = runs
+        self._answers = {run.label: run.predictions.set_index("path") for run in runs}
+        self._left = budget
+
+    def galleries(self) -> list[Gallery]:
+        """Each gallery once where all runs show the same cuts, else a gallery a run."""
+        made = []
+        for name, title in GALLERIES.items():
+            tables = [run.cuts() for run in self._runs]
+            shown = [None if cuts is None else cuts[cuts.shown_in == name] for cuts in tables]
+            if all(cuts is not None and cuts.path.tolist() == shown[0].path.tolist() for cuts in shown):
+                made.append(Gallery(title, [self._card(self._runs[0], cut) for cut in shown[0].itertuples()]))
+                continue
+            for run, cuts in zip(self._runs, shown, strict=True):
+                if cuts is None:
+                    file = run.run_dir / "galleries" / f"test_{name}.png"
+                    whole = picture_file(file, run.title, title, budget=1_000_000, jpeg=True)
+                    made.append(Gallery(f"{title}: {run.title}", [], whole))
+                else:
+                    cards = [self._card(run, cut) for cut in cuts.itertuples()]
+                    made.append(Gallery(f"{title}: {run.title}", cards))
+        return made
+
+    def pairs(self, run: ComparedRun) -> list[Pair]:
+        """The most confused pairs of a run, each with its examples."""
+        cuts = run.cuts()
+        made = []
+        for number, pair in enumerate(run.pairs().head(PAIRS).itertuples()):
+            mine = [] if cuts is None else cuts[cuts.shown_in.isin(ROLES) & (cuts["rank"] == number)].itertuples()
+            cards = [self._card(run, cut, only_own=True, role=ROLES[cut.shown_in]) for cut in mine]
+            made.append(Pair(pair.true, pair.predicted, pair.count, pair.share_of_true, cards))
+        return made
+
+    def _card(self, run: ComparedRun, cut: NamedTuple, only_own: bool = False, role: str = "") -> Card:
+        picture = data_uri((run.run_dir / cut.picture).read_bytes(), "image/jpeg")
+        sound = data_uri((run.run_dir / cut.sound).read_bytes(), "audio/mpeg") if cut.sound else ""
+        silent = cut.silent
+        self._left -= len(picture) + len(sound)
+        if self._left < 0 and sound:
+            self._left += len(sound)
+            sound, silent = "", "left out to keep this page small enough to mail"
+        shown = [run] if only_own else [each for each in self._runs if each.is_about_same_data(run)]
+        answers = [
+            Answer(each.title, row.predicted, row.confidence, row.predicted == cut.species)
+            for each in shown
+            if (row := self._answer(each, cut.path)) is not None
+        ]
+        return Card(cut.cut_id, cut.tape, cut.species, answers, picture, sound, silent, role)
+
+    def _answer(self, run: ComparedRun, path: str) -> pd.Series | None:
+        answers = self._answers[run.label]
+        return answers.loc[path] if path in answers.index else None

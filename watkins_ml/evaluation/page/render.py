@@ -1,0 +1,67 @@
+"""The page from its parts."""
+
+from pathlib import Path
+
+import jinja2
+
+from watkins_ml.evaluation.page import tables
+from watkins_ml.evaluation.page.cards import Deck
+from watkins_ml.evaluation.page.pictures import FIGURES, figures, learning_curves
+from watkins_ml.evaluation.runs import (
+    ComparedRun,
+    assert_distinct,
+    control_note,
+    data_warning,
+    headline,
+    percent,
+    tested_on,
+)
+from watkins_ml.files import write_text
+
+CARD_BYTES = 9_500_000
+FIGURE_BYTES = 3_000_000
+"""Of the whole page, as data URIs: together with text and tables it stays below 15 MB."""
+
+
+def write_page(runs: list[ComparedRun], out_html: Path) -> None:
+    """Write one run, or several side by side, as an HTML page that needs no other file and no network."""
+    assert_distinct(runs)
+    write_text(out_html, _render(runs))
+
+
+def _render(runs: list[ComparedRun]) -> str:
+    tested = [run for run in runs if run.has_test_report]
+    species = tables.species_rows(tested) if tested else []
+    deck = Deck(tested, CARD_BYTES)
+    budget = FIGURE_BYTES * 3 // 4 // (1 + len(FIGURES) * len(tested))  # base64 grows by a third
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        names=", ".join(run.title for run in runs),
+        headline=headline(runs),
+        warning=data_warning(runs),
+        leaky=[run.label for run in runs if run.is_leaky],
+        control_note=control_note(runs),
+        charts=tables.headline_charts(tested) if tested else {},
+        tested_on=tested_on(runs),
+        runs=runs,
+        tested=tested,
+        facts=tables.facts(runs),
+        curves=learning_curves(runs, budget),
+        species=[row for row in species if row.test_cuts],
+        rare=[row for row in species if row.is_rare or not row.test_cuts],
+        rule=f"fewer than {tables.RARE_TAPES} tapes or fewer than {tables.RARE_CUTS} cuts in the data",
+        mean_f1=tables.mean_f1,
+        matrices=[tables.confusion(run) for run in tested],
+        figures=figures(tested, budget),
+        galleries=deck.galleries() if tested else [],
+        pairs=[(run.title, deck.pairs(run)) for run in tested],
+        groups=tables.metric_groups(runs),
+        settings=tables.settings(runs),
+        percent=percent,
+    )
