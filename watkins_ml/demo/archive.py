@@ -37,7 +37,8 @@ PLAIN_RATE = 22_050
 RATES = (10_000, 16_000, 22_050, 32_000, 44_100, 48_000)
 THREADS = 4
 
-PUBLISHED = {species.name: species for species in SPECIES} | {"Fin_FinbackWhale": SPECIES[5]}
+WATKINS_NAMES = {"FinWhale": "Fin_FinbackWhale"}
+PUBLISHED = {WATKINS_NAMES.get(species.name, species.name): species for species in SPECIES}
 
 
 @dataclass(frozen=True)
