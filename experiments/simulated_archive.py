@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import accuracy_score, f1_score
 
-from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, simulate_archive
+from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.plots import save
 from watkins_ml.inference.predict import predict_files
@@ -62,7 +62,8 @@ def run_strengths(strengths: Strengths, folder: Path, options: argparse.Namespac
 
 def train_and_ask(folder: Path, protocol: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     run = folder / "runs" / f"{protocol}-{seed}"
-    watkins(folder, "prepare", "archive", "--split", protocol, "--seed", str(seed))
+    sites = ["--metadata", str(options.table.resolve())] if options.sites else []
+    watkins(folder, "prepare", "archive", "--split", protocol, "--seed", str(seed), *sites)
     if not finished(run):
         settings = [f"train.epochs={options.epochs}", f"train.seed={seed}", *options.override]
         given = [part for text in settings for part in ("-o", text)]
@@ -70,7 +71,8 @@ def train_and_ask(folder: Path, protocol: str, seed: int, options: argparse.Name
     metrics = json.loads((run / "reports" / "metrics.json").read_text())
     tested = set(pd.read_csv(folder / "data" / "annotations" / "test.csv")["species"])
     found = {f"test_{score}": metrics[f"test_{score}"] for score in SCORES}
-    found |= {f"control_{score}": metrics[f"control_tape_{score}"] for score in SCORES}
+    for control in ("tape", "site") if options.sites else ("tape",):
+        found |= {f"{control}_{score}": metrics[f"control_{control}_{score}"] for score in SCORES}
     return found | {f"true_{score}": value for score, value in truth(run, folder / "sea", tested).items()}
 
 
@@ -90,11 +92,12 @@ def truth(run: Path, sea: Path, tested: set[str]) -> dict[str, float]:
 
 def print_table(results: pd.DataFrame) -> None:
     """A row for each pair of strengths and protocol, in %, mean over the seeds."""
-    columns = [f"{kind}_{score}" for score in SCORES for kind in ("test", "true", "control")]
-    means = 100 * results.groupby(["call", "tape", "protocol"], sort=False)[columns].mean()
-    titles = [f"{what} {name}" for name in SCORES.values() for what in ("test", "truth", "tape lookup")]
+    kinds = {"test": "test", "true": "truth", "tape": "tape lookup", "site": "site lookup"}
+    columns = {f"{kind}_{score}": f"{kinds[kind]} {name}" for score, name in SCORES.items() for kind in kinds}
+    titles = {column: title for column, title in columns.items() if column in results}
+    means = 100 * results.groupby(["call", "tape", "protocol"], sort=False)[list(titles)].mean()
     print(f"\nScores in %; mean over split seeds {sorted(results['seed'].unique().tolist())}:\n")
-    print("| calls | tapes | split | " + " | ".join(titles) + " |")
+    print("| calls | tapes | split | " + " | ".join(titles.values()) + " |")
     print("|---" * (3 + len(titles)) + "|")
     for (call, tape, protocol), row in means.iterrows():
         stamp = " (leaky reference)" if protocol == "random" else ""
@@ -156,7 +159,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of the training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the splits and of training")
     options = parser.parse_args()
-    options.labels = options.table.resolve() if options.table else draw_table()
+    options.labels = options.table or draw_table()
     return options
 
 
@@ -164,6 +167,8 @@ def main() -> None:
     options = parse()
     rows = []
     try:
+        read_labels(options.labels)  # a table that cannot be used is refused before anything is made of it
+        options.sites = options.table is not None and "site" in pd.read_csv(options.table, nrows=0)
         for strengths in options.strengths:
             folder = options.out.resolve() / f"call-{strengths.call:g}-tape-{strengths.tape:g}"
             rows += run_strengths(strengths, folder, options)
