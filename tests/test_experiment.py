@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.calibration import fit_temperature
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models.bundle import load_bundle, to_probabilities
+from watkins_ml.models.scoring import cut_logits
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
@@ -80,7 +81,9 @@ def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finishe
     fitted = {}
     for side in ("val", "test"):
         split = load_split(data, side)
-        fitted[side] = fit_temperature(split.labels.numpy(), classifier.logits(split.spectrograms).numpy())
+        fitted[side] = fit_temperature(
+            split.labels.numpy(), cut_logits(classifier.network, cut_windows(data, split)).numpy()
+        )
     assert fitted["val"] != pytest.approx(fitted["test"], rel=1e-2)
     assert finished.metrics["temperature"] == pytest.approx(fitted["val"], rel=1e-4)
     assert classifier.temperature == finished.metrics["temperature"]
@@ -91,8 +94,12 @@ def test_the_reports_are_made_from_calibrated_probabilities(finished, prepared):
     for side in ("val", "test"):
         split = load_split(data, side)
         written = pd.read_csv(finished.run_dir / "preds" / f"{side}.csv").filter(like="p_")
-        np.testing.assert_allclose(written, classifier.probabilities(split.spectrograms), rtol=1e-3, atol=1e-6)
-        plain = score(split.labels.numpy(), to_probabilities(classifier.logits(split.spectrograms)), data.classes)
+        np.testing.assert_allclose(written, classifier.probabilities(cut_windows(data, split)), rtol=1e-3, atol=1e-6)
+        plain = score(
+            split.labels.numpy(),
+            to_probabilities(cut_logits(classifier.network, cut_windows(data, split))),
+            data.classes,
+        )
         assert finished.metrics[f"{side}_ece_uncalibrated"] == pytest.approx(plain["ece"], rel=1e-3)
         assert finished.metrics[f"{side}_accuracy"] == plain["accuracy"]
         assert finished.metrics[f"{side}_nll"] != pytest.approx(plain["nll"], rel=1e-3)

@@ -21,18 +21,19 @@ from torch import nn
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.loading import Split, cut_windows, load_split
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_bytes
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import save_bundle, to_probabilities
+from watkins_ml.models.scoring import cut_logits
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.features import FeatureStore
-from watkins_ml.training.loop import Recorder, fit, predict_logits
+from watkins_ml.training.loop import Recorder, fit
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> 
 
     history = run.read_history()
     best = history.loc[history["val_loss"].idxmin()]
-    labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.val)
+    labels, logits = inputs.val.labels.numpy(), cut_logits(network, cut_windows(inputs.data, inputs.val))
     temperature = fit_temperature(labels, logits.numpy())
     metrics = {"best_epoch": int(best["epoch"]), "temperature": temperature}
     threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
@@ -235,15 +236,11 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     split = load_split(data, "test")
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
-    metrics = _report(_logits(network, split), data, "test", split, run, temperature, threshold)
+    metrics = _report(cut_logits(network, cut_windows(data, split)), data, "test", split, run, temperature, threshold)
     metrics |= {f"test_{name}": value for name, value in interval_scores(run.root, "test").items()}
     metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics
-
-
-def _logits(network: nn.Module, split: Split) -> torch.Tensor:
-    return predict_logits(network, split, 32, next(network.parameters()).device)
 
 
 def _report(

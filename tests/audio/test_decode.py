@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from watkins_ml.audio import decode
-from watkins_ml.audio.decode import AudioError, read_recording
+from watkins_ml.audio.decode import AudioError, read_recording, window_starts
 
 SUFFIXES = ["wav", "flac", "ogg", "mp3", "aiff"]
 RATES = [300, 5_000, 8_000, 44_100, 166_600, 200_000]
@@ -193,6 +195,64 @@ def test_the_excerpt_is_the_centre(tmp_path, monkeypatch, suffix, block):
 def test_a_file_shorter_than_the_excerpt_is_whole(tmp_path):
     path = write(tmp_path / "a.wav", noise(1_000))
     np.testing.assert_array_equal(read_recording(path, excerpt_s=4).waveform, read_recording(path).waveform)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 3_000), st.integers(1, 20), st.integers(0, 50))
+def test_windows_cover_the_sound_in_order_with_the_fewest(length, window, most, slack):
+    window = min(window, length)
+    starts = window_starts(length, window, most, slack)
+    assert 1 <= len(starts) <= most and starts == sorted(starts)
+    assert starts[0] >= 0 and starts[-1] + window <= length
+    covered = np.zeros(length, dtype=bool)
+    for start in starts:
+        covered[start : start + window] = True
+    enough = -(-(length - slack) // window)
+    if enough <= most:
+        assert (~covered).sum() <= slack
+        assert len(starts) == max(1, enough)  # one less could not
+    if len(starts) > 1:
+        assert covered[0] and covered[-1]
+        steps = np.diff(starts)
+        assert steps.max() - steps.min() <= 1
+    if len(starts) % 2:
+        assert starts[len(starts) // 2] == (length - window) // 2 == window_starts(length, window, 1)[0]
+
+
+@pytest.mark.parametrize("block", [1 << 20, 999], ids=["one block", "many blocks"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_windows_run_from_the_first_sound_to_the_last(tmp_path, monkeypatch, suffix, block):
+    silence = np.zeros((5_000, 1), dtype="float32")
+    path = write(tmp_path / f"a.{suffix}", np.concatenate([silence, noise(10_000), silence]))
+    whole = read_recording(path).waveform
+    monkeypatch.setattr(decode, "BLOCK_FRAMES", block)
+    recording = read_recording(path, excerpt_s=0.5, most=16)
+    starts = window_starts(len(whole), 4_000, 16)
+    assert len(recording.windows) == len(starts) >= 3
+    for window, start in zip(recording.windows, starts, strict=True):
+        np.testing.assert_allclose(window, whole[start : start + 4_000], atol=1e-6)
+    np.testing.assert_array_equal(recording.waveform, read_recording(path, excerpt_s=0.5).waveform)
+
+
+def test_a_recording_of_one_window_has_no_others(tmp_path):
+    for samples in (10, 4_000, 4_080):
+        path = write(tmp_path / "a.wav", noise(samples))
+        assert read_recording(path, excerpt_s=0.5, most=16, slack_s=0.01).windows == ()
+    path = write(tmp_path / "a.wav", noise(4_081))
+    assert len(read_recording(path, excerpt_s=0.5, most=16, slack_s=0.01).windows) == 2
+
+
+def test_a_silent_window_between_sounds_is_left_away(tmp_path):
+    audio = np.concatenate([noise(4_000), np.zeros((12_000, 1), dtype="float32"), noise(4_000)])
+    recording = read_recording(write(tmp_path / "a.wav", audio), excerpt_s=0.5, most=16)
+    assert len(recording.windows) == 2
+    assert all(np.abs(window).max() > 0.4 for window in recording.windows)
+
+
+def test_a_very_long_recording_has_no_more_windows_than_asked_for(tmp_path):
+    path = write(tmp_path / "long.wav", noise(decode.BLOCK_FRAMES + 17), 8_000)
+    windows = read_recording(path, excerpt_s=1.0, most=16).windows
+    assert len(windows) == 16
+    assert all(len(window) == 8_000 and (window.base is None or window.base.nbytes < 100_000) for window in windows)
 
 
 def test_a_long_recording_is_read_in_blocks_and_only_the_excerpt_kept(tmp_path):

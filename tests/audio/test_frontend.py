@@ -102,6 +102,24 @@ def test_a_file_gives_the_spectrogram_of_its_centre(tmp_path, frontend):
     assert (loudest[5:-5] == 80).all()
 
 
+@pytest.mark.parametrize(("seconds", "windows"), [(0.5, 1), (4.0, 1), (4.02, 2), (7.9, 2), (9.0, 3), (100, 16)])
+def test_a_file_longer_than_a_window_has_several(tmp_path, frontend, seconds, windows):
+    soundfile.write(tmp_path / "a.wav", noise(round(seconds * 8_000)), 8_000)
+    found = frontend.file_windows(tmp_path / "a.wav")
+    assert found.shape == (windows, 1, 128, 400)
+    middle = frontend.file(tmp_path / "a.wav")
+    if windows % 2:
+        assert torch.equal(found[windows // 2], middle)
+
+
+def test_windows_show_the_recording_from_beginning_to_end(tmp_path, frontend):
+    audio = np.concatenate([tone(frequency, 16_000, 4.0) for frequency in (500, 2_000, 6_000)])
+    soundfile.write(tmp_path / "a.wav", audio, 16_000)
+    loudest = [int(window[0].mean(dim=1).argmax()) for window in frontend.file_windows(tmp_path / "a.wav")[[0, -1]]]
+    expected = [int(np.abs(band_centres() - frequency).argmin()) for frequency in (500, 6_000)]
+    assert np.abs(np.subtract(loudest, expected)).max() <= 1
+
+
 def test_a_broken_file_is_refused(tmp_path, frontend):
     (tmp_path / "a.wav").write_text("no audio")
     with pytest.raises(AudioError, match="unreadable"):

@@ -34,7 +34,17 @@ def test_the_layout_is_that_of_design(prepared):
 
 def test_annotations_describe_each_recording(prepared, archive):
     rows = table(prepared, "audio_annotations")
-    assert list(rows) == ["path", "species", "cut_id", "tape", "sample_rate", "channels", "duration_s", "sha256"]
+    assert list(rows) == [
+        "path",
+        "species",
+        "cut_id",
+        "tape",
+        "sample_rate",
+        "channels",
+        "duration_s",
+        "sha256",
+        "windows",
+    ]
     for row in rows.itertuples():
         path = archive / row.path
         assert (row.species, row.cut_id, row.tape) == (path.parent.name, path.stem, path.stem[:5])

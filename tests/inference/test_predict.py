@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from watkins_ml.errors import UserError
-from watkins_ml.inference import predict
 from watkins_ml.inference.predict import find_audio, predict_files
 from watkins_ml.models.bundle import load_bundle
 
@@ -59,12 +60,29 @@ def test_an_unreadable_file_is_listed_with_its_reason_and_stops_nothing(classifi
     assert [str(rank) for rank in table["rank"]] == ["1", "<NA>", "1"]
 
 
-def test_batches_do_not_change_the_answers(classifier, recordings, broken, monkeypatch):
+def test_company_does_not_change_the_answers(classifier, recordings, broken):
     whole = predict_files(classifier, [*recordings, broken])
-    monkeypatch.setattr(predict, "BATCH", 2)
-    singly = predict_files(classifier, [*recordings, broken])
+    singly = pd.concat([predict_files(classifier, [path]) for path in [*recordings, broken]], ignore_index=True)
     assert whole["species"].tolist()[:5] == singly["species"].tolist()[:5]
     assert whole["probability"].tolist()[:5] == pytest.approx(singly["probability"].tolist()[:5], rel=1e-5)
+
+
+def test_a_long_recording_is_judged_by_all_of_it(classifier, recordings, tmp_path):
+    """A call at both ends and noise between: the mean over windows, not the centre alone."""
+    call, rate = soundfile.read(recordings[0], dtype="float32")
+    call = np.tile(call, 9)[: 4 * rate]
+    hum = np.random.default_rng(0).normal(0, 0.1, 4 * rate).astype("float32")
+    soundfile.write(tmp_path / "long.wav", np.concatenate([call, hum, call]), rate, subtype="FLOAT")
+    parts = [tmp_path / f"{number}.wav" for number in range(4)]
+    starts = np.round(np.arange(4) * (12 - 63_841 / 16_000) / 3 * rate).astype(int)
+    for path, start in zip(parts, starts, strict=True):
+        soundfile.write(path, np.concatenate([call, hum, call])[start : start + round(rate * 63_841 / 16_000)], rate)
+    (long,) = classifier.classify([tmp_path / "long.wav"])
+    logits = np.log(classifier.classify(parts)).mean(axis=0)  # logits but for a constant
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(long, expected, atol=0.02)
+    (middle,) = classifier.probabilities([classifier.frontend.file(tmp_path / "long.wav").unsqueeze(0)])
+    assert np.abs(middle - long).max() > 0.02
 
 
 def test_folders_are_searched_for_audio_of_any_kind(tmp_path, recordings):

@@ -9,6 +9,7 @@ from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.errors import UserError
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import load_bundle, save_bundle, to_probabilities
+from watkins_ml.models.scoring import cut_logits
 
 CLASSES = ["FinWhale", "Risso'sDolphin", "Walrus"]
 FACTS = {"run": "first", "data_digest": "abc"}
@@ -34,20 +35,20 @@ def test_a_loaded_bundle_gives_the_probabilities_of_the_network_that_was_saved(b
     with torch.inference_mode():
         expected = network(spectrograms).softmax(dim=1).numpy()
     loaded = load_bundle(bundle)
-    np.testing.assert_allclose(loaded.probabilities(spectrograms), expected, rtol=1e-5)
+    np.testing.assert_allclose(loaded.probabilities(spectrograms.split(1)), expected, rtol=1e-5)
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor)
 
 
 def test_two_loads_agree_to_the_last_bit(bundle):
     spectrograms = torch.randn(5, 1, 128, 40)
-    first, second = (load_bundle(bundle).probabilities(spectrograms) for _ in range(2))
+    first, second = (load_bundle(bundle).probabilities(spectrograms.split(1)) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 def test_the_batch_size_does_not_matter(bundle):
     classifier, spectrograms = load_bundle(bundle), torch.randn(5, 1, 128, 40)
-    whole, singly = (classifier.probabilities(spectrograms, size) for size in (5, 1))
+    whole, singly = (classifier.probabilities(spectrograms.split(1), size) for size in (5, 1))
     np.testing.assert_allclose(whole, singly, rtol=1e-5)
 
 
@@ -59,8 +60,10 @@ def test_the_temperature_softens_probabilities_and_changes_no_answer(network, bu
     spectrograms = torch.randn(6, 1, 128, 40)
     with torch.inference_mode():
         expected = (network(spectrograms) / 2.5).softmax(dim=1)
-    np.testing.assert_allclose(warm.probabilities(spectrograms), expected, rtol=1e-5)
-    assert (warm.probabilities(spectrograms).max(axis=1) < plain.probabilities(spectrograms).max(axis=1)).all()
+    np.testing.assert_allclose(warm.probabilities(spectrograms.split(1)), expected, rtol=1e-5)
+    assert (
+        warm.probabilities(spectrograms.split(1)).max(axis=1) < plain.probabilities(spectrograms.split(1)).max(axis=1)
+    ).all()
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.7, 20.0])
@@ -86,6 +89,36 @@ def test_a_temperature_that_is_none_is_damage(bundle, temperature):
         load_bundle(bundle)
 
 
+def test_a_cut_of_several_windows_is_judged_by_their_mean_logits(bundle, network):
+    classifier, cuts = load_bundle(bundle), [torch.randn(n, 1, 128, 40) for n in (1, 3, 7, 1, 2)]
+    with torch.inference_mode():
+        expected = torch.stack([network(cut).mean(dim=0) for cut in cuts]).softmax(dim=1)
+    for size in (1, 2, 4, 32):  # also where a cut is divided between batches
+        np.testing.assert_allclose(classifier.probabilities(cuts, size), expected, rtol=1e-4)
+
+
+def test_cuts_of_one_window_give_what_one_batch_gives_bit_for_bit(network):
+    spectrograms = torch.randn(40, 1, 128, 40)
+    with torch.inference_mode():
+        expected = torch.cat([network(batch) for batch in spectrograms.split(32)])
+    assert torch.equal(cut_logits(network, spectrograms.split(1)), expected)
+
+
+def test_windows_are_read_as_they_are_needed(network):
+    read = []
+
+    def cuts():
+        for number in range(20):
+            read.append(number)
+            yield torch.randn(2, 1, 128, 40)
+
+    seen = []
+    network.register_forward_hook(lambda *_: seen.append(len(read)))
+    assert cut_logits(network, cuts(), batch_size=8).shape == (20, 3)
+    assert seen == [4, 8, 12, 16, 20]
+    assert cut_logits(network, []).shape == (0, 0)
+
+
 def test_species_frontend_and_facts_travel_with_the_weights(bundle):
     classifier = load_bundle(bundle)
     assert (classifier.classes, classifier.facts) == (CLASSES, FACTS)
@@ -106,7 +139,7 @@ def test_an_efficientnet_bundle_needs_no_pretrained_weights(recipe, tmp_path):
     spectrograms = torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
         expected = network(spectrograms).softmax(dim=1).numpy()
-    np.testing.assert_allclose(load_bundle(tmp_path).probabilities(spectrograms), expected, rtol=1e-4)
+    np.testing.assert_allclose(load_bundle(tmp_path).probabilities(spectrograms.split(1)), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["model.json", "weights.pt"])

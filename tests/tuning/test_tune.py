@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 from servers import free_port
 
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.evaluation.calibration import fit_temperature
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.models.scoring import cut_logits
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.recipe import load_study
@@ -150,10 +151,12 @@ def test_the_best_trial_is_tested_at_the_temperature_that_validation_gave(tuned)
     fitted = {}
     for side in ("val", "test"):
         split = load_split(data, side)
-        fitted[side] = fit_temperature(split.labels.numpy(), classifier.logits(split.spectrograms).numpy())
+        fitted[side] = fit_temperature(
+            split.labels.numpy(), cut_logits(classifier.network, cut_windows(data, split)).numpy()
+        )
     assert fitted["test"] != pytest.approx(fitted["val"], rel=1e-2)
     assert metrics["temperature"] == classifier.temperature == pytest.approx(fitted["val"], rel=1e-4)
-    scores = score(split.labels.numpy(), classifier.probabilities(split.spectrograms), data.classes)
+    scores = score(split.labels.numpy(), classifier.probabilities(cut_windows(data, split)), data.classes)
     assert metrics["test_nll"] == pytest.approx(scores["nll"], rel=1e-4)
 
 

@@ -36,17 +36,22 @@ class Recording:
     """Length of the whole file in samples a channel."""
     digest: str
     """SHA-256 of the decoded audio and its rate: equal for copies under another name or container."""
+    windows: tuple[np.ndarray, ...] = ()
+    """Excerpts that cover a recording longer than one, in order and as long as `waveform`; else none."""
 
     @property
     def duration_s(self) -> float:
         return self.frames / self.sample_rate
 
 
-def read_recording(path: Path | BinaryIO, excerpt_s: float | None = None) -> Recording:
+def read_recording(
+    path: Path | BinaryIO, excerpt_s: float | None = None, most: int = 1, slack_s: float = 0.0
+) -> Recording:
     """Decode a file (path or open binary file) to mono at its native rate, checking all of it.
 
     Digital silence at both ends is left away. With `excerpt_s`, `waveform` holds only the central
-    `excerpt_s` seconds of what remains (all of it where it is shorter).
+    `excerpt_s` seconds of what remains (all of it where it is shorter). With `most` > 1, `windows` are up to so
+    many excerpts that cover what remains but for `slack_s` seconds; a silent one between sounds is left away.
 
     Raises:
         AudioError: unreadable, truncated, empty, all-silent, or with samples that are not numbers.
@@ -55,7 +60,7 @@ def read_recording(path: Path | BinaryIO, excerpt_s: float | None = None) -> Rec
         if isinstance(path, Path) and path.stat().st_size == 0:
             raise AudioError("empty: no bytes")
         with soundfile.SoundFile(path) as audio:
-            return _read(audio, excerpt_s)
+            return _read(audio, excerpt_s, most, slack_s)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise AudioError(f"unreadable: {reason}") from None
@@ -63,7 +68,7 @@ def read_recording(path: Path | BinaryIO, excerpt_s: float | None = None) -> Rec
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 
 
-def _read(audio: soundfile.SoundFile, excerpt_s: float | None) -> Recording:
+def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_s: float) -> Recording:
     declared = audio.frames
     if declared <= 0:
         raise AudioError("empty: no samples")
@@ -87,19 +92,42 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None) -> Recording:
     if low == high or first is None:
         raise AudioError("silent: every sample has the same value")
     wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
-    start = int(first + (last - first - wanted) // 2)
-    if only_block is None:
+
+    def excerpt(offset: int) -> np.ndarray:
+        start = int(first + offset)
+        if only_block is not None:
+            return _mix(only_block[start : start + wanted])
         audio.seek(start)
-        excerpt = audio.read(wanted, dtype="float32", always_2d=True)
-    else:
-        excerpt = only_block[start : start + wanted]
-    return Recording(_mix(excerpt), audio.samplerate, audio.channels, position, digest.hexdigest())
+        return _mix(audio.read(wanted, dtype="float32", always_2d=True))
+
+    centre = excerpt(*window_starts(last - first, wanted, 1))
+    starts = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
+    windows = [window for window in map(excerpt, starts) if _sounds(window)] if len(starts) > 1 else []
+    return Recording(
+        centre, audio.samplerate, audio.channels, position, digest.hexdigest(),
+        tuple(windows) if len(windows) > 1 else (),
+    )  # fmt: skip
+
+
+def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[int]:
+    """Where windows begin that cover `length` samples but for `slack` of them: the fewest, evenly spread, in order.
+
+    At most `most` of them, which then leave gaps; a single one lies in the centre.
+    """
+    count = min(most, max(1, -(-(length - slack) // window)))
+    if count == 1:
+        return [(length - window) // 2]
+    return [(length - window) * number // (count - 1) for number in range(count)]
+
+
+def _sounds(waveform: np.ndarray) -> bool:
+    return bool(np.abs(waveform).max() > SILENCE)
 
 
 def _mix(channels: np.ndarray) -> np.ndarray:
     """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
     mean = channels.mean(axis=1, dtype=np.float32)
-    if np.abs(mean).max() > SILENCE:
+    if _sounds(mean):
         return mean
     return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
 

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from watkins_ml.audio.decode import Recording, read_recording
 from watkins_ml.errors import UsageError
 
-FRONTEND_VERSION = 1
-"""Raised whenever the same settings would give other numbers, so that stored spectrograms are recomputed."""
+FRONTEND_VERSION = 2
+"""Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
+MOST_WINDOWS = 16
+"""How many spectrograms, evenly spread, a long recording is judged by at most."""
 
 
 class FrontendSettings(BaseModel):
@@ -108,9 +110,22 @@ class Frontend:
         """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
         return self.recording(self.read(path))
 
-    def read(self, path: Path | BinaryIO) -> Recording:
-        """Decode the part of a file that the spectrogram needs, checking all of it."""
-        return read_recording(path, excerpt_s=self.settings.seconds)
+    def file_windows(self, path: Path | BinaryIO) -> torch.Tensor:
+        """What an audio file is judged by, as `windows` gives it; raises AudioError as `read_recording` does."""
+        return self.windows(self.read(path, MOST_WINDOWS))
+
+    def read(self, path: Path | BinaryIO, most_windows: int = 1) -> Recording:
+        """Decode the part of a file that its spectrogram (and its windows) need, checking all of it.
+
+        A frame stands for one hop, so a recording may be a hop longer than its window.
+        """
+        s = self.settings
+        return read_recording(path, s.seconds, most_windows, slack_s=s.hop_length / s.sample_rate)
 
     def recording(self, recording: Recording) -> torch.Tensor:
         return self(recording.waveform, recording.sample_rate)
+
+    def windows(self, recording: Recording) -> torch.Tensor:
+        """Spectrograms of a recording from beginning to end, (n, 1, n_mels, frames); of a short one just one."""
+        excerpts = recording.windows or (recording.waveform,)
+        return torch.stack([self(excerpt, recording.sample_rate) for excerpt in excerpts])

@@ -94,7 +94,7 @@ def predict(
     format: Annotated[str, typer.Option(help="table or csv.")] = "table",
     top: Annotated[int, typer.Option(min=1, help="Species a file, most probable first.")] = 1,
 ) -> None:
-    """The most probable species of each recording, judged by its central seconds."""
+    """The most probable species of each recording, long ones judged by up to 16 windows."""
     if format not in ("table", "csv"):
         raise UsageError(f"--format {format}: must be table or csv")
     from watkins_ml.cli.tables import print_predictions

@@ -64,6 +64,14 @@ class DataFolder:
         return self.staging / species / f"{cut_id}.pt"
 
 
+def windows_beside(spectrogram: Path) -> Path:
+    """Where the windows of a recording lie that is longer than one: a tensor (n, 1, n_mels, frames).
+
+    No other recording's spectrogram can have this name, as all end in `.pt`.
+    """
+    return spectrogram.with_suffix(".windows")
+
+
 @dataclass(frozen=True)
 class PreparedData:
     """What `watkins prepare` left in a folder, without the spectrograms themselves."""
@@ -73,8 +81,8 @@ class PreparedData:
     classes: list[str]
     """Species by label."""
     sides: dict[str, pd.DataFrame]
-    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, and those of
-    METADATA_COLUMNS that a metadata table gave."""
+    """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, windows, and
+    those of METADATA_COLUMNS that a metadata table gave."""
 
     @property
     def digest(self) -> str:
@@ -120,8 +128,10 @@ def read_prepared(root: Path) -> PreparedData:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         names = json.loads(folder.classes.read_text(encoding="utf-8"))
         details = read_table(folder.annotations)
+        if "windows" not in details:
+            raise ValueError("made by an earlier version, without the windows of long recordings")
         given = [name for name in METADATA_COLUMNS if name in details]
-        details = details[["path", "cut_id", "sample_rate", "duration_s", *given]]
+        details = details[["path", "cut_id", "sample_rate", "duration_s", "windows", *given]]
         sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
         classes = [names[str(label)] for label in range(len(names))]
         for name, frame in sides.items():

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from watkins_ml.console import progress
-from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.layout import PreparedData, windows_beside
 from watkins_ml.errors import UserError
 
 
@@ -76,6 +76,20 @@ def load_split(data: PreparedData, side: str) -> Split:
             spectrograms[row] = _read(data.folder.root / name, spectrograms.shape[1:])
             bar.advance(task)
     return Split(frame, spectrograms, torch.from_numpy(frame["label"].to_numpy(copy=True)).long())
+
+
+def cut_windows(data: PreparedData, split: Split) -> Iterator[torch.Tensor]:
+    """What each cut of a split is judged by: (n, 1, n_mels, frames), those of long cuts read one cut after another.
+
+    Raises:
+        UserError: windows are missing or damaged; names the file.
+    """
+    shape = split.spectrograms.shape[1:]
+    for row, (name, count) in enumerate(zip(split.frame["spectrogram"], split.frame["windows"], strict=True)):
+        if count == 1:
+            yield split.spectrograms[row : row + 1]
+        else:
+            yield _read(windows_beside(data.folder.root / name), torch.Size((count, *shape)))
 
 
 def _read(path: Path, shape: torch.Size) -> torch.Tensor:

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.audio.frontend import FrontendSettings
-from watkins_ml.dataset.layout import DataFolder, read_prepared
+from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
-from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, spectrograms_of
+from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, places_of, spectrogram_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
@@ -94,7 +94,7 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         summary = _summary(audio_dir, annotations, rejected, side, options)
         summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
         unchanged = computed == 0 and _is_sealed_as(folder, summary)
-        moved = 0 if unchanged else _write(folder, candidates, annotations, rejected, side, summary)
+        moved = 0 if unchanged else _write(folder, candidates, examined, annotations, rejected, side, summary)
     return Prepared(summary, computed, moved)
 
 
@@ -142,7 +142,7 @@ def annotate(
     for index, count in clips[clips < min_clips].items():
         rows.loc[index, "reason"] = f"too few in class: {count} of {min_clips}"
     usable = rows["reason"].isna()
-    columns = ["path", "species", "cut_id", "tape", "sample_rate", "channels", "duration_s", "sha256"]
+    columns = ["path", "species", "cut_id", "tape", "sample_rate", "channels", "duration_s", "sha256", "windows"]
     return (
         rows.loc[usable, columns].reset_index(drop=True),
         rows.loc[~usable, ["path", "species", "reason"]].reset_index(drop=True),
@@ -216,6 +216,7 @@ def _is_sealed_as(folder: DataFolder, summary: dict[str, Any]) -> bool:
 def _write(
     folder: DataFolder,
     candidates: list[Candidate],
+    examined: list[Examined],
     annotations: pd.DataFrame,
     rejected: pd.DataFrame,
     side: pd.Series,
@@ -229,7 +230,7 @@ def _write(
         folder.spectrogram(where, row.species, row.cut_id)
         for where, row in zip(side, annotations.itertuples(), strict=True)
     ]
-    moved = _place(folder, candidates, dict(zip(annotations["path"], targets, strict=True)))
+    moved = _place(folder, candidates, examined, dict(zip(annotations["path"], targets, strict=True)))
     write_csv(folder.annotations, annotations)
     write_csv(folder.rejected, rejected)
     write_json(folder.classes, {str(label): name for name, label in label_of.items()})
@@ -243,22 +244,33 @@ def _write(
     return moved
 
 
-def _place(folder: DataFolder, candidates: list[Candidate], targets: dict[str, Path]) -> int:
+def _place(folder: DataFolder, candidates: list[Candidate], examined: list[Examined], targets: dict[str, Path]) -> int:
     """Move each spectrogram to its target; those left out wait in staging, those of no file go."""
     moved = 0
     wanted = set()
-    for candidate in candidates:
+    for candidate, result in zip(candidates, examined, strict=True):
         target = targets.get(candidate.path, folder.staged(candidate.species, candidate.cut_id))
-        wanted.add(target)
-        newest, *older = spectrograms_of(candidate, folder) or [target]
-        for stale in older:  # before the move, so that a kill cannot leave two placed ones
-            stale.unlink()
+        newest = spectrogram_of(candidate, folder, result.windows) or target
+        for place in places_of(candidate, folder):
+            if place != newest:  # before the move, so that a kill cannot leave two, or new windows beside an old one
+                _remove(place, windows_beside(place))
+        pairs = [(newest, target)]
+        if result.windows > 1:
+            pairs.insert(0, (windows_beside(newest), windows_beside(target)))
+        wanted.update(place for _, place in pairs)
         if newest != target:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(newest, target)
+            for file, place in pairs:
+                os.replace(file, place)
             moved += 1
     for tree in (folder.staging, *(folder.spectrograms / side for side in SIDES)):
         for file in tree.rglob("*"):  # with what a killed run left half-written
             if file.is_file() and file not in wanted:
                 file.unlink()
     return moved
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        if file.exists():
+            file.unlink()

@@ -19,9 +19,9 @@ from typing import TextIO
 import torch
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import MOST_WINDOWS, Frontend, FrontendSettings
 from watkins_ml.console import progress
-from watkins_ml.dataset.layout import DataFolder
+from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_tensors
@@ -62,6 +62,8 @@ class Examined:
     duration_s: float = 0.0
     sha256: str = ""
     audio_digest: str = ""
+    windows: int = 1
+    """How many spectrograms it is judged by; more than one are kept beside the central one."""
 
     def matches(self, candidate: Candidate) -> bool:
         mine = (self.path, self.cut_id, self.size, self.mtime_ns)
@@ -185,14 +187,18 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
     path = audio_dir / candidate.path
     try:
-        recording = frontend.read(path)
+        recording = frontend.read(path, MOST_WINDOWS)
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except AudioError as error:
         return Examined(**key, reason=str(error))
     except OSError as error:
         return Examined(**key, reason=f"unreadable: {error.strerror}")
-    write_tensors(folder.staged(candidate.species, candidate.cut_id), frontend.recording(recording), durable=False)
+    staged, windows = folder.staged(candidate.species, candidate.cut_id), frontend.windows(recording)
+    staged.unlink(missing_ok=True)  # an older one must never stand beside new windows
+    if len(windows) > 1:
+        write_tensors(windows_beside(staged), windows, durable=False)
+    write_tensors(staged, frontend.recording(recording), durable=False)
     return Examined(
         **key,
         sample_rate=recording.sample_rate,
@@ -200,20 +206,32 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         duration_s=recording.duration_s,
         sha256=sha256,
         audio_digest=recording.digest,
+        windows=len(windows),
     )
 
 
-def spectrograms_of(candidate: Candidate, folder: DataFolder) -> list[Path]:
-    """Where a candidate's spectrogram lies now; a staged one comes first and is newer than a placed one."""
-    places = [folder.staged(candidate.species, candidate.cut_id)]
-    places += [folder.spectrogram(side, candidate.species, candidate.cut_id) for side in SIDES]
-    return [place for place in places if place.exists() and place.stat().st_size > 0]  # a power cut empties files
+def places_of(candidate: Candidate, folder: DataFolder) -> list[Path]:
+    """Where a candidate's spectrogram can lie; a staged one comes first and is newer than a placed one."""
+    sides = [folder.spectrogram(side, candidate.species, candidate.cut_id) for side in SIDES]
+    return [folder.staged(candidate.species, candidate.cut_id), *sides]
+
+
+def spectrogram_of(candidate: Candidate, folder: DataFolder, windows: int) -> Path | None:
+    """Where a candidate's newest spectrogram lies with so many windows beside it; None if there is none."""
+    for place in places_of(candidate, folder):
+        if _is_there(place) and (windows == 1 or _is_there(windows_beside(place))):
+            return place
+    return None
+
+
+def _is_there(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0  # a power cut empties files
 
 
 def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
     if not result.matches(candidate):
         return False
-    return result.reason is not None or bool(spectrograms_of(candidate, folder))
+    return result.reason is not None or spectrogram_of(candidate, folder, result.windows) is not None
 
 
 def _append(journal: TextIO, result: Examined) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_json
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier, to_probabilities
+from watkins_ml.models.scoring import cut_logits
 
 
 def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[dict[str, float], str]:
@@ -36,7 +37,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             style="yellow",
         )
     split = load_split(data, side)
-    logits = classifier.logits(split.spectrograms)
+    logits = cut_logits(classifier.network, cut_windows(data, split))
     probabilities = to_probabilities(logits, classifier.temperature)
     with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
         scores = write_report(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -11,8 +13,6 @@ from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
 from watkins_ml.models.bundle import Classifier
-
-BATCH = 32
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
@@ -35,37 +35,42 @@ def find_audio(paths: list[Path]) -> list[Path]:
 
 
 def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd.DataFrame:
-    """Classify whole files, each by its central seconds.
+    """Classify whole files, those longer than a window by several.
 
     Returns:
         one row a file and rank: path, rank, species, probability, and `problem` for a file that
         cannot be read (the other columns are then empty).
     """
-    rows: list[dict[str, object]] = []
+    readable, problems = [], {}
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
-        for start in range(0, len(files), BATCH):
-            batch = files[start : start + BATCH]
-            rows += _predict_batch(classifier, batch, top)
-            bar.advance(task, len(batch))
+
+        def cuts() -> Iterator[torch.Tensor]:
+            for path in files:
+                try:
+                    windows = classifier.frontend.file_windows(path)
+                except AudioError as error:
+                    problems[path] = str(error)
+                else:
+                    readable.append(path)
+                    yield windows
+                bar.advance(task)
+
+        probabilities = dict(zip(readable, classifier.probabilities(cuts()), strict=True))
+    rows = [
+        {"path": str(path), **row}
+        for path in files
+        for row in (
+            [{"problem": problems[path]}] if path in problems else _ranked(classifier, probabilities[path], top)
+        )
+    ]
     table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "problem"])
     return table.astype({"rank": "Int64"})  # stays whole beside a file without ranks
 
 
-def _predict_batch(classifier: Classifier, files: list[Path], top: int) -> list[dict[str, object]]:
-    spectrograms, problems = {}, {}
-    for path in files:
-        try:
-            spectrograms[path] = classifier.frontend.file(path)
-        except AudioError as error:
-            problems[path] = str(error)
-    ranked: dict[Path, list[dict[str, object]]] = {path: [{"problem": text}] for path, text in problems.items()}
-    if spectrograms:
-        probabilities = classifier.probabilities(torch.stack(list(spectrograms.values())))
-        for path, row in zip(spectrograms, probabilities, strict=True):
-            best = row.argsort()[::-1][:top]
-            ranked[path] = [
-                {"rank": rank, "species": classifier.classes[label], "probability": float(row[label])}
-                for rank, label in enumerate(best, start=1)
-            ]
-    return [{"path": str(path), **row} for path in files for row in ranked[path]]
+def _ranked(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[dict[str, object]]:
+    best = probabilities.argsort()[::-1][:top]
+    return [
+        {"rank": rank, "species": classifier.classes[label], "probability": float(probabilities[label])}
+        for rank, label in enumerate(best, start=1)
+    ]

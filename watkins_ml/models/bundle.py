@@ -19,6 +19,7 @@ from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
+from watkins_ml.models.scoring import BATCH, cut_logits
 
 FORMAT = 1
 
@@ -36,22 +37,16 @@ class Classifier:
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
 
-    @torch.inference_mode()
-    def logits(self, spectrograms: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
-        """Spectrograms (N, 1, n_mels, frames) to logits (N, species), not yet calibrated."""
-        self.network.eval()
-        return torch.cat([self.network(batch) for batch in spectrograms.split(batch_size)])
-
-    def probabilities(self, spectrograms: torch.Tensor, batch_size: int = 32) -> np.ndarray:
-        """Spectrograms (N, 1, n_mels, frames) to calibrated float64 probabilities (N, species)."""
-        return to_probabilities(self.logits(spectrograms, batch_size), self.temperature)
+    def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
+        """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
+        return to_probabilities(cut_logits(self.network, cuts, batch_size), self.temperature)
 
     def classify(self, sources: Iterable[Path | BinaryIO]) -> np.ndarray:
         """Audio files (paths or open binary files) to probabilities (files, species).
 
-        Each is judged by one spectrogram from its centre. Raises AudioError as the frontend does.
+        One that is longer than a window is judged by several. Raises AudioError as the frontend does.
         """
-        return self.probabilities(torch.stack([self.frontend.file(source) for source in sources]))
+        return self.probabilities(map(self.frontend.file_windows, sources))
 
 
 def to_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
