@@ -82,7 +82,7 @@ def _open(run_dir: Path, config: ExperimentConfig, folds: Folds, sides: dict[str
         _assert_same(record, config, rule, folds.digest)
         if record.facts["status"] == "FINISHED":
             return record
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    elif run_dir.exists() and {path.name for path in run_dir.glob("[!.]*")} - {"config.yaml"}:  # a very early kill
         raise UsageError(f"{run_dir}: exists and is no cross-validation; give another --name")
     else:
         facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}

@@ -169,3 +169,12 @@ def test_frames_span_the_seconds_that_the_settings_say():
     exact = noise(SETTINGS.samples)
     longer = np.concatenate([exact, noise(1_000, seed=1)])
     torch.testing.assert_close(frontend(exact, SETTINGS.sample_rate), frontend(longer, SETTINGS.sample_rate))
+
+
+def test_at_another_rate_a_spectrogram_lasts_as_long():
+    assert FrontendSettings.at(16_000) == FrontendSettings()
+    for rate in (1_000, 10_000, 22_050, 48_000, 200_000):
+        settings = FrontendSettings.at(rate)
+        assert settings.seconds == pytest.approx(FrontendSettings().seconds, rel=0.01)
+        assert settings.win_length / rate == pytest.approx(0.032, rel=0.01)
+        Frontend(settings)  # no mel band is empty

@@ -9,7 +9,7 @@ from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.errors import UserError
 
-BAND = FrontendSettings(sample_rate=12_000)
+BAND = FrontendSettings.at(12_000)
 
 
 @pytest.fixture

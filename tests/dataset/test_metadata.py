@@ -8,6 +8,7 @@ from folders import spectrograms, stamps, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watkins_ml.dataset.folds import FoldRule, make_folds
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.metadata import Metadata, read_metadata
 from watkins_ml.errors import UsageError
@@ -126,12 +127,13 @@ REFUSED = {
         b"name,site\nx,y\n",
         "has no column id (one of cut_id, clip_id, id, path, file, filename); its columns are",
     ),
-    "no site": (b"id,place\n00000000,y\n", "has no column site; its columns are id, place"),
+    "no site": (b"id,place\n00000000,y\n", "has no column site (or fold); its columns are id, place"),
     "no rows": (b"id,site\n,y\n", "every id is empty"),
     "two sites": (
         b"id,site\n00000001,a\n00000000,Hudson\n00000000.wav,Churchill\n",
         "id 00000000 has two sites, 'Hudson' and 'Churchill'",
     ),
+    "two folds": (b"id,fold\n00000000,1\n00000000,2\n", "id 00000000 has two folds, '1' and '2'"),
     "no match": (
         b"id,site\n999,a\n",
         "no row belongs to a recording; its ids are like '999', the recordings like 'Orca/00000000.wav'",
@@ -160,3 +162,12 @@ def test_the_same_site_twice_and_a_longer_table_are_no_error(tmp_path):
 def test_the_command_says_how_many_have_no_row(ocean, watkins, sites, save, tmp_path):
     said = watkins("prepare", ocean, "--metadata", save(sites.head(20)), "--min-clips", 3, "--workers", 1)
     assert "20 recordings have a row in " in said.out and "(19 with a site), 4 have none" in said.out
+
+
+def test_folds_that_a_table_gives_divide_a_cross_validation(ocean, run, save, tmp_path):
+    paths = sorted(path.relative_to(ocean) for path in ocean.rglob("*.wav"))
+    rows = pd.DataFrame({"file": [path.name for path in paths], "fold": [f"f{path.stem[4]}" for path in paths]})
+    run(ocean, metadata=save(rows))
+    folds = make_folds(read_prepared(tmp_path / "out"), FoldRule(column="fold"))
+    assert folds.names == ["f0", "f1", "f2", "f3"]
+    assert set(folds.data_of("f2").sides["test"]["tape"]) == {"00002", "01002"}

@@ -36,6 +36,16 @@ class FrontendSettings(BaseModel):
     top_db: float = Field(default=80.0, gt=0)
     """Dynamic range kept below the loudest bin, in dB."""
 
+    @classmethod
+    def at(cls, sample_rate: int) -> FrontendSettings:
+        """The usual settings at another rate (Hz): the same window and hop in milliseconds, so the same 4 s."""
+        usual = cls()
+        win_length, hop_length = (
+            round(samples * sample_rate / usual.sample_rate) for samples in (usual.win_length, usual.hop_length)
+        )
+        n_fft = max(usual.n_fft, 1 << (4 * win_length - 1).bit_length())
+        return cls(sample_rate=sample_rate, n_fft=n_fft, win_length=max(win_length, 32), hop_length=max(hop_length, 1))
+
     @property
     def seconds(self) -> float:
         """Duration of audio that one spectrogram covers."""

@@ -45,7 +45,7 @@ def prepare(
     from watkins_ml.dataset.prepare import prepare as prepare_data
 
     try:
-        frontend = FrontendSettings(sample_rate=sample_rate)
+        frontend = FrontendSettings.at(sample_rate)
     except ValidationError:
         raise UsageError(f"--sample-rate {sample_rate}: must be from 1000 to 200000 Hz") from None
     options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling)

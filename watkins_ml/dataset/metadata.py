@@ -49,26 +49,29 @@ class Metadata:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read a CSV table with a row a recording: an id (the first of ID_COLUMNS), `site`, and others of METADATA_COLUMNS.
+    """Read a CSV table with a row a recording: an id (the first of ID_COLUMNS), `site` or `fold`, METADATA_COLUMNS.
 
     Raises:
         UsageError: no such table, no id or site in it, or an id at two sites.
     """
     table = _read(path)
     key = next((name for name in ID_COLUMNS if name in table), None)
-    if key is None or "site" not in table:
-        missing = "site" if key else f"id (one of {', '.join(ID_COLUMNS)})"
+    kept = [name for name in METADATA_COLUMNS if name in table]
+    if key is None or not {"site", "fold"} & set(kept):
+        missing = "site (or fold)" if key else f"id (one of {', '.join(ID_COLUMNS)})"
         raise UsageError(f"--metadata {path}: has no column {missing}; its columns are {', '.join(table)}")
     table[key] = table[key].map(_without_suffix)
     table = table.loc[table[key] != ""]
     if table.empty:
         raise UsageError(f"--metadata {path}: every {key} is empty")
-    sites = table.drop_duplicates([key, "site"])
-    twice = sites.loc[sites[key].duplicated(keep=False)].sort_values(key, kind="stable")
-    if not twice.empty:
-        first, second = twice["site"].iloc[:2]
-        raise UsageError(f"--metadata {path}: {key} {twice[key].iloc[0]} has two sites, '{first}' and '{second}'")
-    kept = [name for name in METADATA_COLUMNS if name in table]
+    for column in {"site", "fold"} & set(kept):
+        values = table.drop_duplicates([key, column])
+        twice = values.loc[values[key].duplicated(keep=False)].sort_values(key, kind="stable")
+        if not twice.empty:
+            first, second = twice[column].iloc[:2]
+            raise UsageError(
+                f"--metadata {path}: {key} {twice[key].iloc[0]} has two {column}s, '{first}' and '{second}'"
+            )
     return Metadata(path, table.drop_duplicates(key).set_index(key)[kept])
 
 
