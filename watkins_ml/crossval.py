@@ -151,7 +151,9 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     judged = [_judgements(runs[fold], data.sides["test"], classes) for fold, data in sides.items()]
     probabilities, uncalibrated, thresholds = map(np.concatenate, zip(*judged, strict=True))
     spectrograms = SpectrogramFiles(folds.data, tested)
-    scores = write_report(record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated)
+    scores = write_report(
+        record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated, data=folds.data
+    )
     scores |= interval_scores(record.root, "test")
     scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
     metrics = {f"test_{name}": value for name, value in scores.items()}

@@ -67,8 +67,13 @@ class Folds:
         }
         sides = {side: parts[side].drop(columns="fold").reset_index(drop=True) for side in SIDES}
         counts = self.data.summary["counts"] | {side: len(frame) for side, frame in sides.items()}
-        digest = hashlib.sha256(f"{self.digest} {name}".encode()).hexdigest()[:16]
-        summary = self.data.summary | {"split": self.rule.protocol, "data_digest": digest, "counts": counts}
+        absent = sorted(set(self.data.classes) - set(sides["test"]["species"]))
+        summary = self.data.summary | {
+            "split": self.rule.protocol,
+            "data_digest": hashlib.sha256(f"{self.digest} {name}".encode()).hexdigest()[:16],
+            "counts": counts,
+            "species_not_tested": {each: self.untestable.get(each, "only in other folds") for each in absent},
+        }
         return replace(self.data, summary=summary, sides=sides)
 
 

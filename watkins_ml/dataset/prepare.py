@@ -202,7 +202,7 @@ def _metadata_summary(
         "columns": list(metadata),
         "digest": hashlib.sha256(text.encode()).hexdigest()[:16],
         "recordings": int(annotations["path"].isin(metadata.index).sum()),
-        "with_site": int((annotations["site"] != "").sum()),
+        "with_site": int((annotations["site"] != "").sum()) if "site" in metadata else 0,
     }
 
 
