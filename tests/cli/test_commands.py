@@ -30,6 +30,7 @@ COMMANDS = {
     "promote": ["model_version"],
     "evaluate": ["model", "--data", "--split", "--out"],
     "compare": ["models", "--out"],
+    "report": ["model", "--out"],
     "predict": ["model", "audio", "--format", "--top"],
 }  # fmt: skip
 
