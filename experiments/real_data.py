@@ -1,61 +1,40 @@
-"""Cross-validation by tape on real recordings: the tables of the README, through the `watkins` command alone.
+"""Both recipes on real recordings over several grouped splits, through the `watkins` command alone.
 
-For each data set: prepare, cross-validate the baseline, EfficientNet-B0 from scratch and from ImageNet weights on the
-same folds, compare. Finished folds are kept, so a call that was interrupted goes on where it was.
+For each data set and split seed: prepare, train the baseline, train EfficientNet-B0; then compare, list the
+registry and predict one recording; print the table of the README. Finished runs are kept, so a call
+that was interrupted goes on where it was.
 
-Example: python experiments/real_data.py ../shared --out results/real
+Example: python experiments/real_data.py ../shared --out results/real --seeds 0 1 2
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.evaluation.intervals import Interval, paired_difference, verdict
-
 RECIPES = Path(__file__).resolve().parent
-MODELS = {
-    "baseline": "baseline CNN",
-    "scratch": "EfficientNet-B0, from scratch",
-    "imagenet": "EfficientNet-B0, ImageNet",
-}
-FEW = {  # the recipes are made for ten thousand recordings; these data sets have a few hundred
-    "baseline": ["data.batch_size=8", "train.early_stopping_patience=10"],
-    "scratch": ["data.batch_size=8", "train.early_stopping_patience=10", "model.weights=none", "model.freeze_depth=0"],
-    "imagenet": ["data.batch_size=16", "model.weights={weights}"],
-}
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Where real recordings lie, what their tapes and folds are, and how long to train on them."""
-
-    audio: str
-    group_regex: str
-    epochs: dict[str, int]
-    folds: tuple[str, ...] = ("--folds", "5")
-    prepare: tuple[str, ...] = ()
-    overrides: dict[str, list[str]] = field(default_factory=dict)
-
-
 DATA_SETS = {
-    "watkins10": DataSet("watkins10", r"^(\d+_[A-Z]+_\d+)_", {"baseline": 20, "scratch": 15, "imagenet": 10}),
-    "esc10": DataSet(
-        "esc10", r"^\d+-(\d+)-", {"baseline": 40, "scratch": 30, "imagenet": 20}, ("--fold-regex", r"^(\d)-")
-    ),
+    "watkins10": r"^(\d+_[A-Z]+_\d+)_",  # the group is the original cut
+    "esc10": r"^\d+-(\d+)-",  # the group is the source recording
 }
-CONTROLS = {
-    "control_tape_accuracy": "looking up the tape",
-    "control_rate_duration_accuracy": "sample rate and duration",
+SMALL = ["data.batch_size=8", "train.early_stopping_patience=10"]
+OVERRIDES = {  # at most three a run; the recipes are made for ten thousand recordings
+    "watkins10": {
+        "baseline": [*SMALL, "train.epochs=20"],
+        "efficientnet": ["data.batch_size=16", "optim.lr=0.0003", "model.weights={weights}"],
+    },
+    "esc10": {
+        "baseline": [*SMALL, "train.epochs=40"],
+        "efficientnet": ["data.batch_size=16", "train.epochs=20", "model.weights={weights}"],
+    },
 }
+MODELS = ["baseline", "efficientnet"]
 
 
 def watkins(folder: Path, *arguments: str) -> None:
@@ -65,81 +44,72 @@ def watkins(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment, check=True)
 
 
-def prepare(name: str, shared: Path, folder: Path) -> None:
+def run_data_set(name: str, shared: Path, folder: Path, seeds: list[int], models: list[str]) -> None:
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
-    audio, data = shared / "data" / DATA_SETS[name].audio, DATA_SETS[name]
-    watkins(folder, "prepare", str(audio), "--group-regex", data.group_regex, *data.prepare)
+    audio = shared / "data" / name
+    weights = shared / "weights" / "efficientnet_b0_imagenet.pth"
+    for seed in seeds:
+        missing = [model for model in models if not finished(folder / "runs" / f"{model}-{seed}")]
+        if missing:
+            watkins(folder, "prepare", str(audio), "--group-regex", DATA_SETS[name], "--seed", str(seed))
+        for model in missing:
+            given = [text.format(weights=weights) for text in OVERRIDES[name][model]]
+            options = [part for text in given for part in ("-o", text)]
+            watkins(folder, "train", str(RECIPES / f"{model}.yaml"), *options, "--run-dir", f"runs/{model}-{seed}")
+    if models != MODELS:
+        return
+    watkins(folder, "compare", f"runs/baseline-{seeds[0]}", f"runs/efficientnet-{seeds[0]}", "--out", "compare.html")
+    watkins(folder, "models")
+    recording = next(path for path in sorted(audio.rglob("*")) if path.is_file())
+    watkins(folder, "predict", "models:/watkins-efficientnet@champion", str(recording), "--top", "3")
 
 
-def cross_validate(name: str, model: str, shared: Path, folder: Path, run: str, *overrides: str) -> Path:
-    """Cross-validate one model on one data set under the name `run`; the parent's run directory."""
-    data, weights = DATA_SETS[name], shared / "weights" / "efficientnet_b0_imagenet.pth"
-    given = [text.format(weights=weights) for text in FEW[model]]
-    given += [f"train.epochs={data.epochs[model]}", *data.overrides.get(model, []), *overrides]
-    recipe = RECIPES / f"{'baseline' if model == 'baseline' else 'efficientnet'}.yaml"
-    options = [part for text in given for part in ("-o", text)]
-    watkins(folder, "crossval", str(recipe), *options, *data.folds, "--name", run)
-    return folder / "runs" / run
+def finished(run_dir: Path) -> bool:
+    facts = run_dir / "run.json"
+    return facts.exists() and json.loads(facts.read_text())["status"] == "FINISHED"
 
 
-def metrics(run: Path) -> dict[str, float]:
-    return json.loads((run / "reports" / "metrics.json").read_text())
-
-
-def scored(run: Path, quantity: str) -> Interval:
-    found = metrics(run)
-    return Interval(*(found.get(f"test_{quantity}{end}", float("nan")) for end in ("", "_low", "_high")))
-
-
-def predictions(run: Path) -> pd.DataFrame:
-    return pd.read_csv(run / "preds" / "test.csv", dtype={"path": str, "tape": str}, keep_default_na=False)
-
-
-def column(runs: dict[str, Path]) -> dict[str, str]:
-    """One data set's scores and controls, as the README shows them."""
+def results(folder: Path, seeds: list[int]) -> dict[str, str]:
+    """Mean and standard deviation over the seeds, of test accuracy and macro F1 and of the controls."""
+    tables = {}
+    for model in MODELS:
+        files = [folder / "runs" / f"{model}-{seed}" / "reports" / "metrics.json" for seed in seeds]
+        tables[model] = pd.DataFrame([json.loads(file.read_text()) for file in files])
     cells = {}
-    for model, run in runs.items():
-        cells[f"{MODELS[model]}: accuracy"] = str(scored(run, "accuracy"))
-        cells[f"{MODELS[model]}: macro F1"] = str(scored(run, "macro_f1"))
-    for key, title in CONTROLS.items():
-        cells[f"no audio: {title}"] = f"{metrics(next(iter(runs.values())))[key]:.1%}"
+    for model, table in tables.items():
+        cells[f"{model} accuracy"] = spread(table["test_accuracy"])
+        cells[f"{model} macro F1"] = spread(table["test_macro_f1"])
+    cells["rate and duration, no audio"] = spread(tables["baseline"]["control_rate_duration_accuracy"])
+    cells["tape lookup, no audio"] = spread(tables["baseline"]["control_tape_accuracy"])
     return cells
 
 
-def differences(runs: dict[str, Path]) -> list[str]:
-    """Each model against the one before it, in a sentence."""
-    said, names = [], list(runs)
-    for first, second in itertools.pairwise(names):
-        found = paired_difference(predictions(runs[first]), predictions(runs[second]))
-        said.append(verdict(found["macro_f1"], MODELS[first], MODELS[second]))
-    return said
-
-
-def print_table(table: pd.DataFrame) -> None:
-    print("| | " + " | ".join(table.columns) + " |\n|---" + "|---" * len(table.columns) + "|")
-    for row, cells in table.iterrows():
-        print(f"| {row} | " + " | ".join(cells.fillna("–")) + " |")
+def spread(values: pd.Series) -> str:
+    each = ", ".join(f"{100 * value:.1f}" for value in values)
+    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f} ({each})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/watkins10, data/esc10 and weights/")
     parser.add_argument("--out", type=Path, default=Path("results/real"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=DATA_SETS, nargs="+", default=list(DATA_SETS))
-    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS, help="train only these")
     options = parser.parse_args()
-    columns, said = {}, {}
+    columns = {}
     for name in options.only:
-        shared, folder = options.shared.resolve(), (options.out / name).resolve()
-        prepare(name, shared, folder)
-        runs = {model: cross_validate(name, model, shared, folder, model) for model in options.models}
-        if len(runs) > 1:
-            watkins(folder, "compare", *(str(run) for run in runs.values()))
-        columns[name], said[name] = column(runs), differences(runs)
-    print("\nPooled over the folds, with 95 % intervals from a bootstrap over tapes:\n")
-    print_table(pd.DataFrame(columns))
-    for name, sentences in said.items():
-        print(f"\n{name}:", *sentences, sep="\n- ")
+        folder = (options.out / name).resolve()
+        run_data_set(name, options.shared.resolve(), folder, options.seeds, options.models)
+        if options.models == MODELS:
+            columns[name] = results(folder, options.seeds)
+    if not columns:
+        return
+    table = pd.DataFrame(columns)
+    print(f"\nTest scores in %, mean ± standard deviation over split seeds {options.seeds} (each):\n")
+    print("| | " + " | ".join(table.columns) + " |\n|---" * 1 + "|---" * len(table.columns) + "|")
+    for row, cells in table.iterrows():
+        print(f"| {row} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from real_data import cross_validate, predictions, prepare, print_table, scored
+from crossval_real_data import cross_validate, predictions, prepare, print_table, scored
 
 from watkins_ml.evaluation.intervals import paired_difference
 
