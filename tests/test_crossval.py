@@ -16,6 +16,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from watkins_ml.crossval import CrossValidation, cross_validate
 from watkins_ml.dataset.folds import FoldRule
 from watkins_ml.errors import UsageError
+from watkins_ml.evaluation.page import write_page
+from watkins_ml.evaluation.runs import ComparedRun
 from watkins_ml.tracking.server import client
 
 RULE = FoldRule(3)
@@ -149,3 +151,13 @@ def test_a_folder_of_something_else_is_left_alone(recipe, store, tmp_path):
         cross_validate(recipe(), RULE, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     assert client().get_experiment_by_name("watkins") is None
+
+
+def test_the_page_of_a_cross_validation_says_that_its_scores_are_pooled(validated, tmp_path):
+    run = ComparedRun.from_dir(validated.run_dir, "Baseline")
+    write_page([run], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    folds = len(validated.by_fold)
+    assert f"pooled over {folds} folds." in page and "on the test split" not in page
+    assert "data:audio/mpeg;base64," in page
+    assert set(run.species_in_data().query("not_tested != ''").index) == set(validated.untestable)

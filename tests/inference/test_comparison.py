@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -94,6 +95,17 @@ def test_before_there_are_champions_one_line_says_which_is_missing(store, tmp_pa
     with pytest.raises(UserError, match=f"{CHAMPIONS[0]}: not found on .*; `watkins models` lists what there is"):
         compare_models([], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_of_one_run_is_made_from_what_mlflow_holds_with_every_sound(watkins, project, tmp_path):
+    said = watkins("report", "models:/watkins-baseline@champion", "--out", tmp_path / "page.html")
+    metrics = json.loads((project / "runs" / "first" / "reports" / "metrics.json").read_text())
+    assert (said.status, said.err) == (0, "")
+    assert f"Baseline reaches {metrics['test_macro_f1']:.1%} macro F1" in said.out
+    page = (tmp_path / "page.html").read_text()
+    assert said.out.splitlines()[0] in page
+    kept = pd.read_csv(project / "runs" / "first" / "galleries" / "test_cuts.csv")
+    assert page.count('src="data:audio/mpeg;base64,') == len(kept) > 0
 
 
 def test_one_model_cannot_be_compared(tmp_path):

@@ -54,7 +54,7 @@ _QUANTITIES = [
 ]
 GROUPS = {
     "Test split": [row._replace(key=f"test_{row.key}") for row in _QUANTITIES],
-    "Controls on the test split, without any audio": [
+    "Controls, without any audio": [
         Row(f"control_{key}_{quantity}", f"{title}: {name}")
         for key, title in CONTROLS.items()
         for quantity, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
