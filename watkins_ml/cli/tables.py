@@ -178,13 +178,16 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     table = Table("metric", *map(str, comparison.columns))
     for side in ("test", "val"):
         for key, name in SCORES.items():
-            table.add_row(f"{side} {name}", *(_number(value) for value in comparison.loc[f"{side}_{key}"]))
+            values = comparison.loc[f"{side}_{key}"]
+            if values.notna().any():  # a cross-validation has no validation side of its own
+                table.add_row(f"{side} {name}", *(_number(value) for value in values))
         table.add_section()
     for name, title in CONTROLS.items():
         values = comparison.loc[f"control_{name}_accuracy"]
         if values.notna().any():
             table.add_row(f"accuracy without audio: {title}", *(_number(value) for value in values), style="dim")
     out.print(table)
+    out.print(comparison.attrs["headline"])
     out.print(f"Side by side: {page}")
 
 

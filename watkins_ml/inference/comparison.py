@@ -27,15 +27,16 @@ def compare_models(models: list[str], page: Path) -> pd.DataFrame:
     """Write the comparison page and log it to MLflow; without `models`, compare the two champions.
 
     Returns:
-        metrics by run, as `evaluation.runs.comparison_table` gives it.
+        metrics by run, as `evaluation.runs.comparison_table` gives it, with the page's `headline` among its `attrs`.
     """
-    from watkins_ml.evaluation.runs import comparison_table
+    from watkins_ml.evaluation.runs import comparison_table, headline
 
     models = models or list(CHAMPIONS)
     if len(models) < 2:
         raise UsageError("compare needs two MODELs or more (or none, for the two champions)")
     with _written(models, page) as runs:
         table = comparison_table(runs)
+        table.attrs["headline"] = headline(runs)
         _log(page, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
     return table
 
