@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UsageError, UserError
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
@@ -63,3 +64,9 @@ def disk_errors(doing: str, then: str) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"{doing}: {error.strerror or error}{where}; {then}") from None
+
+
+def check_name(what: str, name: str, hint: str = "") -> None:
+    """Refuse a name that could not be a folder's on every system; raises a UsageError that begins with `what`."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise UsageError(f"{what}: at most 100 letters, digits, - _ and . (it names a folder){hint}")

@@ -72,7 +72,9 @@ def crossval(
     from watkins_ml.cli.tables import print_crossval
     from watkins_ml.crossval import cross_validate
     from watkins_ml.dataset.folds import FoldRule
+    from watkins_ml.files import check_name
 
     rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
     name = name or recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
+    check_name(f"--name {name}", name)
     print_crossval(cross_validate(config, rule, Path("runs") / name))

@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
+from watkins_ml.files import check_name
 
 VALIDATION_PARTS = 6
 """One part in so many of what a fold does not test is for validation."""
@@ -103,8 +104,7 @@ def _check(table: pd.DataFrame, rule: FoldRule) -> None:
     if table["fold"].nunique() < 3:
         raise UsageError(f"{table['fold'].nunique()} folds are too few; a cross-validation needs three or more")
     for name in table["fold"].unique():
-        if not re.fullmatch(r"[\w.-]{1,40}", name):
-            raise UsageError(f"fold {name!r}: at most 40 letters, digits, - _ and . (it names a folder)")
+        check_name(f"fold {name!r}", name)
     crossing = table.groupby("tape")["fold"].nunique()
     if rule.protocol == "tape" and (crossing > 1).any():
         raise UserError(

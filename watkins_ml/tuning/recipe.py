@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import Field, ValidationError
 
 from watkins_ml.config import EXPECTED, ExperimentConfig, Section, read_recipe, validate
 from watkins_ml.errors import UsageError
+from watkins_ml.files import check_name
 
 PLACES = ("data.dir", "data.feature_cache_gb", "train.device", "tracking.system_metrics")
 """Keys that say where and with what a study is run; other machines may have others."""
@@ -114,8 +114,7 @@ def load_study(
     study = dict(study)
     own_name, search = study.pop("name", None), study.pop("search", None)
     name = str(name or own_name or Path(recipe).stem)
-    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise UsageError(f"study name {name!r}: at most 100 letters, digits, - _ and . (it names a folder); see --name")
+    check_name(f"study name {name!r}", name, "; see --name")
     config = validate(tree, source)
     settings = _settings(study | ({} if trials is None else {"trials": trials}), source)
     return StudyRecipe(name, config, settings, _space(config, search, source))
