@@ -194,7 +194,7 @@ def test_a_trial_is_the_run_that_train_would_have_made(tuned, at, watkins, tmp_p
 
 def test_a_trial_is_not_resumed_by_train(tuned, at, watkins):
     said = watkins("train", "--resume", tuned.folder / "runs" / "small" / "trial-000")
-    assert said.status == 2 and "belongs to a study; `watkins tune` goes on with it" in said.err
+    assert said.status == 2 and "belongs to a `watkins tune`, which goes on with it" in said.err
 
 
 def test_the_same_command_with_more_trials_goes_on(tuned, watkins, tmp_path, monkeypatch):
