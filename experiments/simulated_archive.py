@@ -67,7 +67,8 @@ def train_and_ask(folder: Path, protocol: str, seed: int, options: argparse.Name
     if not finished(run):
         settings = [f"train.epochs={options.epochs}", f"train.seed={seed}", *options.override]
         given = [part for text in settings for part in ("-o", text)]
-        watkins(folder, "train", str(RECIPE), *given, "--run-dir", f"runs/{run.name}")
+        begun = ["--resume"] if (run / "run.json").exists() else ["--run-dir"]
+        watkins(folder, "train", str(RECIPE), *given, *begun, f"runs/{run.name}")
     metrics = json.loads((run / "reports" / "metrics.json").read_text())
     tested = set(pd.read_csv(folder / "data" / "annotations" / "test.csv")["species"])
     found = {f"test_{score}": metrics[f"test_{score}"] for score in SCORES}

@@ -55,11 +55,18 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     folds = make_folds(read_prepared(Path(config.data.dir)), rule)
     sides = {fold: folds.data_of(fold) for fold in folds.names}
     build_model(config.model, len(folds.data.classes))  # weights that do not fit fail here
-    record = _open(run_dir, config, folds, sides)
-    with record.training():
-        if record.facts["status"] != "FINISHED":
-            with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"), Uploader(record):
-                with ending(record, AGAIN, stops=(RunInterruptedError,)):
+    record, rule_facts = RunDirectory(run_dir), {key: value for key, value in asdict(rule).items() if value is not None}
+    _refuse_others(record, config, rule_facts, folds.digest)
+    with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with record.training():
+            if record.facts_file.exists() and record.facts["status"] == "FINISHED":
+                record.close_if_dead()  # a kill may have come before its last words
+                with Uploader(record):
+                    pass
+            else:
+                _begin(record, config, folds, sides, rule_facts)
+                with Uploader(record), ending(record, AGAIN, stops=(RunInterruptedError,)):
                     for fold, data in sides.items():
                         _run_fold(record, config, fold, data)
                     _pool(record, folds, sides)
@@ -73,41 +80,40 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     )
 
 
-def _open(run_dir: Path, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData]) -> RunDirectory:
-    """The parent's run directory, new or of an earlier call of the same command."""
-    record, data = RunDirectory(run_dir), _pooled_data(folds, sides)
-    rule = {key: value for key, value in asdict(folds.rule).items() if value is not None}
-    again = record.facts_file.exists()
-    if again:
-        _assert_same(record, config, rule, folds.digest)
-        if record.facts["status"] == "FINISHED":
-            return record
-    elif run_dir.exists() and {path.name for path in run_dir.glob("[!.]*")} - {"config.yaml"}:  # a very early kill
-        raise UsageError(f"{run_dir}: exists and is no cross-validation; give another --name")
-    else:
+def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[str, Any], digest: str) -> None:
+    """Leave a folder alone that holds anything but this cross-validation, or what a very early kill left of it."""
+    if not record.facts_file.exists():
+        if {path.name for path in record.root.glob("[!.]*")} - {"config.yaml"}:
+            raise UsageError(f"{record.root}: exists and is no cross-validation; give another --name")
+        return
+    facts = record.facts
+    if facts.get("command") != CROSSVAL or "folds" not in facts:
+        raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
+    began = facts["fold_rule"]
+    changed = record.changes(config) + [
+        f"{key} was {began.get(key)!r}, now {rule.get(key)!r}"
+        for key in sorted({*began, *rule})
+        if began.get(key) != rule.get(key)
+    ]
+    if facts["data_digest"] != digest and not changed:
+        changed = ["the data were prepared anew"]
+    if changed:
+        differs = f"holds a cross-validation that differs ({'; '.join(changed)})"
+        raise UsageError(f"{record.root}: {differs}; give another --name")
+
+
+def _begin(
+    record: RunDirectory, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData], rule: dict[str, Any]
+) -> None:
+    """The parent's first entries, or that it goes on."""
+    data, again = _pooled_data(folds, sides), record.facts_file.exists()
+    if not again:
         facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
         record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
     record.open_journal(config, data, {f"crossval.{key}": value for key, value in rule.items()})
     if again:
         record.update_facts(status="RUNNING")
         record.record("resume", epoch=None)
-    return record
-
-
-def _assert_same(record: RunDirectory, config: ExperimentConfig, rule: dict[str, Any], digest: str) -> None:
-    facts = record.facts
-    if facts.get("command") != CROSSVAL:
-        raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
-    changed = record.changes(config)
-    began = facts["fold_rule"]
-    changed += [f"{key} was {began.get(key)!r}, now {rule.get(key)!r}" for key in sorted({*began, *rule})
-                if began.get(key) != rule.get(key)]  # fmt: skip
-    if facts["data_digest"] != digest and not changed:
-        changed = ["the data were prepared anew"]
-    if changed:
-        raise UsageError(
-            f"{record.root}: holds a cross-validation that differs ({'; '.join(changed)}); give another --name"
-        )
 
 
 def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
@@ -117,6 +123,7 @@ def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
     summary = folds.data.summary | {
         "split": folds.rule.protocol,
         "data_digest": folds.digest,
+        "fold": "all",
         "counts": folds.data.summary["counts"] | counts | {"test": len(tested)},
     }
     return replace(folds.data, summary=summary, sides={"test": tested})
@@ -161,7 +168,8 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
     write_csv(record.root / "reports" / "folds.csv", table)
-    history = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False).mean()
+    by_epoch = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False)
+    history = by_epoch.mean()[by_epoch.size()["size"] == len(runs)]  # while all folds train: else some drop out of it
     write_csv(record.history, history)
     write_learning_curves(record.root, history)
     seconds = float(np.mean([run.facts["epoch_seconds"] for run in runs.values()]))

@@ -32,7 +32,7 @@ cuts = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 2
 
 @settings(max_examples=60, deadline=None)
 @given(cuts)
-def test_values_are_the_scores_and_lie_in_their_intervals(rows):
+def test_values_are_the_scores_and_one_tape_has_no_interval(rows):
     predictions = table(rows)
     found = score_intervals(predictions, draws=50)
     probabilities = np.eye(3)[[said for _, _, said in rows]]
@@ -92,6 +92,8 @@ def test_other_cuts_are_refused():
     rows = [(0, 0, 0), (1, 1, 1)]
     with pytest.raises(UserError, match="not tested on the same cuts"):
         paired_difference(table(rows), table(rows[:1]))
+    with pytest.raises(UserError, match="not tested on the same cuts"):
+        paired_difference(table(rows[:1]), table(rows))
     with pytest.raises(UserError, match="not tested on the same cuts"):
         paired_difference(table(rows), table(rows).assign(path=["0000.wav", "other.wav"]))
 

@@ -110,6 +110,8 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
 
 def print_crossval(result: CrossValidation) -> None:
     """The pooled scores with intervals and controls, each fold's own, and who could not be tested."""
+    from watkins_ml.evaluation.selective import threshold_sentence
+
     metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
     table = _table("metric", "all folds pooled", "95 % interval over tapes", title=title)
     for key, name in SCORES.items():
@@ -123,6 +125,8 @@ def print_crossval(result: CrossValidation) -> None:
         counts = map(str, (row.train, row.val, row.test))
         folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
     out.print(folds, soft_wrap=False)
+    if sentence := threshold_sentence(metrics):
+        out.print(sentence)
     for species, reason in result.untestable.items():
         out.print(f"  {species} cannot be tested: {reason}")
     out.print(f"Predictions, reports and plots of all folds together: {result.run_dir}")

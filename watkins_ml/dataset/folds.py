@@ -48,7 +48,9 @@ class Folds:
 
     @property
     def names(self) -> list[str]:
-        return sorted(self.table["fold"].unique(), key=lambda name: (len(name), name))
+        """The folds, without those that hold nothing but species that are untestable."""
+        testable = self.table[~self.table["species"].isin(self.untestable)]
+        return sorted(testable["fold"].unique(), key=lambda name: (len(name), name))
 
     @property
     def digest(self) -> str:
@@ -68,10 +70,13 @@ class Folds:
         }
         sides = {side: parts[side].drop(columns="fold").reset_index(drop=True) for side in SIDES}
         counts = self.data.summary["counts"] | {side: len(frame) for side, frame in sides.items()}
+        placed = pd.concat([frame[["path"]].assign(side=side) for side, frame in sides.items()])
+        digest = hashlib.sha256(f"{self.digest} {name}\n{placed.to_csv(index=False)}".encode()).hexdigest()[:16]
         absent = sorted(set(self.data.classes) - set(sides["test"]["species"]))
         summary = self.data.summary | {
             "split": self.rule.protocol,
-            "data_digest": hashlib.sha256(f"{self.digest} {name}".encode()).hexdigest()[:16],
+            "data_digest": digest,
+            "fold": name,
             "counts": counts,
             "species_not_tested": {each: self.untestable.get(each, "only in other folds") for each in absent},
         }
@@ -163,7 +168,8 @@ def _parts(table: pd.DataFrame, count: int, protocol: str, seed: int) -> list[np
 def _validation(rest: pd.DataFrame, rule: FoldRule) -> pd.Series:
     """Which of the recordings that a fold does not test are for validation; every species keeps some to train on."""
     held = pd.Series(False, index=rest.index)
-    held.iloc[_parts(rest, VALIDATION_PARTS, rule.protocol, rule.seed)[0]] = True
+    groups = rest["tape"].nunique() if rule.protocol == "tape" else len(rest)
+    held.iloc[_parts(rest, max(2, min(VALIDATION_PARTS, groups)), rule.protocol, rule.seed)[0]] = True
     training = set(rest.loc[~held, "species"])
     lacking = rest[held & ~rest["species"].isin(training)]
     back = rest["tape"].isin(lacking["tape"]) if rule.protocol == "tape" else rest.index.isin(lacking.index)

@@ -50,9 +50,9 @@ def paired_difference(
     Raises:
         UserError: the two tables are not about the same cuts.
     """
-    second = second.set_index("path").reindex(first["path"]).reset_index()
-    if len(first) != len(second) or second["predicted"].isna().any():
+    if sorted(first["path"]) != sorted(second["path"]):
         raise UserError("these runs were not tested on the same cuts, so their difference has no meaning")
+    second = first[["path", "tape"]].merge(second[["path", "species", "predicted"]], on="path")
     (values, drawn), (other_values, other_drawn) = _scores(first, draws, seed), _scores(second, draws, seed)
     return {name: _interval(other_values[name] - values[name], other_drawn[name] - drawn[name]) for name in QUANTITIES}
 

@@ -53,7 +53,11 @@ _QUANTITIES = [
     Row("aurc", "area under the risk–coverage curve", min, percent=False),
 ]
 GROUPS = {
-    "Test split": [row._replace(key=f"test_{row.key}") for row in _QUANTITIES],
+    "Test split": [
+        *(row._replace(key=f"test_{row.key}") for row in _QUANTITIES),
+        Row("test_coverage_at_threshold", "cuts answered from the confidence that gave 90 % precision on validation"),
+        Row("test_precision_at_threshold", "precision of these answers"),
+    ],
     "Controls, without any audio": [
         Row(f"control_{key}_{quantity}", f"{title}: {name}")
         for key, title in CONTROLS.items()
@@ -129,22 +133,23 @@ class ComparedRun:
             return pd.DataFrame(columns=["cuts", "tapes", "not_tested"])
         table = _read_text(path).set_index("species")
         if "folds" in self.info:  # each fold tests other species than the split that the data came with
-            table["not_tested"] = table.index.map(self.info.get("untestable", {})).fillna("")
+            reasons = self.info.get("untestable", {})
+            table["not_tested"] = [reasons.get(species, "") for species in table.index]
         return table
 
     def species(self) -> pd.DataFrame:
         """The test report per species: precision, recall, f1, support by species."""
-        path = self.run_dir / TEST_REPORT[0]
-        return pd.read_csv(path, keep_default_na=False, na_values=[""]).set_index("species")
+        table = _read_text(self.run_dir / TEST_REPORT[0]).set_index("species")
+        return table.apply(pd.to_numeric)  # empty where a species has no cut
 
     def pairs(self, most: int = 10) -> pd.DataFrame:
         """The most confused pairs of the test split: true, predicted, count, share_of_true."""
-        return pd.read_csv(self.run_dir / TEST_REPORT[1], keep_default_na=False).head(most)
+        return _read_text(self.run_dir / TEST_REPORT[1]).head(most)
 
 
 def _read_text(path: Path) -> pd.DataFrame:
     """A table in which names are text, also where a species is called `NA` or a tape `00012`."""
-    text = dict.fromkeys([*TEXT_COLUMNS, "predicted", "picture", "sound", "silent", "not_tested"], str)
+    text = dict.fromkeys([*TEXT_COLUMNS, "true", "predicted", "picture", "sound", "silent", "not_tested"], str)
     return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 

@@ -74,9 +74,11 @@ def coverage_sentence(coverage: float) -> str:
 
 def threshold_sentence(metrics: dict[str, float]) -> str | None:
     """What the threshold that validation gave does on test, from a run's metrics; None where they lack it."""
-    if "threshold_90" not in metrics or "test_coverage_at_threshold" not in metrics:
+    if "test_coverage_at_threshold" not in metrics:
         return None
-    rule = f"From confidence {metrics['threshold_90']:.6g} on, {_percent(PRECISION)} right on validation"
+    threshold = metrics.get("threshold_90")
+    confidence = "the confidence of each fold" if threshold is None else f"confidence {threshold:.6g}"
+    rule = f"From {confidence} on, {_percent(PRECISION)} right on validation"
     coverage, precision = metrics["test_coverage_at_threshold"], metrics.get("test_precision_at_threshold")
     if precision is None:
         return f"{rule}, it answers none of the test cuts."

@@ -325,7 +325,11 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
 
 def _datasets(data: PreparedData) -> dict[str, Any]:
     """What MLflow is told of each side; kept here, for the folder may be gone when the journal is sent."""
+    folds = "fold" in data.summary  # its sides stand in no table of their own
     return {
-        side: {"source": str(data.folder.side(side).resolve()), "rows": len(frame)}
+        side: {
+            "source": str((data.folder.annotations if folds else data.folder.side(side)).resolve()),
+            "rows": len(frame),
+        }
         for side, frame in data.sides.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SPLIT_SCHEMA = [
     {"name": name, "type": "long" if name == "label" else "string", "required": True}
     for name in ("path", "species", "label", "tape", "spectrogram")
 ]
+_STARTING = threading.Lock()
+"""The uploaders of a parent and of its part, in one process, do not both create the parent."""
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
@@ -113,12 +116,14 @@ class Shipment:
 
     def _send_start(self, entry: dict[str, Any]) -> None:
         experiment = experiment_id(self.client, entry["experiment"])
-        name, is_study = entry["name"], self.run.facts.get("is_study", False)
-        run_id = self._get_or_create_run(experiment, entry["uid"], name, entry["time_ms"], shared=is_study)
-        if parent := entry.get("parent"):  # the study of a trial: on another machine it may not have been sent yet
-            now = int(time.time() * 1000)
-            study = self._get_or_create_run(experiment, parent["uid"], parent["name"], now, shared=True)
-            self.client.set_tag(run_id, PARENT_TAG, study)
+        facts = self.run.facts
+        shared = facts.get("is_study", False) or "folds" in facts  # a part of it may just be creating it
+        with _STARTING:
+            run_id = self._get_or_create_run(experiment, entry["uid"], entry["name"], entry["time_ms"], shared)
+            if parent := entry.get("parent"):  # of a trial or fold: from another machine it may not have been sent yet
+                now = int(time.time() * 1000)
+                whole = self._get_or_create_run(experiment, parent["uid"], parent["name"], now, shared=True)
+                self.client.set_tag(run_id, PARENT_TAG, whole)
         self.state["run_id"] = run_id
         self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
 
