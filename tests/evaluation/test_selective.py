@@ -100,4 +100,11 @@ def test_a_threshold_in_words():
     assert selective.threshold_sentence(metrics) == f"{rule} 50 % of the test cuts, and 87 % of the answers are right."
     nothing = {"threshold_90": 0.8125, "test_coverage_at_threshold": 0.0}
     assert selective.threshold_sentence(nothing) == f"{rule} none of the test cuts."
-    assert selective.threshold_sentence({"test_coverage_at_threshold": 0.5}) is None
+    assert selective.threshold_sentence({"threshold_90": 0.8125}) is None
+    folds = {
+        "test_coverage_at_threshold": 0.5,
+        "test_precision_at_threshold": 0.875,
+    }  # each has a confidence of its own
+    assert selective.threshold_sentence(folds).startswith(
+        "From the confidence of each fold on, 90 % right on validation"
+    )

@@ -105,6 +105,7 @@ class Command:
 
 def _run(folder: Path, words: list[str], uri: str | None, fault, environment: dict[str, str], output: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would be deaf to it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and `nohup` to this
     os.chdir(folder)
     os.environ |= environment
     os.environ.pop("MLFLOW_TRACKING_URI", None)

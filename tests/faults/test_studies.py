@@ -56,8 +56,9 @@ class Tune:
         with open(self.output, "a") as file:
             said = file if terminal is None else terminal
             self.process = subprocess.Popen(
-                words, cwd=folder, env=settings, stdout=said, stderr=said, start_new_session=True
-            )
+                words, cwd=folder, env=settings, stdout=said, stderr=said, start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests may run under `nohup`
+            )  # fmt: skip
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)

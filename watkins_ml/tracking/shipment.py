@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ SPLIT_SCHEMA = [
     for name in ("path", "species", "label", "tape", "spectrogram")
 ]
 _STARTING = threading.Lock()
-"""The uploaders of a parent and of its part, in one process, do not both create the parent."""
+"""A cross-validation and its folds are sent by threads of one process, which must not both create the parent."""
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
@@ -118,7 +119,7 @@ class Shipment:
         experiment = experiment_id(self.client, entry["experiment"])
         facts = self.run.facts
         shared = facts.get("is_study", False) or "folds" in facts  # a part of it may just be creating it
-        with _STARTING:
+        with _STARTING if {"folds", "crossval"} & set(facts) else nullcontext():
             run_id = self._get_or_create_run(experiment, entry["uid"], entry["name"], entry["time_ms"], shared)
             if parent := entry.get("parent"):  # of a trial or fold: from another machine it may not have been sent yet
                 now = int(time.time() * 1000)
