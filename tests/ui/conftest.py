@@ -49,7 +49,7 @@ def tracked(chromium, recipe, empty_store, tmp_path_factory) -> Tracked:
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright runs once at a time, and other files here drive it themselves
 def browser(tracked):
     """The UI in a headless Chromium, on the experiment of the recipes."""
     from screenshots import Ui
