@@ -18,7 +18,6 @@ import torch
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.calibration import fit_temperature
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models.bundle import load_bundle, to_probabilities
@@ -75,15 +74,10 @@ def test_the_model_is_the_best_epoch_not_the_last(finished):
     assert bundle.facts["val_macro_f1"] == finished.metrics["val_macro_f1"]
 
 
-def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finished, prepared):
+def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finished, prepared, fitted_temperatures):
     """Fitted again on validation from the kept model; the test split, fitted by itself, would give another one."""
-    data, classifier = read_prepared(prepared), load_bundle(finished.run_dir / "model")
-    fitted = {}
-    for side in ("val", "test"):
-        split = load_split(data, side)
-        fitted[side] = fit_temperature(
-            split.labels.numpy(), cut_logits(classifier.network, cut_windows(data, split)).numpy()
-        )
+    classifier = load_bundle(finished.run_dir / "model")
+    fitted = fitted_temperatures(classifier, read_prepared(prepared))
     assert fitted["val"] != pytest.approx(fitted["test"], rel=1e-2)
     assert finished.metrics["temperature"] == pytest.approx(fitted["val"], rel=1e-4)
     assert classifier.temperature == finished.metrics["temperature"]

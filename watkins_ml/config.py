@@ -19,7 +19,9 @@ FREEZE_STAGES = 9
 class Section(BaseModel):
     """A frozen part of the configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class BaselineModel(Section):

@@ -17,7 +17,8 @@ from watkins_ml.console import err
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles
-from watkins_ml.errors import UsageError
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.errors import UsageError, UserError
 from watkins_ml.experiment import RunInterruptedError, ending, read_inputs, train_and_report
 from watkins_ml.files import disk_errors, write_csv
 from watkins_ml.models import build_model
@@ -71,13 +72,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
                         _run_fold(record, config, fold, data)
                     _pool(record, folds, sides)
     catch_up_all(record.root)
-    return CrossValidation(
-        record.root,
-        record.read_metrics(),
-        pd.read_csv(record.root / "reports" / "folds.csv", dtype={"fold": str}),
-        folds.untestable,
-        rule.protocol,
-    )
+    return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
 
 
 def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[str, Any], digest: str) -> None:
@@ -191,6 +186,14 @@ def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> t
     logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
     uncalibrated = to_probabilities(logits, 1 / metrics["temperature"])
     return probabilities, uncalibrated, np.full(len(frame), metrics.get("threshold_90", np.inf))
+
+
+def _read_folds(record: RunDirectory) -> pd.DataFrame:
+    path = record.root / "reports" / "folds.csv"
+    try:
+        return pd.read_csv(path, dtype={"fold": str}, usecols=["fold", *SIDES, *FOLD_METRICS])
+    except (OSError, ValueError):
+        raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
 
 
 def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.page import write_page
 from watkins_ml.evaluation.runs import (
     NEEDED,
     TEST_REPORT,
@@ -100,6 +101,19 @@ def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(UserError, match=name):
         ComparedRun.from_dir(copy, "x")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"species\n"], ids=["empty", "torn", "binary", "other"]
+)
+@pytest.mark.parametrize(
+    "name", sorted({*NEEDED, *TEST_REPORT, "reports/species.csv"} - {"plots/test_confusion_matrix.png"})
+)
+def test_a_damaged_file_is_named_and_no_page_is_written(copy, tmp_path, name, content):
+    (copy / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: (missing or )?damaged|run.json has no"):
+        write_page([ComparedRun.from_dir(copy, "Baseline")], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_missing_digest_is_named(copy, change_info):

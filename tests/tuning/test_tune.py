@@ -16,10 +16,8 @@ from servers import free_port
 
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
-from watkins_ml.evaluation.calibration import fit_temperature
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.models.scoring import cut_logits
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.recipe import load_study
@@ -144,16 +142,11 @@ def test_the_best_trial_is_tested_once_registered_and_champion(tuned, at):
     assert [path.parents[1].name for path in tests] == [best.user_attrs["run"]]
 
 
-def test_the_best_trial_is_tested_at_the_temperature_that_validation_gave(tuned):
+def test_the_best_trial_is_tested_at_the_temperature_that_validation_gave(tuned, fitted_temperatures):
     trial = tuned.folder / "runs" / "small" / best_trial(tuned.study.trials).user_attrs["run"]
     metrics = json.loads((trial / "reports" / "metrics.json").read_text())
     data, classifier = read_prepared(load_study(tuned.recipe).config.data.dir), load_bundle(trial / "model")
-    fitted = {}
-    for side in ("val", "test"):
-        split = load_split(data, side)
-        fitted[side] = fit_temperature(
-            split.labels.numpy(), cut_logits(classifier.network, cut_windows(data, split)).numpy()
-        )
+    fitted, split = fitted_temperatures(classifier, data), load_split(data, "test")
     assert fitted["test"] != pytest.approx(fitted["val"], rel=1e-2)
     assert metrics["temperature"] == classifier.temperature == pytest.approx(fitted["val"], rel=1e-4)
     scores = score(split.labels.numpy(), classifier.probabilities(cut_windows(data, split)), data.classes)

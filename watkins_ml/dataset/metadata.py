@@ -64,7 +64,9 @@ def read_metadata(path: Path) -> Metadata:
     table = table.loc[table[key] != ""]
     if table.empty:
         raise UsageError(f"--metadata {path}: every {key} is empty")
-    for column in {"site", "fold"} & set(kept):
+    for column in ("site", "fold"):
+        if column not in kept:
+            continue
         values = table.drop_duplicates([key, column])
         twice = values.loc[values[key].duplicated(keep=False)].sort_values(key, kind="stable")
         if not twice.empty:

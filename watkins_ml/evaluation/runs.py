@@ -1,6 +1,8 @@
 """Runs read back from their directories, their metrics side by side, and which one leads."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,7 @@ import yaml
 
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, first_line
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
 from watkins_ml.tracking.rundir import RunDirectory
@@ -86,16 +88,19 @@ class ComparedRun:
         for name in NEEDED + TEST_REPORT * has_test_report:
             if not (run_dir / name).is_file():
                 raise UserError(f"The run in {run_dir} is incomplete: {name} is missing.")
-        info = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        with damage(run_dir / "run.json"):
+            info = dict(json.loads((run_dir / "run.json").read_text(encoding="utf-8")))
+        with damage(run_dir / "config.yaml"):
+            config = dict(yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8")))
         for key in ("family", "data_digest", "split_protocol"):
             if not info.get(key):
                 raise UserError(f"The run in {run_dir} is incomplete: run.json has no {key}.")
         return cls(
             run_dir=run_dir,
             label=label,
-            config=yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8")),
+            config=config,
             info=info,
-            history=pd.read_csv(run_dir / "history.csv"),
+            history=_read_text(run_dir / "history.csv", "epoch", "train_loss", "val_loss"),
             metrics=RunDirectory(run_dir).read_metrics(),
             has_test_report=has_test_report,
         )
@@ -119,19 +124,19 @@ class ComparedRun:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """`preds/test.csv`, whose names stay text: path, cut_id, tape, species, predicted, confidence, p_<species>."""
-        return _read_text(self.run_dir / "preds/test.csv")
+        return _read_text(self.run_dir / "preds/test.csv", "path", "tape", "species", "predicted", "confidence")
 
     def cuts(self) -> pd.DataFrame | None:
         """The cuts kept with picture and sound, see `evaluation.cuts`; None in runs of versions that kept none."""
         path = self.run_dir / "galleries/test_cuts.csv"
-        return _read_text(path) if path.is_file() else None
+        return _read_text(path, "shown_in", "picture", "sound") if path.is_file() else None
 
     def species_in_data(self) -> pd.DataFrame:
         """By species: cuts, tapes, and why it is not tested (else empty); no row in runs of versions that kept none."""
         path = self.run_dir / "reports/species.csv"
         if not path.is_file():
             return pd.DataFrame(columns=["cuts", "tapes", "not_tested"])
-        table = _read_text(path).set_index("species")
+        table = _read_text(path, "species", "cuts", "tapes", "not_tested").set_index("species")
         if "folds" in self.info:  # each fold tests other species than the split that the data came with
             reasons = self.info.get("untestable", {})
             table["not_tested"] = [reasons.get(species, "") for species in table.index]
@@ -139,18 +144,35 @@ class ComparedRun:
 
     def species(self) -> pd.DataFrame:
         """The test report per species: precision, recall, f1, support by species."""
-        table = _read_text(self.run_dir / TEST_REPORT[0]).set_index("species")
+        table = _read_text(self.run_dir / TEST_REPORT[0], "species", "f1", "support").set_index("species")
         return table.apply(pd.to_numeric)  # empty where a species has no cut
 
     def pairs(self, most: int = 10) -> pd.DataFrame:
         """The most confused pairs of the test split: true, predicted, count, share_of_true."""
-        return _read_text(self.run_dir / TEST_REPORT[1]).head(most)
+        return _read_text(self.run_dir / TEST_REPORT[1], "true", "predicted", "count").head(most)
 
 
-def _read_text(path: Path) -> pd.DataFrame:
-    """A table in which names are text, also where a species is called `NA` or a tape `00012`."""
+def _read_text(path: Path, *needed: str) -> pd.DataFrame:
+    """A table in which names are text, also where a species is called `NA` or a tape `00012`; `needed` are columns.
+
+    Raises:
+        UserError: it cannot be read, or lacks one of them.
+    """
     text = dict.fromkeys([*TEXT_COLUMNS, "true", "predicted", "picture", "sound", "silent", "not_tested"], str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    with damage(path):
+        table = pd.read_csv(path, dtype=text, keep_default_na=False)
+        if missing := [name for name in needed if name not in table]:
+            raise ValueError(f"no column {missing[0]}")
+    return table
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read; parsers raise many kinds of error."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{path}: damaged ({first_line(error)}); take it from MLflow or another copy") from None
 
 
 def data_warning(runs: list[ComparedRun]) -> str | None:

@@ -299,9 +299,12 @@ class RunDirectory:
         write_json(self.metrics, leak_stamp(self.facts["split_protocol"]) | metrics)
 
     def read_metrics(self) -> dict[str, float]:
-        """The numbers in `reports/metrics.json`."""
-        content = json.loads(self.metrics.read_text(encoding="utf-8"))
-        return {key: value for key, value in content.items() if not isinstance(value, str)}
+        """The numbers in `reports/metrics.json`; raises a UserError where it is missing or damaged."""
+        try:
+            content = json.loads(self.metrics.read_text(encoding="utf-8"))
+            return {key: value for key, value in content.items() if not isinstance(value, str)}
+        except (OSError, ValueError, AttributeError):
+            raise UserError(f"{self.metrics}: missing or damaged; take it from MLflow or another copy") from None
 
     def read_history(self) -> pd.DataFrame:
         return pd.read_csv(self.history)

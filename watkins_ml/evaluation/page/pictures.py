@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from watkins_ml.evaluation import plots
-from watkins_ml.evaluation.runs import ComparedRun
+from watkins_ml.evaluation.runs import ComparedRun, damage
 
 # Figures are drawn at plots.DPI for print; on a page they are shown smaller, and sharp on dense screens.
 PIXELS_PER_CSS_PIXEL = 1.7
@@ -55,7 +55,7 @@ def learning_curves(runs: list[ComparedRun], budget: int) -> Picture:
 
 
 def picture_file(path: Path, run: str, caption: str, budget: int, jpeg: bool = False) -> Picture:
-    with Image.open(path) as image:
+    with damage(path), Image.open(path) as image:
         return picture(image, run, caption, budget, jpeg)
 
 
