@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from real_data import watkins
 
 from watkins_ml.evaluation.intervals import Interval, paired_difference, verdict
 
@@ -56,13 +54,6 @@ CONTROLS = {
     "control_tape_accuracy": "looking up the tape",
     "control_rate_duration_accuracy": "sample rate and duration",
 }
-
-
-def watkins(folder: Path, *arguments: str) -> None:
-    """Run one `watkins` command in a data set's folder, showing it as a user would type it."""
-    print(f"\n$ watkins {' '.join(arguments)}", flush=True)
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"}
-    subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment, check=True)
 
 
 def prepare(name: str, shared: Path, folder: Path) -> None:

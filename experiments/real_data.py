@@ -41,7 +41,9 @@ def watkins(folder: Path, *arguments: str) -> None:
     """Run one `watkins` command in a data set's folder, showing it as a user would type it."""
     print(f"\n$ watkins {' '.join(arguments)}", flush=True)
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"}
-    subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment, check=True)
+    status = subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment).returncode
+    if status:  # it has said why
+        sys.exit(status)
 
 
 def run_data_set(name: str, shared: Path, folder: Path, seeds: list[int], models: list[str]) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,9 +20,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from real_data import finished, watkins
 from sklearn.metrics import accuracy_score, f1_score
 
-from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive
+from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.plots import save
 from watkins_ml.inference.predict import predict_files
@@ -34,13 +33,6 @@ RECIPE = Path(__file__).resolve().parent / "baseline.yaml"
 PROTOCOLS = {"random": "#D55E00", "tape": "#0072B2"}
 MARKERS = {"random": "s", "tape": "o"}
 SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
-
-
-def watkins(folder: Path, *arguments: str) -> None:
-    """Run one `watkins` command in an archive's folder, showing it as a user would type it."""
-    print(f"\n$ watkins {' '.join(arguments)}", flush=True)
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"}
-    subprocess.run([sys.executable, "-m", "watkins_ml", *arguments], cwd=folder, env=environment, check=True)
 
 
 def run_strengths(strengths: Strengths, folder: Path, options: argparse.Namespace) -> list[dict[str, object]]:
@@ -75,11 +67,6 @@ def train_and_ask(folder: Path, protocol: str, seed: int, options: argparse.Name
     for control in ("tape", "site") if options.sites else ("tape",):
         found |= {f"{control}_{score}": metrics[f"control_{control}_{score}"] for score in SCORES}
     return found | {f"true_{score}": value for score, value in truth(run, folder / "sea", tested).items()}
-
-
-def finished(run_dir: Path) -> bool:
-    facts = run_dir / "run.json"
-    return facts.exists() and json.loads(facts.read_text())["status"] == "FINISHED"
 
 
 def truth(run: Path, sea: Path, tested: set[str]) -> dict[str, float]:
@@ -142,8 +129,11 @@ def draw_panel(axes: Axes, results: pd.DataFrame, pairs: list[tuple[float, float
 
 def strengths_of(text: str) -> Strengths:
     """`0.3:1` is calls of strength 0.3 and tapes of strength 1."""
-    call, _, tape = text.partition(":")
-    return Strengths(float(call), float(tape))
+    try:
+        call, tape = map(float, text.split(":"))
+        return Strengths(call, tape)
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r}: write CALL:TAPE, for example 0.5:1") from None
 
 
 def parse() -> argparse.Namespace:
@@ -168,7 +158,8 @@ def main() -> None:
     options = parse()
     rows = []
     try:
-        read_labels(options.labels)  # a table that cannot be used is refused before anything is made of it
+        # what cannot be used is refused before anything is made of it
+        thin(read_labels(options.labels), options.share, options.most, 0)
         options.sites = options.table is not None and "site" in pd.read_csv(options.table, nrows=0)
         for strengths in options.strengths:
             folder = options.out.resolve() / f"call-{strengths.call:g}-tape-{strengths.tape:g}"
