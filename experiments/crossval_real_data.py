@@ -44,8 +44,14 @@ class DataSet:
     overrides: dict[str, list[str]] = field(default_factory=dict)
 
 
+WATKINS_CUT = r"^(\d+_[A-Z]+_\d+)_"
+EPOCHS = {"baseline": 20, "scratch": 15, "imagenet": 10}
+FROZEN = {"imagenet": ["model.freeze_depth=6", "optim.lr=0.0006", "augment.time_roll=false"]}  # README, "Searching"
+BAND = ("--sample-rate", "10000", "--no-upsampling")  # 5 kHz of sound: a higher band would cost recordings and species
+
 DATA_SETS = {
-    "watkins10": DataSet("watkins10", r"^(\d+_[A-Z]+_\d+)_", {"baseline": 20, "scratch": 15, "imagenet": 10}),
+    "watkins10": DataSet("watkins10", WATKINS_CUT, EPOCHS, overrides=FROZEN),
+    "watkins10-band": DataSet("watkins10", WATKINS_CUT, EPOCHS, prepare=BAND, overrides=FROZEN),
     "esc10": DataSet(
         "esc10", r"^\d+-(\d+)-", {"baseline": 40, "scratch": 30, "imagenet": 20}, ("--fold-regex", r"^(\d)-")
     ),

@@ -4,7 +4,7 @@ Each option alone against the plain recipe, on the same folds: validation macro 
 one may choose), out-of-fold accuracy with its interval, and the paired difference. An interrupted call goes
 on where it was.
 
-Example: python experiments/training_options.py ../shared --out results/options --models baseline
+Example: python experiments/training_options.py ../shared --out results/crossval --models baseline
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ OPTIONS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/esc10 and weights/")
-    parser.add_argument("--out", type=Path, default=Path("results/options"))
+    parser.add_argument("--out", type=Path, default=Path("results/crossval"))
     parser.add_argument("--models", choices=["baseline", "imagenet"], nargs="+", default=["baseline", "imagenet"])
     parser.add_argument("--options", choices=OPTIONS, nargs="+", default=list(OPTIONS))
     arguments = parser.parse_args()
-    shared, folder = arguments.shared.resolve(), arguments.out.resolve()
+    shared, folder = arguments.shared.resolve(), (arguments.out / "esc10").resolve()
     prepare("esc10", shared, folder)
     for model in arguments.models:
         rows, plain = {}, None
         for option in arguments.options:
-            name = f"{model}-{option.replace(',', '').replace(' ', '-')}"
+            name = model if option == "plain" else f"{model}-{option.replace(',', '').replace(' ', '-')}"
             run = cross_validate("esc10", model, shared, folder, name, *OPTIONS[option])
             plain = plain or run
             difference = paired_difference(predictions(plain), predictions(run))["accuracy"]
