@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -125,6 +126,16 @@ class ComparedRun:
     def predictions(self) -> pd.DataFrame:
         """`preds/test.csv`, whose names stay text: path, cut_id, tape, species, predicted, confidence, p_<species>."""
         return _read_text(self.run_dir / "preds/test.csv", "path", "tape", "species", "predicted", "confidence")
+
+    @property
+    def classes(self) -> list[str]:
+        """The species that the run's network knows, in the order of its outputs."""
+        return [name.removeprefix("p_") for name in self.predictions.columns if name.startswith("p_")]
+
+    def judgements(self) -> tuple[np.ndarray, np.ndarray]:
+        """`predictions` as the functions of `plots` take them: labels (N,), and probabilities (N, species)."""
+        probabilities = self.predictions[[f"p_{name}" for name in self.classes]].to_numpy(dtype=float)
+        return pd.Index(self.classes).get_indexer(self.predictions["species"]), probabilities
 
     def cuts(self) -> pd.DataFrame | None:
         """The cuts kept with picture and sound, see `evaluation.cuts`; None in runs of versions that kept none."""

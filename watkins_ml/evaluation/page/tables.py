@@ -161,7 +161,7 @@ class Matrix(NamedTuple):
 
 
 def confusion(run: ComparedRun) -> Matrix:
-    names = [name.removeprefix("p_") for name in run.predictions.columns if name.startswith("p_")]
+    names = run.classes
     counts = pd.crosstab(run.predictions["species"], run.predictions["predicted"])
     counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     rows = [
