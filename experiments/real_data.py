@@ -1,40 +1,75 @@
-"""Both recipes on real recordings over several grouped splits, through the `watkins` command alone.
+"""Cross-validation by tape on real recordings: the tables and the picture of the README, through `watkins` alone.
 
-For each data set and split seed: prepare, train the baseline, train EfficientNet-B0; then compare, list the
-registry and predict one recording; print the table of the README. Finished runs are kept, so a call
-that was interrupted goes on where it was.
+For each data set: prepare, cross-validate the baseline, EfficientNet-B0 from scratch and from ImageNet weights on the
+same folds, compare. Finished folds are kept, so a call that was interrupted goes on where it was.
 
-Example: python experiments/real_data.py ../shared --out results/real --seeds 0 1 2
+Example: python experiments/real_data.py ../shared --out results/real
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from watkins_ml.evaluation.intervals import Interval, paired_difference, score_intervals, verdict
+from watkins_ml.evaluation.plots import save
 
 RECIPES = Path(__file__).resolve().parent
+MODELS = {
+    "baseline": "baseline CNN",
+    "scratch": "EfficientNet-B0 from scratch",
+    "imagenet": "EfficientNet-B0, ImageNet weights",
+}
+FEW = {  # the recipes are made for ten thousand recordings; these data sets have a few hundred
+    "baseline": ["data.batch_size=8", "train.early_stopping_patience=10"],
+    "scratch": ["data.batch_size=8", "train.early_stopping_patience=10", "model.weights=none", "model.freeze_depth=0"],
+    "imagenet": ["data.batch_size=16", "model.weights={weights}"],
+}
+CONTROLS = {
+    "tape": "the tape",
+    "sample_rate": "native sample rate",
+    "duration": "duration",
+    "rate_duration": "sample rate and duration",
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where real recordings lie, what their tapes and folds are, and how long to train on them."""
+
+    title: str
+    audio: str
+    group_regex: str
+    epochs: dict[str, int]
+    folds: tuple[str, ...] = ("--folds", "5")
+    prepare: tuple[str, ...] = ()
+    overrides: dict[str, list[str]] = field(default_factory=dict)
+    published: dict[str, float] = field(default_factory=dict)
+    """Accuracies from papers on the same folds."""
+
+
+WATKINS_CUT = r"^(\d+_[A-Z]+_\d+)_"
+EPOCHS = {"baseline": 20, "scratch": 15, "imagenet": 10}
+FROZEN = {"imagenet": ["model.freeze_depth=6", "optim.lr=0.0006", "augment.time_roll=false"]}  # README, "Searching"
+BAND = ("--sample-rate", "10000", "--no-upsampling")  # 5 kHz of sound: a higher band would cost recordings and species
 DATA_SETS = {
-    "watkins10": r"^(\d+_[A-Z]+_\d+)_",  # the group is the original cut
-    "esc10": r"^\d+-(\d+)-",  # the group is the source recording
-}
-SMALL = ["data.batch_size=8", "train.early_stopping_patience=10"]
-OVERRIDES = {  # at most three a run; the recipes are made for ten thousand recordings
-    "watkins10": {
-        "baseline": [*SMALL, "train.epochs=20"],
-        "efficientnet": ["data.batch_size=16", "optim.lr=0.0003", "model.weights={weights}"],
-    },
-    "esc10": {
-        "baseline": [*SMALL, "train.epochs=40"],
-        "efficientnet": ["data.batch_size=16", "train.epochs=20", "model.weights={weights}"],
-    },
-}
-MODELS = ["baseline", "efficientnet"]
+    "watkins10": DataSet("watkins10", "watkins10", WATKINS_CUT, EPOCHS, overrides=FROZEN),
+    "watkins10-band": DataSet("watkins10 below 5 kHz", "watkins10", WATKINS_CUT, EPOCHS, (), BAND, FROZEN),
+    "esc10": DataSet(
+        "ESC-10", "esc10", r"^\d+-(\d+)-", {"baseline": 40, "scratch": 30, "imagenet": 20}, ("--fold-regex", r"^(\d)-"),
+        published={"human": 0.957, "Piczak CNN (2015)": 0.80, "random forest (2015)": 0.727},
+    ),
+}  # fmt: skip
 
 
 def watkins(folder: Path, *arguments: str) -> None:
@@ -46,72 +81,138 @@ def watkins(folder: Path, *arguments: str) -> None:
         sys.exit(status)
 
 
-def run_data_set(name: str, shared: Path, folder: Path, seeds: list[int], models: list[str]) -> None:
-    (folder / "mlflow").mkdir(parents=True, exist_ok=True)
-    audio = shared / "data" / name
-    weights = shared / "weights" / "efficientnet_b0_imagenet.pth"
-    for seed in seeds:
-        missing = [model for model in models if not finished(folder / "runs" / f"{model}-{seed}")]
-        if missing:
-            watkins(folder, "prepare", str(audio), "--group-regex", DATA_SETS[name], "--seed", str(seed))
-        for model in missing:
-            given = [text.format(weights=weights) for text in OVERRIDES[name][model]]
-            options = [part for text in given for part in ("-o", text)]
-            watkins(folder, "train", str(RECIPES / f"{model}.yaml"), *options, "--run-dir", f"runs/{model}-{seed}")
-    if models != MODELS:
-        return
-    watkins(folder, "compare", f"runs/baseline-{seeds[0]}", f"runs/efficientnet-{seeds[0]}", "--out", "compare.html")
-    watkins(folder, "models")
-    recording = next(path for path in sorted(audio.rglob("*")) if path.is_file())
-    watkins(folder, "predict", "models:/watkins-efficientnet@champion", str(recording), "--top", "3")
-
-
 def finished(run_dir: Path) -> bool:
     facts = run_dir / "run.json"
     return facts.exists() and json.loads(facts.read_text())["status"] == "FINISHED"
 
 
-def results(folder: Path, seeds: list[int]) -> dict[str, str]:
-    """Mean and standard deviation over the seeds, of test accuracy and macro F1 and of the controls."""
-    tables = {}
-    for model in MODELS:
-        files = [folder / "runs" / f"{model}-{seed}" / "reports" / "metrics.json" for seed in seeds]
-        tables[model] = pd.DataFrame([json.loads(file.read_text()) for file in files])
+def prepare(name: str, shared: Path, folder: Path) -> None:
+    (folder / "mlflow").mkdir(parents=True, exist_ok=True)
+    data = DATA_SETS[name]
+    watkins(folder, "prepare", str(shared / "data" / data.audio), "--group-regex", data.group_regex, *data.prepare)
+
+
+def cross_validate(name: str, model: str, shared: Path, folder: Path, run: str, *overrides: str) -> Path:
+    """Cross-validate one model on one data set under the name `run`; the parent's run directory."""
+    data, weights = DATA_SETS[name], shared / "weights" / "efficientnet_b0_imagenet.pth"
+    if not finished(folder / "runs" / run):
+        given = [text.format(weights=weights) for text in FEW[model]]
+        given += [f"train.epochs={data.epochs[model]}", *data.overrides.get(model, []), *overrides]
+        recipe = RECIPES / f"{'baseline' if model == 'baseline' else 'efficientnet'}.yaml"
+        options = [part for text in given for part in ("-o", text)]
+        watkins(folder, "crossval", str(recipe), *options, *data.folds, "--name", run)
+    return folder / "runs" / run
+
+
+def metrics(run: Path) -> dict[str, float]:
+    return json.loads((run / "reports" / "metrics.json").read_text())
+
+
+def scored(run: Path, quantity: str) -> Interval:
+    found = metrics(run)
+    return Interval(*(found.get(f"test_{quantity}{end}", float("nan")) for end in ("", "_low", "_high")))
+
+
+def predictions(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "preds" / "test.csv", dtype={"path": str, "tape": str}, keep_default_na=False)
+
+
+def column(data: DataSet, runs: dict[str, Path]) -> dict[str, str]:
+    """One data set's scores, controls and published figures, as the README shows them."""
     cells = {}
-    for model, table in tables.items():
-        cells[f"{model} accuracy"] = spread(table["test_accuracy"])
-        cells[f"{model} macro F1"] = spread(table["test_macro_f1"])
-    cells["rate and duration, no audio"] = spread(tables["baseline"]["control_rate_duration_accuracy"])
-    cells["tape lookup, no audio"] = spread(tables["baseline"]["control_tape_accuracy"])
-    return cells
+    for model, run in runs.items():
+        cells[f"{MODELS[model]}: accuracy"] = str(scored(run, "accuracy"))
+        cells[f"{MODELS[model]}: macro F1"] = str(scored(run, "macro_f1"))
+    for key, title in CONTROLS.items():
+        cells[f"no audio, {title}: accuracy"] = f"{metrics(next(iter(runs.values())))[f'control_{key}_accuracy']:.1%}"
+    return cells | {f"published, {who}: accuracy": f"{value:.1%}" for who, value in data.published.items()}
 
 
-def spread(values: pd.Series) -> str:
-    each = ", ".join(f"{100 * value:.1f}" for value in values)
-    return f"{100 * values.mean():.1f} ± {100 * values.std():.1f} ({each})"
+def differences(runs: dict[str, Path]) -> list[str]:
+    """Each model against the one before it, in a sentence."""
+    pairs = itertools.pairwise(runs)
+    found = {pair: paired_difference(*(predictions(runs[model]) for model in pair)) for pair in pairs}
+    return [verdict(each["macro_f1"], MODELS[first], MODELS[second]) for (first, second), each in found.items()]
+
+
+def band_sentences(ordinary: dict[str, Path], band: dict[str, Path]) -> list[str]:
+    """What each model loses when it hears no more than the common band, on the cuts that both data sets hold."""
+    said = []
+    for model in ordinary:
+        whole, narrow = predictions(ordinary[model]), predictions(band[model])
+        whole = whole[whole["path"].isin(narrow["path"])]
+        scores = [score_intervals(table)["accuracy"] for table in (whole, narrow)]
+        sentence = verdict(
+            paired_difference(narrow, whole)["accuracy"], "the common band", "the ordinary one", "accuracy"
+        )
+        said.append(f"{MODELS[model]}, {len(narrow)} cuts: ordinary {scores[0]}, common band {scores[1]}; {sentence}")
+    return said
+
+
+def print_table(table: pd.DataFrame) -> None:
+    print("| | " + " | ".join(table.columns) + " |\n|---" + "|---" * len(table.columns) + "|")
+    for row, cells in table.iterrows():
+        print(f"| {row} | " + " | ".join(cells.fillna("–")) + " |")
+
+
+def picture(runs: dict[str, dict[str, Path]]) -> Figure:
+    """Accuracy of every model with its interval, beside what no audio scores and what papers report."""
+    fig = Figure(figsize=(4.3 * len(runs) + 1.5, 4.2), layout="constrained")
+    panels = fig.subplots(1, len(runs), squeeze=False)[0]
+    for axes, (name, models) in zip(panels, runs.items(), strict=True):
+        draw_panel(axes, DATA_SETS[name], models)
+    return fig
+
+
+def draw_panel(axes: Axes, data: DataSet, runs: dict[str, Path]) -> None:
+    values = {MODELS[model]: scored(run, "accuracy") for model, run in runs.items()}
+    found = metrics(next(iter(runs.values())))
+    values |= {f"no audio: {title}": Interval(found[f"control_{key}_accuracy"], *[float("nan")] * 2)
+               for key, title in CONTROLS.items()}  # fmt: skip
+    values |= {f"published: {who}": Interval(value, *[float("nan")] * 2) for who, value in data.published.items()}
+    colours = {"no audio": "#D55E00", "published": "#6B6B6B"}
+    for height, (title, (value, low, high)) in enumerate(values.items()):
+        colour = colours.get(title.split(":")[0], "#0072B2")
+        axes.plot([100 * low, 100 * high], [height] * 2, color=colour, lw=4, alpha=0.4, solid_capstyle="butt")
+        axes.plot(100 * value, height, color=colour, marker="o" if colour == "#0072B2" else "D", ls="")
+        left = value > 0.85
+        axes.annotate(f"{value:.1%}", (100 * (low if left and low == low else value), height), (-8 if left else 8, 0),
+                      textcoords="offset points", ha="right" if left else "left", va="center", fontsize=9)  # fmt: skip
+    axes.set_yticks(range(len(values)), list(values), fontsize=9)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy, %")
+    axes.set_title(data.title)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/watkins10, data/esc10 and weights/")
     parser.add_argument("--out", type=Path, default=Path("results/real"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=DATA_SETS, nargs="+", default=list(DATA_SETS))
-    parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS, help="train only these")
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
     options = parser.parse_args()
-    columns = {}
+    found = {}
     for name in options.only:
-        folder = (options.out / name).resolve()
-        run_data_set(name, options.shared.resolve(), folder, options.seeds, options.models)
-        if options.models == MODELS:
-            columns[name] = results(folder, options.seeds)
-    if not columns:
-        return
-    table = pd.DataFrame(columns)
-    print(f"\nTest scores in %, mean ± standard deviation over split seeds {options.seeds} (each):\n")
-    print("| | " + " | ".join(table.columns) + " |\n|---" * 1 + "|---" * len(table.columns) + "|")
-    for row, cells in table.iterrows():
-        print(f"| {row} | " + " | ".join(cells) + " |")
+        shared, folder = options.shared.resolve(), (options.out / name).resolve()
+        prepare(name, shared, folder)
+        found[name] = {model: cross_validate(name, model, shared, folder, model) for model in options.models}
+        if len(options.models) > 1:
+            watkins(folder, "compare", *(f"runs/{model}" for model in options.models), "--out", "compare.html")
+    print("\nPooled over the folds, with 95 % intervals from a bootstrap over tapes:\n")
+    print_table(pd.DataFrame({DATA_SETS[name].title: column(DATA_SETS[name], runs) for name, runs in found.items()}))
+    for name, runs in found.items():
+        print(f"\n{DATA_SETS[name].title}:", *differences(runs), sep="\n- ")
+    if {"watkins10", "watkins10-band"} <= set(found):
+        print(
+            "\nwatkins10, how much is bandwidth:",
+            *band_sentences(found["watkins10"], found["watkins10-band"]),
+            sep="\n- ",
+        )
+    save(picture(found), options.out / "results.png")
+    print(f"\nThe picture is {options.out / 'results.png'}; each data set's page is compare.html in its folder.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Each option alone against the plain recipe, on the same folds: validation macro 
 one may choose), out-of-fold accuracy with its interval, and the paired difference. An interrupted call goes
 on where it was.
 
-Example: python experiments/training_options.py ../shared --out results/crossval --models baseline
+Example: python experiments/training_options.py ../shared --out results/real --models baseline
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from crossval_real_data import cross_validate, predictions, prepare, print_table, scored
+from real_data import cross_validate, predictions, prepare, print_table, scored
 
 from watkins_ml.evaluation.intervals import paired_difference
 
@@ -32,7 +32,7 @@ OPTIONS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/esc10 and weights/")
-    parser.add_argument("--out", type=Path, default=Path("results/crossval"))
+    parser.add_argument("--out", type=Path, default=Path("results/real"))
     parser.add_argument("--models", choices=["baseline", "imagenet"], nargs="+", default=["baseline", "imagenet"])
     parser.add_argument("--options", choices=OPTIONS, nargs="+", default=list(OPTIONS))
     arguments = parser.parse_args()
