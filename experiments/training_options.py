@@ -17,15 +17,17 @@ from real_data import cross_validate, predictions, prepare, print_table, scored
 
 from watkins_ml.evaluation.intervals import paired_difference
 
+MASKS = ["augment.freq_mask=16", "augment.time_mask=48"]
+TOGETHER = [*MASKS, "augment.mixup=0.2", "train.label_smoothing=0.1"]
 OPTIONS = {
     "plain": [],
     "not rolled in time": ["augment.time_roll=false"],
-    "SpecAugment": ["augment.freq_mask=16", "augment.time_mask=48"],
+    "SpecAugment": MASKS,
     "mixup": ["augment.mixup=0.2"],
     "label smoothing": ["train.label_smoothing=0.1"],
     "balanced sampling": ["train.class_weights=sampled"],
-    "SpecAugment, mixup and label smoothing": ["augment.freq_mask=16", "augment.time_mask=48", "augment.mixup=0.2",
-                                               "train.label_smoothing=0.1"],
+    "SpecAugment, mixup and label smoothing": TOGETHER,
+    "the three at a lower rate": [*TOGETHER, "optim.lr=0.0003", "train.early_stopping_patience=10"],
 }  # fmt: skip
 
 
@@ -41,7 +43,11 @@ def main() -> None:
     for model in arguments.models:
         rows, plain = {}, None
         for option in arguments.options:
-            name = model if option == "plain" else f"{model}-{option.replace(',', '').replace(' ', '-')}"
+            name = (
+                "baseline"
+                if (model, option) == ("baseline", "plain")
+                else f"{model}-{option.replace(',', '').replace(' ', '-')}"
+            )
             run = cross_validate("esc10", model, shared, folder, name, *OPTIONS[option])
             plain = plain or run
             difference = paired_difference(predictions(plain), predictions(run))["accuracy"]
