@@ -19,6 +19,7 @@ from watkins_ml.evaluation.intervals import paired_difference
 
 MASKS = ["augment.freq_mask=16", "augment.time_mask=48"]
 TOGETHER = [*MASKS, "augment.mixup=0.2", "train.label_smoothing=0.1"]
+EPOCHS = 20
 OPTIONS = {
     "plain": [],
     "not rolled in time": ["augment.time_roll=false"],
@@ -48,7 +49,7 @@ def main() -> None:
                 if (model, option) == ("baseline", "plain")
                 else f"{model}-{option.replace(',', '').replace(' ', '-')}"
             )
-            run = cross_validate("esc10", model, shared, folder, name, *OPTIONS[option])
+            run = cross_validate("esc10", model, shared, folder, name, f"train.epochs={EPOCHS}", *OPTIONS[option])
             plain = plain or run
             difference = paired_difference(predictions(plain), predictions(run))["accuracy"]
             validation = pd.read_csv(run / "reports" / "folds.csv")["val_macro_f1"].mean()
@@ -58,7 +59,7 @@ def main() -> None:
                 f"points more than {arguments.options[0]}": f"{100 * difference.value:+.1f} "
                 f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})",
             }
-        print(f"\n{model}, ESC-10, five official folds, 95 % intervals over source recordings:\n")
+        print(f"\n{model}, ESC-10, five official folds, {EPOCHS} epochs, 95 % intervals over source recordings:\n")
         print_table(pd.DataFrame(rows).T)
 
 
