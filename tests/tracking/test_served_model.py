@@ -52,8 +52,8 @@ def text(audio: bytes) -> str:
     return base64.b64encode(audio).decode()
 
 
-def unpacking_to_hours() -> bytes:
-    """A FLAC file of 200 kB in which 37 hours of silence are announced."""
+def unpacking_to_months() -> bytes:
+    """A small FLAC file whose header announces three months of sound."""
     audio = bytearray(encoded(np.zeros(RATE, "float32"), "FLAC"))
     assert audio[:4] == b"fLaC"
     audio[21] |= 0x0F  # the upper four of 36 bits: how many samples follow
@@ -80,7 +80,7 @@ WRONG = {
     "half a base64": ({"audio": text(SOUNDS["wav"])[:-3]}, "not base64"),
     "no text": ({"audio": 7}, "audio is of type int; give the bytes of one audio file a row"),
     "too many bytes": ({"audio": "A" * (4 * (MOST_MIB + 1) * 2**20 // 3)}, f"65.0 MiB, more than {MOST_MIB}; cut"),
-    "too many samples": ({"audio": text(unpacking_to_hours())}, "unpacks to over 268,435,456 samples; cut"),
+    "too many samples": ({"audio": text(unpacking_to_months())}, "unpacks to over 268,435,456 samples; cut"),
     "no rate": ({"waveform": [0.1, 0.2]}, "needs a sample_rate in Hz, a whole number from 1"),
     "a wrong rate": ({"waveform": [0.1, 0.2], "sample_rate": "8 kHz"}, "needs a sample_rate in Hz"),
     "a rate of nought": ({"waveform": [0.1, 0.2], "sample_rate": 0}, "needs a sample_rate in Hz"),
