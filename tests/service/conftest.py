@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,7 @@ class Native:
     folder: Path
     postgres_port: int
     mlflow_port: int = field(default_factory=free_port)
+    serving_port: int = field(default_factory=free_port)
 
     def here(self, text: str) -> str:
         """All that differs from the compose file: host names, ports and folders."""
@@ -42,7 +45,9 @@ class Native:
             "http://mlflow:5000": f"http://127.0.0.1:{self.mlflow_port}",
             "http://127.0.0.1:5000": f"http://127.0.0.1:{self.mlflow_port}",
             "--host=0.0.0.0": "--host=127.0.0.1",
+            "http://127.0.0.1:5001": f"http://127.0.0.1:{self.serving_port}",
             "--port=5000": f"--port={self.mlflow_port}",
+            "--port=5001": f"--port={self.serving_port}",
             "/srv/artifacts": str(self.folder / "artifacts"),
             "/etc/mlflow/auth.ini": str(self.folder / "auth.ini"),
         }.items():
@@ -73,6 +78,26 @@ class Native:
             command, env=self.environment(service), cwd=self.folder, capture_output=True, text=True, timeout=300
         )
 
+    @contextmanager
+    def started(self, name: str, folder: Path) -> Iterator[subprocess.Popen]:
+        """A service by the file's own command, waited for by the file's own health check."""
+        log = self.folder / f"{name}.log"
+        with open(log, "w") as output:
+            process = subprocess.Popen(
+                self.command(name), env=self.environment(name) | {"HOME": str(folder)}, cwd=folder,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 180
+            while not self.is_healthy(name):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"{name} did not become healthy: {log.read_text()[-3000:]}")
+                time.sleep(0.2)
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=30)
+
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.mlflow_port}"
@@ -83,9 +108,8 @@ def native(env, tmp_path_factory) -> Native:
     """A real PostgreSQL that asks for passwords, its databases made by the file's own script; no MLflow yet."""
     server = Postgres()
     (server.data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    file = compose.read(
-        env | {"PUBLIC_NAME": "whales.example.org", "MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "countess of lovelace"}
-    )
+    hers = {"MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "countess of lovelace", "SERVED_MODEL": "watkins-baseline"}
+    file = compose.read(env | hers | {"PUBLIC_NAME": "whales.example.org"})
     native = Native(file, tmp_path_factory.mktemp("native"), server.port)
     (native.folder / "auth.ini").write_text(native.here(file["configs"]["auth"]["content"]))
     server.start()
@@ -112,20 +136,5 @@ class Service:
 
 @pytest.fixture(scope="session")
 def service(native) -> Service:
-    """MLflow by the file's own command, waited for by the file's own health check."""
-    log = native.folder / "mlflow.log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            native.command("mlflow"), env=native.environment("mlflow"), cwd=native.folder,
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 180
-        while not native.is_healthy("mlflow"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"MLflow did not become healthy: {log.read_text()[-3000:]}")
-            time.sleep(0.2)
+    with native.started("mlflow", native.folder) as process:
         yield Service(native, process)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)

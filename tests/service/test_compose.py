@@ -82,12 +82,16 @@ def test_no_secret_stands_in_the_file():
                 assert value.startswith("${"), name
 
 
-def test_only_mlflow_is_published_and_only_to_this_machine(env, services):
+def test_only_mlflow_and_the_served_model_are_published_and_only_to_this_machine(env, services):
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "mlflow": ["127.0.0.1:5000:5000"]
+        "mlflow": ["127.0.0.1:5000:5000"],
+        "serving": ["127.0.0.1:5001:5001"],
     }
     open_to_all = compose.read(env | {"BIND_ADDRESS": "0.0.0.0", "MLFLOW_PORT": "8080"})["services"]
     assert open_to_all["mlflow"]["ports"] == ["0.0.0.0:8080:5000"]
+    assert open_to_all["serving"]["ports"] == services["serving"]["ports"]  # it asks for no account, so it is not meant
+    served = compose.read(env | {"SERVING_ADDRESS": "192.168.1.5", "SERVING_PORT": "8081"})["services"]["serving"]
+    assert served["ports"] == ["192.168.1.5:8081:5001"]
 
 
 def test_the_databases_and_the_object_store_are_on_the_internal_network_alone(env, services):
@@ -112,7 +116,7 @@ def test_up_starts_postgres_and_mlflow_and_nothing_else(services):
 def test_image_tags_are_exact(services):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {name: service["image"] for name, service in services.items()}
-    assert images["mlflow"] == images["trainer"] == f"watkins-ml:{version}-cpu"
+    assert images["mlflow"] == images["trainer"] == images["serving"] == f"watkins-ml:{version}-cpu"
     assert images["trainer-gpu"] == f"watkins-ml:{version}-cuda"
     base = re.search(r"^ARG BASE=(.+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1]
     for image in (images["postgres"], images["s3"], base):
@@ -153,6 +157,18 @@ def test_the_trainer_has_the_admins_account_unless_another_is_named(env, service
     hers = compose.read(env | {"MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "secret"})["services"]["trainer"]
     assert hers["environment"]["MLFLOW_TRACKING_USERNAME"] == "ada"
     assert hers["environment"]["MLFLOW_TRACKING_PASSWORD"] == "secret"
+
+
+def test_the_served_model_is_the_champion_of_the_name_in_env_and_can_write_only_to_memory(env, services):
+    serving = services["serving"]
+    assert "--model-uri=models:/watkins-efficientnet@champion" in serving["command"]
+    another = compose.read(env | {"SERVED_MODEL": "watkins-baseline"})["services"]["serving"]
+    assert "--model-uri=models:/watkins-baseline@champion" in another["command"]
+    assert serving["read_only"] is True and "volumes" not in serving
+    assert (serving["profiles"], serving["networks"]) == (["serving"], ["default"])
+    assert "/ping" in serving["healthcheck"]["test"][-1]
+    trainer = services["trainer"]["environment"]
+    assert serving["environment"].items() <= trainer.items()  # the same server and account
 
 
 def test_the_object_store_makes_the_bucket_that_the_example_names(services):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import urllib.error
 import urllib.request
@@ -12,6 +13,9 @@ import compose
 import psutil
 import psycopg
 import pytest
+
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.models.bundle import load_bundle
 
 pytestmark = pytest.mark.slow  # MLflow makes its tables and a training runs: half a minute
 
@@ -121,6 +125,19 @@ def test_its_artifacts_come_back_through_the_server(trained, run, service, tmp_p
 def test_its_model_is_registered_as_champion(trained, run):
     champion = trained.get_model_version_by_alias("watkins-baseline", "champion")
     assert champion.run_id == run.info.run_id
+
+
+def test_the_serving_profile_answers_with_the_champion_and_writes_nothing(trained, service, prepared, tmp_path):
+    data = read_prepared(prepared)
+    recording = data.audio_dir / data.sides["test"]["path"].iloc[0]
+    body = json.dumps({"dataframe_records": [{"audio": base64.b64encode(recording.read_bytes()).decode()}]}).encode()
+    with service.native.started("serving", tmp_path):
+        address = f"http://127.0.0.1:{service.native.serving_port}/invocations"
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        (answer,) = json.load(urllib.request.urlopen(request))["predictions"]
+    (expected,) = load_bundle(service.native.folder / "runs" / "one" / "model").classify([recording])
+    assert list(answer["probabilities"].values()) == pytest.approx(list(expected), abs=1e-7)
+    assert not list(tmp_path.iterdir())  # in its container only /tmp can be written
 
 
 def test_nobody_deletes_what_another_person_began(trained, run):

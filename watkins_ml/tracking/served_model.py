@@ -1,16 +1,18 @@
 """The logged model's code: MLflow stores this file and runs it on loading, so that no pickle is involved.
 
-Input: a table with one column `audio`, each value the bytes of an audio file (base64 over HTTP).
+Input: a table with a recording a row, in the columns that `audio_table` describes.
 Output: a table with `species`, `probability`, and `probabilities` (species to probability) a row.
 """
 
-import io
+import logging
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking.audio_table import table_windows
 
 
 class SpeciesModel(mlflow.pyfunc.PythonModel):
@@ -18,7 +20,13 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
         self.classifier = load_bundle(Path(context.artifacts["bundle"]))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        probabilities = self.classifier.classify(io.BytesIO(audio) for audio in model_input["audio"])
+        try:
+            probabilities = self.classifier.probabilities(table_windows(self.classifier.frontend, model_input))
+        except MlflowException:
+            raise
+        except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
+            logging.getLogger(__name__).exception("a fault of the model")
+            raise MlflowException("the model failed, not the recordings; see the log of its process") from error
         best = probabilities.argmax(axis=1)
         classes = self.classifier.classes
         return pd.DataFrame(

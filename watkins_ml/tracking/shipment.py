@@ -249,26 +249,16 @@ def save_model(run: RunDirectory, description: Model, folder: str) -> None:
     """
     import mlflow
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Map
 
     from watkins_ml import __version__
+    from watkins_ml.tracking.audio_table import INPUTS, OUTPUTS
 
     mlflow.pyfunc.save_model(
         folder,
         mlflow_model=description,
         python_model=str(SERVED_MODEL),
         artifacts={"bundle": str(run.model)},
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(DataType.binary, "audio")]),
-            outputs=Schema(
-                [
-                    ColSpec(DataType.string, "species"),
-                    ColSpec(DataType.double, "probability"),
-                    ColSpec(Map(DataType.double), "probabilities"),
-                ]
-            ),
-        ),
+        signature=ModelSignature(INPUTS, OUTPUTS),
         input_example=pd.DataFrame({"audio": [(run.model / "example.wav").read_bytes()]}),
         pip_requirements=[f"watkins-ml=={__version__}"],
     )
