@@ -42,7 +42,8 @@ def sliding_windows(
     """Windows of `seconds`, each `overlap` (0 to below 1) of a window on the one before; the last ends with the file.
 
     Every sample is in a window. A file that is longer than one by at most `slack_s` seconds is a single window of what
-    lies between its silent ends, as in training. With `each_channel` every channel has windows of its own, else they are mixed.
+    lies between its silent ends, as in training. With `each_channel` every channel has windows of its own, else they
+    are mixed.
 
     Raises:
         AudioError: after all windows that could be decoded, what is wrong with the file.

@@ -46,7 +46,7 @@ def raven_table(found: pd.DataFrame, band: float) -> str:
             "Begin Time (s)": found["start_s"].to_numpy(),
             "End Time (s)": found["end_s"].to_numpy(),
             "Low Freq (Hz)": 0.0,
-            "High Freq (Hz)": band,
+            "High Freq (Hz)": float(band),
             "Begin Path": found["path"].to_numpy(),
             "Species": found["species"].to_numpy(),
             "Confidence": found["probability"].to_numpy(),

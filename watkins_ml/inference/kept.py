@@ -43,18 +43,21 @@ class Kept:
         """What the files of a recording are called: its own name, and a mark of the folder it lies in."""
         return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
-    def read(self, path: Path) -> Judged | None:
-        """What was said of a recording, unless it has changed since, or nothing (or only half of it) was kept."""
+    def holds(self, path: Path) -> bool:
+        """Whether a recording was judged to its end and has not changed since."""
         try:
-            table = pq.read_table(self._file(path))
-            about = json.loads(table.schema.metadata[ABOUT])
-            if about["file"] != _state(path):
-                return None
-            places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
-            values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
+            about = json.loads(pq.read_schema(self._file(path)).metadata[ABOUT])
+            return about["file"] == _state(path)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
-            return None
-        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], about["problem"])
+            return False  # none, or damaged: judged again
+
+    def read(self, path: Path) -> Judged:
+        """What was said of a recording that the folder `holds`."""
+        table = pq.read_table(self._file(path))
+        places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
+        values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
+        problem = json.loads(table.schema.metadata[ABOUT])["problem"]
+        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], problem)
 
     def write(self, recording: Judged) -> None:
         table = pa.Table.from_pandas(recording.table(self.classes), preserve_index=False)

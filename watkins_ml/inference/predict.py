@@ -85,22 +85,23 @@ def judge_recordings(
 ) -> Iterator[Judged]:
     """Judge every window of each file, showing how far it is and how many times faster than the recordings.
 
-    What is `kept` of a file already is taken from there, and what is new is kept as soon as the file is done.
+    What is `kept` of a file already is taken from there, at the end; what is new is kept once the file is done.
     """
-    lengths = {path: duration(path) for path in files}
-    known = {path: found for path in files if kept is not None and (found := kept.read(path)) is not None}
-    left, done, started = [path for path in files if path not in known], 0.0, time.perf_counter()
+    left = [path for path in files if kept is None or not kept.holds(path)]
+    lengths = {path: duration(path) for path in left}
+    heard, started = 0.0, time.perf_counter()
     with progress(transient=True) as bar:
-        task = bar.add_task("Listening, s", total=round(sum(lengths[path] for path in left)), note="")
+        task = bar.add_task("Listening, s", total=round(sum(lengths.values())), note="")
 
-        def show(seconds: float) -> None:
+        def show(path: Path | None, end_s: float) -> None:
+            seconds = heard + end_s
             speed = seconds / (time.perf_counter() - started)
             bar.update(task, completed=round(seconds), note=f"{speed:.0f} times real time")
 
-        yield from known.values()
-        for recording in judge(classifier, left, listening, lambda path, end_s: show(done + end_s)):
+        for recording in judge(classifier, left, listening, show):
             if kept is not None:
                 kept.write(recording)
-            done += lengths[recording.path]
-            show(done)
+            heard += lengths[recording.path]
+            show(None, 0.0)
             yield recording
+    yield from (kept.read(path) for path in files if path not in lengths)
