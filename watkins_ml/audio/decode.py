@@ -72,7 +72,7 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     declared = audio.frames
     if declared <= 0:
         raise AudioError("empty: no samples")
-    if truncated := _truncation(audio.extra_info):
+    if truncated := truncation(audio.extra_info):
         raise AudioError(truncated)
     digest = hashlib.sha256(f"{audio.samplerate}/{audio.channels}/".encode())
     low, high, position, first, last = np.inf, -np.inf, 0, None, 0
@@ -96,13 +96,13 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     def excerpt(offset: int) -> np.ndarray:
         start = int(first + offset)
         if only_block is not None:
-            return _mix(only_block[start : start + wanted])
+            return mixed(only_block[start : start + wanted])
         audio.seek(start)
-        return _mix(audio.read(wanted, dtype="float32", always_2d=True))
+        return mixed(audio.read(wanted, dtype="float32", always_2d=True))
 
     centre = excerpt(*window_starts(last - first, wanted, 1))
     starts = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
-    windows = [window for window in map(excerpt, starts) if _sounds(window)] if len(starts) > 1 else []
+    windows = [window for window in map(excerpt, starts) if sounds(window)] if len(starts) > 1 else []
     return Recording(
         centre, audio.samplerate, audio.channels, position, digest.hexdigest(),
         tuple(windows) if len(windows) > 1 else (),
@@ -120,19 +120,19 @@ def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[i
     return [(length - window) * number // (count - 1) for number in range(count)]
 
 
-def _sounds(waveform: np.ndarray) -> bool:
+def sounds(waveform: np.ndarray) -> bool:
     return bool(np.abs(waveform).max() > SILENCE)
 
 
-def _mix(channels: np.ndarray) -> np.ndarray:
+def mixed(channels: np.ndarray) -> np.ndarray:
     """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
     mean = channels.mean(axis=1, dtype=np.float32)
-    if _sounds(mean):
+    if sounds(mean):
         return mean
     return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
 
 
-def _truncation(libsndfile_log: str) -> str | None:
+def truncation(libsndfile_log: str) -> str | None:
     """libsndfile plays what is left of a cut-off file without an error; only its log tells."""
     match = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", libsndfile_log)
     if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):

@@ -18,7 +18,9 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: watkins evaluate models:/watkins-efficientnet@champion --split test")(evaluate)
     app.command(epilog="Example: watkins compare models:/watkins-baseline/2 runs/my-run --out compare.html")(compare)
     app.command(epilog="Example: watkins report models:/watkins-efficientnet@champion --out report.html")(report)
-    app.command(epilog="Example: watkins predict models:/watkins-efficientnet@champion recording.wav")(predict)
+    app.command(
+        epilog="Example: watkins predict models:/watkins-efficientnet@champion day1/ --out found --format raven"
+    )(predict)
 
 
 def list_models() -> None:
@@ -91,19 +93,58 @@ def report(
 def predict(
     model: Model,
     audio: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
-    format: Annotated[str, typer.Option(help="table or csv.")] = "table",
-    top: Annotated[int, typer.Option(min=1, help="Species a file, most probable first.")] = 1,
+    by: Annotated[
+        str, typer.Option(help="detection (who calls from when to when), window, or file (one answer each).")
+    ] = "detection",
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help="table or csv, to the terminal; with --out csv, parquet, raven or audacity, also several."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; the same command goes on there after an interruption.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Species a window or file, most probable first.")] = 1,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a detection.")] = 0.5,
+    species: Annotated[list[str] | None, typer.Option(help="Only detections of this one; may be repeated.")] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.95, help="Share of a window that the next repeats.")] = 0.5,
+    channels: Annotated[str, typer.Option(help="mix, or each: every channel by itself.")] = "mix",
 ) -> None:
-    """The most probable species of each recording, long ones judged by up to 16 windows."""
-    if format not in ("table", "csv"):
-        raise UsageError(f"--format {format}: must be table or csv")
-    from watkins_ml.cli.tables import print_predictions
+    """Which species call when, in recordings from short cuts to days."""
+    from watkins_ml.inference.annotations import FORMATS
+
+    formats = tuple(format or (["csv"] if out else ["table"]))
+    known = FORMATS if out and by != "file" else ("table", "csv")
+    if unknown := [each for each in formats if each not in known]:
+        raise UsageError(
+            f"--format {unknown[0]}: must be {', '.join(known[:-1])} or {known[-1]}"
+            + ("" if out or by == "file" else "; with --out FOLDER also " + ", ".join(FORMATS[1:]))
+        )
+    if by not in ("detection", "window", "file"):
+        raise UsageError(f"--by {by}: must be detection, window or file")
+    if channels not in ("mix", "each"):
+        raise UsageError(f"--channels {channels}: must be mix or each")
+    if by == "file" and (out or species):
+        raise UsageError(f"--by file prints one answer a file; leave out {'--out' if out else '--species'}")
+    from watkins_ml.cli.tables import print_annotated, print_predictions
     from watkins_ml.errors import UserError
+    from watkins_ml.inference.annotate import annotate
+    from watkins_ml.inference.detections import Wanted
+    from watkins_ml.inference.judge import Listening
+    from watkins_ml.inference.kept import Kept
     from watkins_ml.inference.predict import find_audio, predict_files
     from watkins_ml.inference.resolve import load_classifier
 
-    files = find_audio(audio)
-    predictions = predict_files(load_classifier(model), files, top)
-    print_predictions(predictions, format)
-    if predictions["problem"].notna().all():
+    files, classifier = find_audio(audio), load_classifier(model)
+    if by == "file":
+        predictions = predict_files(classifier, files, top)
+        print_predictions(predictions, formats[0])
+        failed = predictions["problem"].notna().all()
+    else:
+        listening = Listening(overlap, channels == "each")
+        kept = Kept(out, classifier, model, listening) if out else None
+        wanted = Wanted(min_confidence, top, frozenset(species or ()))
+        result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
+        print_annotated(result, files, "files" if out else formats[0], min_confidence)
+        failed = len(result.problems) == len(files) and result.found.empty
+    if failed:
         raise UserError("none of the files could be read; the reasons are in the table")

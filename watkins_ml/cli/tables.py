@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from watkins_ml.crossval import CrossValidation
     from watkins_ml.dataset.prepare import Prepared
+    from watkins_ml.inference.annotate import Annotated
     from watkins_ml.tuning.tune import Outcome
 
 SCORES = {
@@ -206,6 +207,51 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
         else:
             table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
     out.print(table, soft_wrap=False)
+
+
+def print_annotated(result: Annotated, files: list[Path], format: str, least: float) -> None:
+    """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
+    if format == "csv":
+        result.found.to_csv(sys.stdout, index=False, float_format="%.6g")
+        for path, problem in result.problems.items():
+            err.print(f"{path}: {problem}", style="red")
+        return
+    if format == "table":
+        _print_detections(result, files, least)
+        return
+    by_species = result.found.groupby("species").agg(
+        detections=("species", "size"), files=("path", "nunique"), surest=("probability", "max")
+    )
+    table = _table("species", "detections", "files", "surest")
+    for row in by_species.sort_values("detections", ascending=False).itertuples():
+        table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
+    out.print(table, soft_wrap=False)
+    out.print(f"{len(files)} files; nothing above {least:.0%} in {len(result.unknown)} of them")
+    for path, problem in result.problems.items():
+        out.print(f"{path}: {problem}", style="red")
+    shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
+    out.print("Written: " + ", ".join(map(str, shown)))
+
+
+def _print_detections(result: Annotated, files: list[Path], least: float) -> None:
+    table = _table("file", "from", "to", "species", "probability")
+    by_file = dict(list(result.found.groupby("path", sort=False)))
+    for path in map(str, files):
+        for number, row in enumerate(by_file.get(path, result.found[:0]).itertuples()):
+            channel = f" channel {row.channel}" if row.channel else ""
+            name = path if number == 0 else ""
+            table.add_row(name, _clock(row.start_s), _clock(row.end_s), row.species + channel, f"{row.probability:.1%}")
+        if path in result.unknown:
+            table.add_row(path, "", "", Text(f"unknown: nothing above {least:.0%}", style="yellow"), "")
+        if path in result.problems:
+            table.add_row(path, "", "", Text(result.problems[path], style="red"), "")
+    out.print(table, soft_wrap=False)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes, seconds and a tenth."""
+    tenths = round(10 * seconds)
+    return f"{tenths // 36_000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
 def _plain(value: object) -> str:

@@ -1,7 +1,8 @@
-"""The most probable species of each audio file."""
+"""Trained models on new recordings: the species of each file, or who calls from when to when."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pandas as pd
 import torch
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
+from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
+from watkins_ml.inference.judge import Judged, Listening, judge
+from watkins_ml.inference.kept import Kept
 from watkins_ml.models.bundle import Classifier
 
 
@@ -74,3 +78,30 @@ def _ranked(classifier: Classifier, probabilities: np.ndarray, top: int) -> list
         {"rank": rank, "species": classifier.classes[label], "probability": float(probabilities[label])}
         for rank, label in enumerate(best, start=1)
     ]
+
+
+def judge_recordings(
+    classifier: Classifier, files: list[Path], listening: Listening, kept: Kept | None = None
+) -> Iterator[Judged]:
+    """Judge every window of each file, showing how far it is and how many times faster than the recordings.
+
+    What is `kept` of a file already is taken from there, at the end; what is new is kept once the file is done.
+    """
+    left = [path for path in files if kept is None or not kept.holds(path)]
+    lengths = {path: duration(path) for path in left}
+    heard, started = 0.0, time.perf_counter()
+    with progress(transient=True) as bar:
+        task = bar.add_task("Listening, s", total=round(sum(lengths.values())), note="")
+
+        def show(path: Path | None, end_s: float) -> None:
+            seconds = heard + end_s
+            speed = seconds / (time.perf_counter() - started)
+            bar.update(task, completed=round(seconds), note=f"{speed:.0f} times real time")
+
+        for recording in judge(classifier, left, listening, show):
+            if kept is not None:
+                kept.write(recording)
+            heard += lengths[recording.path]
+            show(None, 0.0)
+            yield recording
+    yield from (kept.read(path) for path in files if path not in lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,13 @@ class Classifier:
     """Data digest, split protocol, run name, validation macro F1."""
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
+
+    def digest(self) -> str:
+        """Equal for models that give the same probabilities: of weights, frontend, species and temperature."""
+        found = hashlib.sha256(f"{self.frontend.settings.digest()} {self.classes} {self.temperature!r}".encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""

@@ -1,0 +1,160 @@
+"""`watkins predict` over time on real files: long and short, broken, silent, interrupted."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from watkins_ml.inference.detections import Wanted, detections
+from watkins_ml.inference.judge import BATCH, Listening, judge
+from watkins_ml.inference.kept import Kept
+from watkins_ml.models.bundle import load_bundle
+
+RATE = 8_000
+
+
+@pytest.fixture
+def classifier(finished):
+    return load_bundle(finished.run_dir / "model")
+
+
+@pytest.fixture
+def cuts(archive) -> list[Path]:
+    return sorted(archive.rglob("*.wav"))
+
+
+@pytest.fixture
+def hour(tmp_path) -> Path:
+    """One minute (an hour costs the suite too much) of noise with a call of one species from 20 s to 40 s."""
+    samples = np.random.default_rng(0).normal(0, 0.02, 60 * RATE).astype("float32")
+    samples[20 * RATE : 40 * RATE] += 0.3 * np.sin(2 * np.pi * 3_000 * np.arange(20 * RATE) / RATE)
+    path = tmp_path / "day" / "hour.wav"
+    path.parent.mkdir()
+    soundfile.write(path, samples, RATE)
+    return path
+
+
+def test_a_short_cut_is_judged_as_in_training_and_evaluation(classifier, cuts):
+    files = cuts[: BATCH + 3]
+    judged = list(judge(classifier, files, Listening()))
+    assert [recording.path for recording in judged] == files
+    for recording, expected in zip(judged, classifier.classify(files), strict=True):
+        assert len(recording.places) == 1
+        np.testing.assert_allclose(recording.probabilities[0], expected, rtol=1e-5)
+
+
+def test_windows_of_a_long_recording_are_what_they_would_be_as_files(classifier, hour, tmp_path):
+    [recording] = judge(classifier, [hour], Listening(overlap=0.5))
+    samples, rate = soundfile.read(hour, dtype="float32")
+    assert recording.places[-1][2] == pytest.approx(60)
+    for number in (0, 17, len(recording.places) - 1):
+        _, start, end = recording.places[number]
+        part = tmp_path / "part.wav"
+        soundfile.write(part, samples[round(start * rate) : round(end * rate)], rate)
+        np.testing.assert_allclose(
+            recording.probabilities[number], classifier.classify([part])[0], rtol=1e-4, atol=1e-6
+        )
+
+
+def test_progress_tells_how_far_it_is(classifier, hour, cuts):
+    heard = []
+    list(judge(classifier, [hour, *cuts[:2]], Listening(), lambda path, end_s: heard.append((path, end_s))))
+    assert [end for path, end in heard if path == hour] == sorted(end for path, end in heard if path == hour)
+    assert heard[-1][0] == cuts[1]
+
+
+def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, classifier, hour, tmp_path):
+    soundfile.write(tmp_path / "day" / "nothing.wav", np.zeros(20 * RATE), RATE)
+    (tmp_path / "day" / "broken.wav").write_bytes(b"RIFF, but not really")
+    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 0, "--format", "csv")
+    assert said.status == 0 and "broken.wav: unreadable" in said.err
+    [recording] = judge(classifier, [hour], Listening())
+    expected = detections(recording, classifier.classes, Wanted(min_confidence=0))
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(said.out)), expected, rtol=1e-4)
+    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 0)
+    assert said.out.count("unknown: nothing above 0%") == 1 and "unreadable" in said.out
+    assert expected["species"][0] in said.out and "0:00:00.0" in said.out and "0:01:00.0" in said.out
+    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 1)
+    assert said.out.count("unknown: nothing above 100%") == 2
+
+
+def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path):
+    for wish, sentence in {
+        ("--species", "Rissos Dolphin"): "the model does not know it; did you mean Risso'sDolphin?",
+        ("--format", "raven"): "--format raven: must be table or csv; with --out FOLDER also parquet, raven, audacity",
+        ("--by", "hour"): "--by hour: must be detection, window or file",
+        ("--channels", "left"): "--channels left: must be mix or each",
+        ("--by", "file", "--out", "found"): "leave out --out",
+    }.items():
+        said = watkins("predict", finished.run_dir, hour, *wish)
+        assert said.status == 2 and sentence in said.err
+    assert not (tmp_path / "found").exists()
+
+
+def test_a_folder_of_answers_serves_every_format_and_threshold_without_judging_again(watkins, finished, hour, tmp_path):
+    begun = ("predict", finished.run_dir, hour.parent, "--out", "found")
+    assert watkins(*begun, "--format", "raven", "--format", "audacity").status == 0
+    [kept] = (tmp_path / "found" / "windows").iterdir()
+    when = kept.stat().st_mtime_ns
+    said = watkins(*begun, "--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    assert said.status == 0 and kept.stat().st_mtime_ns == when
+    found = pd.read_csv(tmp_path / "found" / "detections.csv")
+    assert (found["probability"] >= 0.9).all() and (found["end_s"] - found["start_s"] < 4.1).all()
+    [selections] = (tmp_path / "found" / "raven").iterdir()
+    assert "hour-" in selections.name and len(selections.read_text().splitlines()) > 1
+    whole = watkins("predict", finished.run_dir, hour, "--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    alone = pd.read_csv(io.StringIO(whole.out))
+    pd.testing.assert_frame_equal(alone, found, rtol=1e-4)
+
+
+def test_a_folder_of_another_model_or_other_windows_is_not_mixed(watkins, finished, hour):
+    begun = ("predict", finished.run_dir, hour, "--out", "found")
+    assert watkins(*begun).status == 0
+    said = watkins(*begun, "--overlap", 0.25)
+    assert said.status == 2 and "found was begun with overlap 0.5, now 0.25; give another --out" in said.err
+
+
+def test_changed_and_damaged_answers_are_made_again(classifier, hour, tmp_path):
+    kept = Kept(tmp_path / "found", classifier, "model", Listening())
+    [recording] = judge(classifier, [hour], Listening())
+    kept.write(recording)
+    assert kept.holds(hour)
+    again = kept.read(hour)
+    assert again.places == recording.places
+    np.testing.assert_array_equal(np.stack(again.probabilities), np.stack(recording.probabilities))
+    os.utime(hour, ns=(1, 1))
+    assert not kept.holds(hour)
+    kept.write(recording)
+    [file] = (tmp_path / "found" / "windows").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert not kept.holds(hour)
+
+
+def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_been(watkins, finished, hour, tmp_path):
+    samples, _ = soundfile.read(hour, dtype="float32")
+    for number in range(4):
+        soundfile.write(hour.with_name(f"more-{number}.wav"), np.roll(samples, number * RATE), RATE)
+    assert watkins("predict", finished.run_dir, hour.parent, "--out", "undisturbed").status == 0
+    command = [sys.executable, "-m", "watkins_ml", "predict", finished.run_dir, hour.parent, "--out", "killed"]
+    with open("said.txt", "w") as said:
+        process = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said)
+    windows = tmp_path / "killed" / "windows"
+    while process.poll() is None and len(list(windows.glob("*.parquet"))) < 2:
+        time.sleep(0.005)
+    assert process.poll() is None, Path("said.txt").read_text()
+    process.kill()
+    process.wait()
+    first = {path: path.stat().st_mtime_ns for path in windows.glob("*.parquet")}
+    assert watkins("predict", finished.run_dir, hour.parent, "--out", "killed").status == 0
+    assert first and all(path.stat().st_mtime_ns == when for path, when in first.items()), "done files are kept"
+    for name in ("detections.csv",):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

@@ -1,0 +1,90 @@
+"""From windows to detections: thresholds, ranks, wanted species, and neighbours as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watkins_ml.inference.detections import COLUMNS, Wanted, detections
+from watkins_ml.inference.judge import Judged
+
+CLASSES = ["Fin", "Minke", "Orca"]
+
+
+def judged(*rows: tuple[float, ...] | None, step: float = 2.0, length: float = 4.0, channel: int = 0) -> Judged:
+    places = [(channel, number * step, number * step + length) for number in range(len(rows))]
+    return Judged(Path("a.wav"), places, [None if row is None else np.array(row, np.float32) for row in rows])
+
+
+def said(recording: Judged, wanted: Wanted | None = None, merge: bool = True) -> list[tuple]:
+    table = detections(recording, CLASSES, wanted or Wanted(), merge)
+    assert list(table.columns) == COLUMNS
+    return [(row.start_s, row.end_s, row.species, round(row.probability, 3)) for row in table.itertuples()]
+
+
+def test_neighbours_with_one_species_are_one_detection_with_the_highest_probability():
+    recording = judged((0.9, 0.05, 0.05), (0.95, 0.05, 0), (0.6, 0.4, 0), (0.1, 0.8, 0.1), (0.4, 0.3, 0.3))
+    assert said(recording) == [(0, 8, "Fin", 0.95), (6, 10, "Minke", 0.8)]
+
+
+def test_a_pause_as_long_as_a_window_parts_two_calls():
+    recording = judged((0.9, 0.1, 0), (0.2, 0.4, 0.4), None, (0.9, 0.1, 0))
+    assert said(recording) == [(0, 4, "Fin", 0.9), (6, 10, "Fin", 0.9)]
+
+
+def test_windows_stay_apart_on_demand():
+    recording = judged((0.9, 0.1, 0), (0.8, 0.2, 0))
+    assert said(recording, merge=False) == [(0, 4, "Fin", 0.9), (2, 6, "Fin", 0.8)]
+
+
+def test_second_places_and_wanted_species():
+    recording = judged((0.5, 0.4, 0.1))
+    assert said(recording, Wanted(0.3, top=2)) == [(0, 4, "Fin", 0.5), (0, 4, "Minke", 0.4)]
+    assert said(recording, Wanted(0.3, top=2, species=frozenset({"Minke"}))) == [(0, 4, "Minke", 0.4)]
+    assert said(recording, Wanted(0.3, top=1, species=frozenset({"Minke"}))) == []
+    assert said(recording, Wanted(0.51)) == []
+
+
+def test_channels_are_not_merged_with_each_other():
+    first, second = judged((0.9, 0.1, 0), channel=1), judged((0.8, 0.2, 0), channel=2)
+    both = Judged(Path("a.wav"), first.places + second.places, first.probabilities + second.probabilities)
+    table = detections(both, CLASSES, Wanted())
+    assert list(zip(table["channel"], table["probability"].round(2), strict=True)) == [(1, 0.9), (2, 0.8)]
+
+
+@given(
+    st.lists(st.sampled_from([None, 0, 1, 2]), max_size=40),
+    st.floats(0.2, 1.0),
+    st.integers(0, 2),
+)
+def test_merging_neither_loses_nor_invents_a_second(answers, share, channels):
+    """Against painting each species' windows on a fine grid of time."""
+    length, step = 4.0, 4.0 * share
+    rows = [
+        None if answer is None else tuple(0.9 if label == answer else 0.05 for label in range(3)) for answer in answers
+    ]
+    recording = judged(*rows, step=step, length=length)
+    found = detections(recording, CLASSES, Wanted())
+    grid = np.arange(0, 45 * length, 0.05) + 0.025
+    for label, name in enumerate(CLASSES):
+        wanted = np.zeros(len(grid), bool)
+        for (_, start, end), answer in zip(recording.places, answers, strict=True):
+            wanted |= (answer == label) & (start <= grid) & (grid < end)
+        got = np.zeros(len(grid), int)
+        own = found[found["species"] == name]
+        for row in own.itertuples():
+            got += (row.start_s <= grid) & (grid < row.end_s)
+        assert np.array_equal(got > 0, wanted) and got.max(initial=0) <= 1
+        assert (own["start_s"].to_numpy()[1:] > own["end_s"].to_numpy()[:-1]).all(), "what touches is one"
+
+
+def test_nothing_heard_gives_an_empty_table_of_the_same_kind():
+    found = detections(Judged(Path("a.wav")), CLASSES, Wanted())
+    assert found.empty and list(found.columns) == COLUMNS
+    assert found["start_s"].dtype == float
+    assert said(judged(None, None)) == []
+    assert said(judged((0.4, 0.3, 0.3)), Wanted(0)) == [(0, 4, "Fin", pytest.approx(0.4))]

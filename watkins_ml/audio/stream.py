@@ -1,0 +1,95 @@
+"""Windows over a recording of any length, decoded as they are asked for: a day costs no more memory than a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from watkins_ml.audio.decode import AudioError, mixed, read_recording, sounds, truncation
+
+MIXED = 0
+"""The channel of a window that is the mean of all; single channels count from 1."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of one channel of a recording."""
+
+    channel: int
+    start_s: float
+    end_s: float
+    waveform: np.ndarray | None
+    """Mono float32, shape (samples,), at the native rate; None where there is nothing to hear (digital silence)."""
+    sample_rate: int
+    """Native rate in Hz."""
+
+
+def duration(path: Path) -> float:
+    """Seconds that a file claims to last; 0 where it cannot be opened."""
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError):
+        return 0.0
+
+
+def sliding_windows(
+    path: Path, seconds: float, overlap: float = 0.5, each_channel: bool = False, slack_s: float = 0.0
+) -> Iterator[Window]:
+    """Windows of `seconds`, each `overlap` (0 to below 1) of a window on the one before; the last ends with the file.
+
+    Every sample is in a window. A file that is longer than one by at most `slack_s` seconds is a single window of what
+    lies between its silent ends, as in training. With `each_channel` every channel has windows of its own, else they
+    are mixed.
+
+    Raises:
+        AudioError: after all windows that could be decoded, what is wrong with the file.
+    """
+    try:
+        with soundfile.SoundFile(path) as audio:
+            window = round(seconds * audio.samplerate)
+            longest = window + round(slack_s * audio.samplerate)
+            if 0 < audio.frames <= longest and not (each_channel and audio.channels > 1):
+                recording = read_recording(path, seconds)
+                yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate)
+                return
+            yield from _slide(audio, window, max(1, round(window * (1 - overlap))), each_channel)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"unreadable: {error.error_string.rstrip('.')}") from None
+    except OSError as error:
+        raise AudioError(f"unreadable: {error.strerror or error}") from None
+
+
+def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: bool) -> Iterator[Window]:
+    if audio.frames <= 0:
+        raise AudioError("empty: no samples")
+    problem, rate = truncation(audio.extra_info), audio.samplerate
+    kept, first, begin = np.empty((0, audio.channels), np.float32), 0, 0  # samples from `first` on; next window's begin
+
+    def cut(start: int) -> Iterator[Window]:
+        samples = kept[start - first : start - first + window]
+        ends = start / rate, (start + len(samples)) / rate
+        parts = enumerate(samples.T, start=1) if each_channel else [(MIXED, mixed(samples))]
+        for channel, part in parts:
+            usable = bool(np.isfinite(part).all()) and sounds(part)
+            yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate)
+
+    while len(block := audio.read(max(step, rate), dtype="float32", always_2d=True)):
+        if not np.isfinite(block).all():
+            problem = problem or "holds samples that are not numbers"
+        kept = np.concatenate([kept, block])
+        while begin + window <= first + len(kept):
+            yield from cut(begin)
+            begin += step
+        spare = max(0, begin - step - first)  # the last window may begin right after the one before it
+        kept, first = kept[spare:], first + spare
+    total = first + len(kept)
+    if total < audio.frames:
+        problem = problem or f"truncated: {total} of {audio.frames} samples can be read"
+    if total > (begin - step + window if begin else 0):
+        yield from cut(max(0, total - window))
+    if problem:
+        raise AudioError(problem)

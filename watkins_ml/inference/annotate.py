@@ -1,0 +1,72 @@
+"""`watkins predict` over time: recordings in, detections out, in the formats in which people go on working."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from watkins_ml.errors import UsageError
+from watkins_ml.files import disk_errors
+from watkins_ml.inference.annotations import write_annotations
+from watkins_ml.inference.detections import COLUMNS, Wanted, detections
+from watkins_ml.inference.judge import Listening
+from watkins_ml.inference.kept import Kept
+from watkins_ml.inference.predict import judge_recordings
+from watkins_ml.models.bundle import Classifier
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What was found in some recordings."""
+
+    found: pd.DataFrame
+    """path, channel, start_s, end_s, species, probability."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why (the rest of) a file could not be read, by path."""
+    unknown: list[str] = field(default_factory=list)
+    """Paths of recordings in which nothing was probable enough."""
+    written: list[Path] = field(default_factory=list)
+
+
+def annotate(
+    classifier: Classifier,
+    files: list[Path],
+    wanted: Wanted,
+    listening: Listening,
+    merge: bool = True,
+    kept: Kept | None = None,
+    formats: tuple[str, ...] = (),
+) -> Annotated:
+    """Judge recordings and, with a folder in which answers are `kept`, write their detections there in `formats`.
+
+    Only detections of recordings that are done stay in memory, not what was said of their windows.
+
+    Raises:
+        UsageError: a wanted species is none of the model's.
+        UserError: the disk does not take the files.
+    """
+    for name in wanted.species:
+        if name not in classifier.classes:
+            nearest = difflib.get_close_matches(name, classifier.classes, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it knows {', '.join(classifier.classes)}"
+            raise UsageError(f"--species {name}: the model does not know it; {hint}")
+    tables, result = [], Annotated(pd.DataFrame(columns=COLUMNS))
+    for recording in judge_recordings(classifier, files, listening, kept):
+        tables.append(detections(recording, classifier.classes, wanted, merge))
+        if recording.problem:
+            result.problems[str(recording.path)] = recording.problem
+        if tables[-1].empty and recording.places:
+            result.unknown.append(str(recording.path))
+    order = {str(path): place for place, path in enumerate(files)}  # kept answers came first
+    found = pd.concat(tables, ignore_index=True)
+    found = found.sort_values("path", key=lambda paths: paths.map(order), kind="stable", ignore_index=True)
+    if kept is not None:
+        names = {str(path): kept.name(path) for path in files}
+        band = classifier.frontend.settings.sample_rate / 2
+        with disk_errors(f"cannot write to {kept.folder}", "make room or choose another --out"):
+            for each in formats:
+                result.written.extend(write_annotations(kept.folder, each, found, names, band))
+    return Annotated(found, result.problems, result.unknown, result.written)

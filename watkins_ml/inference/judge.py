@@ -1,0 +1,126 @@
+"""What a classifier says of every window of many recordings, however long, in constant memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.stream import Window, sliding_windows
+from watkins_ml.models.bundle import Classifier
+from watkins_ml.models.scoring import BATCH
+
+AHEAD = 16
+"""Windows whose spectrograms are under way while the network works; decides the memory, with the native rate."""
+PLACE = ["channel", "start_s", "end_s"]
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How recordings are cut into windows; what, with the model, decides every probability."""
+
+    overlap: float = 0.5
+    """Share of a window that the next one repeats, 0 to below 1."""
+    each_channel: bool = False
+
+
+@dataclass
+class Judged:
+    """One recording: a row a window, in order of time."""
+
+    path: Path
+    places: list[tuple[int, float, float]] = field(default_factory=list)
+    """Channel (0 is the mean of all), start and end in seconds."""
+    probabilities: list[np.ndarray | None] = field(default_factory=list)
+    """Calibrated, shape (species,); None where there is nothing to hear."""
+    problem: str | None = None
+    """Why (the rest of) the file could not be read."""
+
+    def table(self, classes: list[str]) -> pd.DataFrame:
+        """channel, start_s, end_s and p_<species> in float32; NaN where there is nothing to hear."""
+        silent = np.full(len(classes), np.nan, np.float32)
+        values = np.array([silent if each is None else each for each in self.probabilities], np.float32)
+        places = pd.DataFrame(self.places, columns=PLACE).astype({"channel": int, "start_s": float, "end_s": float})
+        said = pd.DataFrame(values.reshape(-1, len(classes)), columns=[f"p_{name}" for name in classes])
+        return pd.concat([places, said], axis=1)
+
+
+def judge(
+    classifier: Classifier,
+    files: Iterable[Path],
+    listening: Listening,
+    on_judged: Callable[[Path, float], None] = lambda path, end_s: None,
+) -> Iterator[Judged]:
+    """Judge files one after the other; each is given once its last window has been, files of a batch together.
+
+    `on_judged` hears up to which second a file has been judged.
+    """
+    ended: list[Judged] = []
+    batch: list[tuple[Judged, int, torch.Tensor]] = []
+
+    def flush() -> Iterator[Judged]:
+        if batch:
+            said = classifier.probabilities(spectrogram.unsqueeze(0) for _, _, spectrogram in batch)
+            for (recording, row, _), probabilities in zip(batch, said, strict=True):
+                recording.probabilities[row] = probabilities.astype(np.float32)
+            on_judged(batch[-1][0].path, batch[-1][0].places[-1][2])
+            batch.clear()
+        yield from ended
+        ended.clear()
+
+    def spectrogram_of(window: Window | None) -> torch.Tensor | None:
+        silent = window is None or window.waveform is None
+        return None if silent else classifier.frontend(window.waveform, window.sample_rate)
+
+    for recording, window, spectrogram in _prepared(_windows(classifier, files, listening), spectrogram_of):
+        if window is None:
+            ended.append(recording)
+            continue
+        recording.places.append((window.channel, window.start_s, window.end_s))
+        recording.probabilities.append(None)
+        if spectrogram is not None:
+            batch.append((recording, len(recording.probabilities) - 1, spectrogram))
+        if len(batch) == BATCH:
+            yield from flush()
+    yield from flush()
+
+
+def _windows(
+    classifier: Classifier, files: Iterable[Path], listening: Listening
+) -> Iterator[tuple[Judged, Window | None]]:
+    """The windows of each file, then None for its end."""
+    settings = classifier.frontend.settings
+    slack = settings.hop_length / settings.sample_rate  # as in training, a frame stands for one hop
+    for path in files:
+        recording = Judged(path)
+        try:
+            for window in sliding_windows(path, settings.seconds, listening.overlap, listening.each_channel, slack):
+                yield recording, window
+        except AudioError as error:
+            recording.problem = str(error)
+        yield recording, None
+
+
+def _prepared(
+    items: Iterator[tuple[Judged, Window | None]], spectrogram_of: Callable[[Window | None], torch.Tensor | None]
+) -> Iterator[tuple[Judged, Window | None, torch.Tensor | None]]:
+    """Each window with its spectrogram, made some windows ahead in a thread while the network works."""
+    with ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        under_way: deque[tuple[Judged, Window | None, Future]] = deque()
+        for recording, window in items:
+            under_way.append((recording, window, pool.submit(spectrogram_of, window)))
+            if len(under_way) > AHEAD:
+                yield _done(*under_way.popleft())
+        while under_way:
+            yield _done(*under_way.popleft())
+
+
+def _done(recording: Judged, window: Window | None, spectrogram: Future) -> tuple:
+    return recording, window, spectrogram.result()
