@@ -44,11 +44,7 @@ def main() -> None:
     for model in arguments.models:
         rows, plain = {}, None
         for option in arguments.options:
-            name = (
-                "baseline"
-                if (model, option) == ("baseline", "plain")
-                else f"{model}-{option.replace(',', '').replace(' ', '-')}"
-            )
+            name = f"{model}-{option.replace(',', '').replace(' ', '-')}"
             run = cross_validate("esc10", model, shared, folder, name, f"train.epochs={EPOCHS}", *OPTIONS[option])
             plain = plain or run
             difference = paired_difference(predictions(plain), predictions(run))["accuracy"]
