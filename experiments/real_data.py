@@ -155,34 +155,42 @@ def print_table(table: pd.DataFrame) -> None:
         print(f"| {row} | " + " | ".join(cells.fillna("–")) + " |")
 
 
-def picture(runs: dict[str, dict[str, Path]]) -> Figure:
+def picture(found: dict[str, dict[str, Path]]) -> Figure:
     """Accuracy of every model with its interval, beside what no audio scores and what papers report."""
-    fig = Figure(figsize=(4.3 * len(runs) + 1.5, 4.2), layout="constrained")
-    panels = fig.subplots(1, len(runs), squeeze=False)[0]
-    for axes, (name, models) in zip(panels, runs.items(), strict=True):
-        draw_panel(axes, DATA_SETS[name], models)
+    panels = {DATA_SETS[name].title: shown(DATA_SETS[name], runs) for name, runs in found.items()}
+    rows = list(dict.fromkeys(row for values in panels.values() for row in values))
+    rows.sort(key=lambda row: ["no audio", "published"].index(row.split(":")[0]) if ":" in row else -1)
+    fig = Figure(figsize=(3.2 * len(panels) + 2.6, 0.36 * len(rows) + 1.2), layout="constrained")
+    for axes, (title, values) in zip(
+        fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("accuracy, %")
+        axes.set_yticks(range(len(rows)), rows, fontsize=9)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        draw_panel(axes, {rows.index(row): value for row, value in values.items()}, rows)
     return fig
 
 
-def draw_panel(axes: Axes, data: DataSet, runs: dict[str, Path]) -> None:
+def shown(data: DataSet, runs: dict[str, Path]) -> dict[str, Interval]:
+    found, none = metrics(next(iter(runs.values()))), float("nan")
     values = {MODELS[model]: scored(run, "accuracy") for model, run in runs.items()}
-    found = metrics(next(iter(runs.values())))
-    values |= {f"no audio: {title}": Interval(found[f"control_{key}_accuracy"], *[float("nan")] * 2)
-               for key, title in CONTROLS.items()}  # fmt: skip
-    values |= {f"published: {who}": Interval(value, *[float("nan")] * 2) for who, value in data.published.items()}
+    for key, title in CONTROLS.items():
+        values[f"no audio: {title}"] = Interval(found[f"control_{key}_accuracy"], none, none)
+    return values | {f"published: {who}": Interval(value, none, none) for who, value in data.published.items()}
+
+
+def draw_panel(axes: Axes, values: dict[int, Interval], rows: list[str]) -> None:
     colours = {"no audio": "#D55E00", "published": "#6B6B6B"}
-    for height, (title, (value, low, high)) in enumerate(values.items()):
-        colour = colours.get(title.split(":")[0], "#0072B2")
-        axes.plot([100 * low, 100 * high], [height] * 2, color=colour, lw=4, alpha=0.4, solid_capstyle="butt")
-        axes.plot(100 * value, height, color=colour, marker="o" if colour == "#0072B2" else "D", ls="")
-        left = value > 0.85
-        axes.annotate(f"{value:.1%}", (100 * (low if left and low == low else value), height), (-8 if left else 8, 0),
-                      textcoords="offset points", ha="right" if left else "left", va="center", fontsize=9)  # fmt: skip
-    axes.set_yticks(range(len(values)), list(values), fontsize=9)
-    axes.set_ylim(len(values) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %")
-    axes.set_title(data.title)
+    for height, (value, low, high) in values.items():
+        colour = colours.get(rows[height].split(":")[0], "#0072B2")
+        axes.plot([100 * low, 100 * high], [height] * 2, color=colour, lw=3, alpha=0.5)
+        axes.plot(100 * value, height, color=colour, marker="o" if colour == "#0072B2" else "D", ms=5)
+        left = value > 0.7
+        at = 100 * (low if left and low == low else value), height
+        side = {"ha": "right" if left else "left", "va": "center", "fontsize": 9}
+        axes.annotate(f"{100 * value:.1f}", at, (-7 if left else 7, 0), textcoords="offset points", **side)
+    axes.set_xlim(0, 102)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
