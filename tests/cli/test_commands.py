@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": ["models", "--out"],
     "report": ["model", "--out"],
     "predict": ["model", "audio", "--format", "--top"],
+    "export": ["model", "--to", "--out"],
 }  # fmt: skip
 
 

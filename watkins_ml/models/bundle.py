@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,14 @@ class Classifier:
 def to_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
     """Logits (N, species) to float64 probabilities; so precise that no temperature changes which one is highest."""
     return (logits.double() / temperature).softmax(dim=1).numpy()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Fingerprint of every tensor of a network, by which a model is known again in another form."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_bundle(
