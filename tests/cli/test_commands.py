@@ -33,6 +33,7 @@ COMMANDS = {
     "report": ["model", "--out"],
     "predict": ["model", "audio", "--format", "--top"],
     "export": ["model", "--to", "--out"],
+    "explain": ["model", "audio", "--out", "--species"],
 }  # fmt: skip
 
 

@@ -104,6 +104,11 @@ class Frontend:
         decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
         return decibels.maximum(decibels.amax(dim=(-2, -1), keepdim=True) - self.settings.top_db)
 
+    def band(self, frequency: float) -> float:
+        """Where a frequency (Hz) lies among the mel bands: 0 is the centre of the lowest, 1 that of the next."""
+        mel, top = (np.log10(1 + hertz / 700) for hertz in (frequency, self.settings.sample_rate / 2))  # HTK's scale
+        return float(mel / top * (self.settings.n_mels + 1) - 1)
+
     def sound(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """What the spectrogram of `waveform` is made of: float32 (settings.samples,) at settings.sample_rate."""
         rate = self.settings.sample_rate

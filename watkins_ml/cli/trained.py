@@ -24,6 +24,9 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Example: watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx",
     )(export)
+    app.command(
+        epilog="Example: watkins explain models:/watkins-efficientnet@champion call.wav --out call.png",
+    )(explain)
 
 
 def export(
@@ -52,3 +55,25 @@ def export(
     )
     console.print("To use it, with nothing of watkins_ml:\n")
     console.print(USE.format(**vars(done), seconds=done.samples / done.sample_rate))
+
+
+def explain(
+    model: Model,
+    audio: Annotated[Path, typer.Argument(help="One audio file.")],
+    out: Annotated[Path | None, typer.Option(help="The picture; default results/<audio>-explained.png.")] = None,
+    species: Annotated[str | None, typer.Option(help="What to look for; default the model's answer.")] = None,
+) -> None:
+    """A picture of a recording and of what in it the model looked at.
+
+    Grad-CAM on the last convolutions: a coarse map of what speaks for the
+    species. Of a long recording, the window in which it is most probable.
+    """
+    from watkins_ml.console import out as console
+    from watkins_ml.inference.explain import explain_file
+
+    out = out or Path("results") / f"{audio.stem}-explained.png"
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: must end with .png")
+    found = explain_file(model, audio, out, species)
+    console.print(f"{audio}: {found.species} {found.probability:.1%} at {found.where()}")
+    console.print(f"The picture: {out}")
