@@ -19,7 +19,7 @@ from watkins_ml.inference.resolve import load_classifier, pinned
 from watkins_ml.models.bundle import Classifier, to_probabilities, weights_digest
 
 OPSET = 18
-"""Of late 2022: the oldest that torch's exporter writes, so that older runtimes read the file too."""
+"""Of late 2022, so that older runtimes read the file; what torch's exporter writes where nothing is converted."""
 TOLERANCE = 1e-4
 """How far probabilities and logits may be from PyTorch's."""
 RECIPE = (
