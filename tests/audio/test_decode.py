@@ -246,6 +246,18 @@ def test_a_silent_window_between_sounds_is_left_away(tmp_path):
     recording = read_recording(write(tmp_path / "a.wav", audio), excerpt_s=0.5, most=16)
     assert len(recording.windows) == 2
     assert all(np.abs(window).max() > 0.4 for window in recording.windows)
+    assert recording.starts == (0, 16_000)
+
+
+def test_a_recording_says_where_in_the_file_its_excerpts_begin(tmp_path):
+    silence = np.zeros((5_000, 1), dtype="float32")
+    path = write(tmp_path / "a.wav", np.concatenate([silence, noise(10_000), silence]))
+    assert read_recording(path).starts == (5_000,)
+    audio = soundfile.read(path, dtype="float32")[0]
+    for most in (1, 16):
+        recording = read_recording(path, excerpt_s=0.5, most=most)
+        for start, excerpt in zip(recording.starts, recording.windows or [recording.waveform], strict=True):
+            np.testing.assert_array_equal(audio[start : start + 4_000], excerpt)
 
 
 def test_a_very_long_recording_has_no_more_windows_than_asked_for(tmp_path):

@@ -72,7 +72,7 @@ def test_no_mel_band_is_empty(frontend):
     impulse = np.zeros(64_000, dtype="float32")
     impulse[::500] = 1.0  # clicks hold every frequency
     assert (frontend(impulse, SETTINGS.sample_rate)[0].amax(dim=1) > -1).all()
-    assert (frontend._filters.sum(dim=0) > 0).all()
+    assert (frontend.filters.sum(dim=0) > 0).all()
 
 
 @pytest.mark.parametrize("band", [12, 40, 70, 95])
@@ -178,3 +178,8 @@ def test_at_another_rate_a_spectrogram_lasts_as_long():
         assert settings.seconds == pytest.approx(FrontendSettings().seconds, rel=0.01)
         assert settings.win_length / rate == pytest.approx(0.032, rel=0.01)
         Frontend(settings)  # no mel band is empty
+
+
+def test_a_frequency_lies_at_the_band_whose_centre_it_is(frontend):
+    found = [frontend.band(hertz) for hertz in band_centres()]
+    np.testing.assert_allclose(found, np.arange(SETTINGS.n_mels), atol=1e-6)

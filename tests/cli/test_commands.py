@@ -32,6 +32,8 @@ COMMANDS = {
     "compare": ["models", "--out"],
     "report": ["model", "--out"],
     "predict": ["model", "audio", "--format", "--top"],
+    "export": ["model", "--to", "--out"],
+    "explain": ["model", "audio", "--out", "--species"],
 }  # fmt: skip
 
 

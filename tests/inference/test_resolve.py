@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from watkins_ml.errors import UserError
-from watkins_ml.inference.resolve import load_classifier, run_directory
+from watkins_ml.inference.resolve import file_name, load_classifier, pinned, run_directory
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -96,3 +96,25 @@ def test_a_model_of_another_program_is_refused(store, tmp_path):
         mlflow.log_artifact(str(tmp_path / "MLmodel"), "model")
     with pytest.raises(UserError, match="holds no watkins_ml model"):
         load_classifier(f"runs:/{run.info.run_id}")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("models:/watkins-baseline@champion", "watkins-baseline@champion"),
+        ("models:/watkins-baseline/3", "watkins-baseline-3"),
+        ("runs:/0123abcd", "runs-0123abcd"),
+        ("../runs/first/", "runs-first"),
+    ],
+)
+def test_every_model_can_name_a_file(model, name):
+    assert file_name(model) == name
+
+
+def test_an_alias_is_pinned_to_its_version_and_other_models_stay(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    assert pinned("models:/watkins-baseline@champion") == "models:/watkins-baseline/1"
+    for model in ("models:/watkins-baseline/1", "runs/a@b", str(finished.run_dir)):
+        assert pinned(model) == model
+    with pytest.raises(UserError, match=r"models:/walrus@champion: not found"):
+        pinned("models:/walrus@champion")

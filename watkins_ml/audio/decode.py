@@ -38,6 +38,8 @@ class Recording:
     """SHA-256 of the decoded audio and its rate: equal for copies under another name or container."""
     windows: tuple[np.ndarray, ...] = ()
     """Excerpts that cover a recording longer than one, in order and as long as `waveform`; else none."""
+    starts: tuple[int, ...] = (0,)
+    """The sample of the file with which each of `windows` begins, or `waveform` where there are none."""
 
     @property
     def duration_s(self) -> float:
@@ -100,12 +102,14 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
         audio.seek(start)
         return mixed(audio.read(wanted, dtype="float32", always_2d=True))
 
-    centre = excerpt(*window_starts(last - first, wanted, 1))
-    starts = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
-    windows = [window for window in map(excerpt, starts) if sounds(window)] if len(starts) > 1 else []
+    (middle,) = window_starts(last - first, wanted, 1)
+    offsets = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
+    windows = {at: window for at in offsets if sounds(window := excerpt(at))} if len(offsets) > 1 else {}
+    if len(windows) == 1:
+        windows = {}
     return Recording(
-        centre, audio.samplerate, audio.channels, position, digest.hexdigest(),
-        tuple(windows) if len(windows) > 1 else (),
+        excerpt(middle), audio.samplerate, audio.channels, position, digest.hexdigest(), tuple(windows.values()),
+        tuple(int(first + at) for at in windows or [middle]),
     )  # fmt: skip
 
 

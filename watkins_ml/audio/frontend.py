@@ -20,6 +20,8 @@ FRONTEND_VERSION = 2
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""
+FLAT = 1e-6
+"""Standard deviation (dB) below which a spectrogram counts as flat: silence stays zero when it is standardised."""
 
 
 class FrontendSettings(BaseModel):
@@ -71,12 +73,12 @@ class Frontend:
         self.settings = s = settings or FrontendSettings()
         if s.win_length > s.n_fft:
             raise UsageError(f"win_length {s.win_length} is longer than n_fft {s.n_fft}")
-        self._window = torch.hann_window(s.win_length)
-        self._filters = torchaudio.functional.melscale_fbanks(
+        self.window = torch.hann_window(s.win_length)
+        self.filters = torchaudio.functional.melscale_fbanks(
             n_freqs=s.n_fft // 2 + 1, f_min=0.0, f_max=s.sample_rate / 2, n_mels=s.n_mels,
             sample_rate=s.sample_rate, norm=None, mel_scale="htk",
         )  # fmt: skip
-        empty = int((self._filters.amax(dim=0) <= 0).sum())
+        empty = int((self.filters.amax(dim=0) <= 0).sum())
         if empty:
             raise UsageError(
                 f"{empty} of {s.n_mels} mel bands would be empty with n_fft {s.n_fft} at "
@@ -88,14 +90,24 @@ class Frontend:
         s = self.settings
         audio = self.sound(waveform, native_rate)
         spectrum = torch.stft(
-            audio, s.n_fft, s.hop_length, s.win_length, self._window, center=True, pad_mode="constant",
+            audio, s.n_fft, s.hop_length, s.win_length, self.window, center=True, pad_mode="constant",
             return_complex=True,
         )  # fmt: skip
-        mel = self._filters.T @ spectrum.abs().square()
-        decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
-        decibels = decibels.clamp(min=float(decibels.max()) - s.top_db)
+        decibels = self.decibels(spectrum.abs().square())
         centred = decibels - decibels.mean()
-        return (centred / centred.std().clamp(min=1e-6)).unsqueeze(0)
+        return (centred / centred.std().clamp(min=FLAT)).unsqueeze(0)
+
+    def decibels(self, power: torch.Tensor) -> torch.Tensor:
+        """Power spectra (..., n_fft // 2 + 1, frames) to mel bands in dB (..., n_mels, frames), each sample limited
+        to `top_db` below its own maximum."""
+        mel = self.filters.T @ power
+        decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
+        return decibels.maximum(decibels.amax(dim=(-2, -1), keepdim=True) - self.settings.top_db)
+
+    def band(self, frequency: float) -> float:
+        """Where a frequency (Hz) lies among the mel bands: 0 is the centre of the lowest, 1 that of the next."""
+        mel, top = (np.log10(1 + hertz / 700) for hertz in (frequency, self.settings.sample_rate / 2))  # HTK's scale
+        return float(mel / top * (self.settings.n_mels + 1) - 1)
 
     def sound(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """What the spectrogram of `waveform` is made of: float32 (settings.samples,) at settings.sample_rate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,24 @@ def run_directory(model: str) -> Iterator[Path]:
                 if name in present:
                     server.download_artifacts(run_id, name, str(target))
         yield target
+
+
+def pinned(model: str) -> str:
+    """A MODEL with the version that its alias stands for now, since the alias moves on; any other as it is.
+
+    Raises:
+        UserError: no such model, or the server does not answer.
+    """
+    name, at, alias = model.removeprefix("models:/").partition("@")
+    if not model.startswith("models:/") or not at:
+        return model
+    with tracker_errors(model):
+        return f"models:/{name}/{client().get_model_version_by_alias(name, alias).version}"
+
+
+def file_name(model: str) -> str:
+    """A MODEL as the name of a file."""
+    return re.sub(r"[^\w.@-]+", "-", model.removeprefix("models:/")).strip("-.")
 
 
 def _is_uri(model: str) -> bool:

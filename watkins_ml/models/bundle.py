@@ -40,10 +40,10 @@ class Classifier:
 
     def digest(self) -> str:
         """Equal for models that give the same probabilities: of weights, frontend, species and temperature."""
-        found = hashlib.sha256(f"{self.frontend.settings.digest()} {self.classes} {self.temperature!r}".encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+        settled = (
+            f"{self.frontend.settings.digest()} {self.classes} {self.temperature!r} {weights_digest(self.network)}"
+        )
+        return hashlib.sha256(settled.encode()).hexdigest()[:16]
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
@@ -60,6 +60,14 @@ class Classifier:
 def to_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
     """Logits (N, species) to float64 probabilities; so precise that no temperature changes which one is highest."""
     return (logits.double() / temperature).softmax(dim=1).numpy()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Fingerprint of every tensor of a network, by which a model is known again in another form."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_bundle(

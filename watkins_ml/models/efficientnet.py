@@ -46,7 +46,8 @@ class SpectrogramEfficientNet(nn.Module):
         """What the frozen stages make of (batch, 1, n_mels, frames), the same in every epoch: float32 (batch,
         channels, height, width), or (batch, 1280) where all are frozen, for then the pooling belongs to them."""
         x = spectrograms.expand(-1, 3, -1, -1)
-        with torch.no_grad():
+        asked = spectrograms.requires_grad and torch.is_grad_enabled()  # by who explains an answer; no training does
+        with torch.set_grad_enabled(asked):
             x = self.frozen_stages(x)
             pooled = self.freeze_depth == FREEZE_STAGES
             return (x.mean(dim=(2, 3)) if pooled else x).float()  # the type in which it can be kept on disk

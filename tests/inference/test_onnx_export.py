@@ -1,0 +1,117 @@
+"""A trained model as an ONNX file: the same answers from another program, and all that it has to know."""
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.errors import UserError
+from watkins_ml.inference.export import TOLERANCE, differences, to_onnx
+from watkins_ml.models import build_model
+from watkins_ml.models.bundle import Classifier, load_bundle
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def classifier(finished) -> Classifier:
+    return replace(load_bundle(finished.run_dir / "model"), temperature=1.7)
+
+
+@pytest.fixture(scope="module")
+def exported(classifier) -> bytes:
+    return to_onnx(classifier, "models:/watkins-baseline/1")
+
+
+@pytest.fixture(scope="module")
+def session(exported):
+    return onnxruntime.InferenceSession(exported)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_recordings_get_the_probabilities_of_the_classifier(classifier, session, archive, rows):
+    files = sorted(archive.rglob("*.wav"))[::8][:5]
+    recordings = [classifier.frontend.read(path) for path in files]
+    waveforms = np.stack([classifier.frontend.sound(each.waveform, each.sample_rate) for each in recordings])
+    parts = [session.run(None, {"waveform": waveforms[at : at + rows]}) for at in range(0, len(files), rows)]
+    probabilities, logits = map(np.concatenate, zip(*parts, strict=True))
+    np.testing.assert_allclose(probabilities, classifier.classify(files), atol=TOLERANCE)
+    softened = np.exp(logits / 1.7)
+    np.testing.assert_allclose(softened / softened.sum(axis=1, keepdims=True), probabilities, atol=1e-6)
+
+
+def test_the_answers_are_compared_for_silent_quiet_and_clipped_sounds_too(exported, classifier):
+    assert max(differences(exported, classifier)) <= TOLERANCE
+
+
+def test_a_file_with_other_answers_is_refused(exported, classifier):
+    with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in a probability and .* nothing was written"):
+        differences(exported, replace(classifier, temperature=3.0))
+    with pytest.raises(UserError, match="differs from PyTorch"):
+        differences(exported, replace(classifier, frontend=Frontend(FrontendSettings(top_db=30))))
+
+
+def test_its_metadata_say_what_a_user_of_the_file_has_to_know(classifier, session):
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == classifier.classes
+    assert json.loads(about["frontend"]) == classifier.frontend.settings.model_dump()
+    assert json.loads(about["facts"]) == classifier.facts
+    assert (about["model"], about["sample_rate"], about["samples"]) == ("models:/watkins-baseline/1", "16000", "63841")
+    assert float(about["temperature"]) == 1.7
+    assert "exactly 63841 samples" in about["recipe"] and "resample before" in about["recipe"]
+    (waveform,) = session.get_inputs()
+    assert (waveform.name, waveform.shape) == ("waveform", ["batch", 63_841])
+
+
+def test_no_trace_of_this_machine_is_in_the_file(exported):
+    assert __file__.rpartition("/tests/")[0].encode() not in exported
+
+
+@pytest.mark.slow
+def test_efficientnet_with_frozen_stages_is_exported_too(recipe):
+    network = build_model(recipe("efficientnet", "model.freeze_depth=6").model, species=3).eval()
+    classifier = Classifier(network, Frontend(), ["a", "b", "c"], {}, 1.3)
+    assert max(differences(to_onnx(classifier, "runs/first"), classifier)) <= TOLERANCE
+
+
+def test_the_command_writes_a_file_and_an_example_that_runs(watkins, finished, archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    path = tmp_path / "new" / "champion.onnx"
+    said = watkins("export", "models:/watkins-baseline@champion", "--to", "onnx", "--out", path)
+    assert (said.status, said.err) == (0, "")
+    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs from PyTorch by at most" in said.out
+    assert list(path.parent.iterdir()) == [path]
+    about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert about["model"] == "models:/watkins-baseline/1"
+
+    classifier = load_bundle(finished.run_dir / "model")
+    cut = sorted(archive.rglob("*.wav"))[20]
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("recording.wav", classifier.frontend.sound(*soundfile.read(cut, dtype="float32")), 16_000, "FLOAT")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(said.out[said.out.index("import json") :], {})
+    (expected,) = classifier.classify([cut])
+    assert classifier.classes[expected.argmax()] in printed.getvalue()
+    assert f"float32({expected.max():.3f}" in printed.getvalue()
+
+
+def test_without_its_packages_export_says_what_to_install(watkins, finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    said = watkins("export", finished.run_dir, "--out", tmp_path / "model.onnx")
+    assert said.status == 1
+    assert said.err == "watkins: onnxruntime is missing, which export needs; pip install 'watkins-ml[onnx]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_format_is_misuse_and_a_model_that_is_not_there_is_named(watkins, tmp_path):
+    said = watkins("export", "runs/gone", "--to", "tflite")
+    assert (said.status, said.err) == (2, "watkins: --to tflite: must be onnx\n")
+    said = watkins("export", "runs/gone")
+    assert said.status == 1 and said.err.startswith("watkins: runs/gone: no such run directory")

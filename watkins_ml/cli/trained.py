@@ -1,0 +1,79 @@
+"""`watkins export` and `watkins explain`: a trained model taken to the field, and what it listens to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watkins_ml.cli.models import Model
+from watkins_ml.errors import UsageError
+
+USE = """\
+import json, numpy, onnxruntime, soundfile
+model = onnxruntime.InferenceSession("{path}")
+about = model.get_modelmeta().custom_metadata_map
+sound, rate = soundfile.read("recording.wav", dtype="float32")  # mono at {sample_rate} Hz; resample any other before
+sound = numpy.resize(sound, {samples})  # the first {seconds:.3g} s, shorter sounds repeated
+probabilities, logits = model.run(None, {{"waveform": sound[None]}})
+print(dict(zip(json.loads(about["classes"]), probabilities[0])))"""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Example: watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx",
+    )(export)
+    app.command(
+        epilog="Example: watkins explain models:/watkins-efficientnet@champion call.wav --out call.png",
+    )(explain)
+
+
+def export(
+    model: Model,
+    to: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="The file; default results/<model>.onnx.")] = None,
+) -> None:
+    """One ONNX file from waveform to probabilities, for recorders in the field.
+
+    Takes float32 waveforms (batch, samples), mono at the model's sample
+    rate and exactly one window long, and gives calibrated probabilities
+    and logits, each (batch, species). The frontend is inside; resampling
+    stays outside. Species, settings and a recipe are in its metadata. It
+    is written only if onnxruntime agrees with PyTorch to 0.0001.
+    """
+    if to != "onnx":
+        raise UsageError(f"--to {to}: must be onnx")
+    from watkins_ml.console import out as console
+    from watkins_ml.inference.export import export_model
+    from watkins_ml.inference.resolve import file_name
+
+    done = export_model(model, out or Path("results") / f"{file_name(model)}.onnx")
+    console.print(
+        f"{done.path}: {done.bytes / 1e6:.1f} MB; differs from PyTorch by at most {done.probabilities:.1g} in a "
+        f"probability and {done.logits:.1g} in a logit"
+    )
+    console.print("To use it, with nothing of watkins_ml:\n")
+    console.print(USE.format(**vars(done), seconds=done.samples / done.sample_rate))
+
+
+def explain(
+    model: Model,
+    audio: Annotated[Path, typer.Argument(help="One audio file.")],
+    out: Annotated[Path | None, typer.Option(help="The picture; default results/<audio>-explained.png.")] = None,
+    species: Annotated[str | None, typer.Option(help="What to look for; default the model's answer.")] = None,
+) -> None:
+    """A picture of a recording and of what in it the model looked at.
+
+    Grad-CAM on the last convolutions: a coarse map of what speaks for the
+    species. Of a long recording, the window in which it is most probable.
+    """
+    from watkins_ml.console import out as console
+    from watkins_ml.inference.explain import explain_file
+
+    out = out or Path("results") / f"{audio.stem}-explained.png"
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: must end with .png")
+    found = explain_file(model, audio, out, species)
+    console.print(f"{audio}: {found.species} {found.probability:.1%} at {found.where()}")
+    console.print(f"The picture: {out}")

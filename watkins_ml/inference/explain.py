@@ -1,0 +1,133 @@
+"""`watkins explain`: where in a spectrogram a network found its answer.
+
+Grad-CAM (Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017)
+at the last stage of `features`, the fourth block of the baseline and the ninth stage of EfficientNet-B0. Both networks
+average its maps and weigh the averages, so the map says what each place adds to the species' logit; places that speak
+against the species are left at zero. On 30 test cuts of watkins10, hiding the strongest 15 % of what this layer shows
+cost EfficientNet twice the probability that hiding as much elsewhere did; with stages five to seven they were closer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.frontend import MOST_WINDOWS
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.files import disk_errors
+from watkins_ml.inference.resolve import load_classifier
+from watkins_ml.models.bundle import Classifier, to_probabilities
+from watkins_ml.models.scoring import cut_logits
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One window of a recording, and where in it a network found what speaks for a species."""
+
+    species: str
+    probability: float
+    """Calibrated, in this window."""
+    answer: str
+    """The most probable species of the whole recording."""
+    answer_probability: float
+    windows: int
+    """How many windows the recording was judged by; this is the one that speaks most for the species."""
+    spectrogram: np.ndarray
+    """What the network saw: (n_mels, frames), standardised decibels."""
+    attribution: np.ndarray
+    """(n_mels, frames), from 0 to 1 at the strongest place; all zero where nothing speaks for the species."""
+    start_s: float
+    """Where in the recording the window begins."""
+    sound_s: float
+    """Seconds of the recording in the window; where it is longer, they are repeated."""
+    duration_s: float
+    """Length of the recording."""
+
+    def where(self) -> str:
+        """Which part of the recording this is, and what the whole is taken for where that is something else."""
+        part = f"{self.start_s:.1f}–{self.start_s + self.sound_s:.1f} s of {self.duration_s:.1f} s"
+        if self.windows > 1:
+            part += f", the surest of {self.windows} windows"
+        if self.windows > 1 or self.species != self.answer:
+            part += f"; the whole: {self.answer} {self.answer_probability:.1%}"
+        return part
+
+
+def explain(classifier: Classifier, path: Path, species: str | None = None) -> Explanation:
+    """Explain the answer for an audio file, or how probable `species` is.
+
+    Of a recording longer than a window, the window in which the species is most probable.
+
+    Raises:
+        UsageError: the classifier does not know `species`.
+        UserError: the file cannot be used.
+    """
+    if species is not None and species not in classifier.classes:
+        (nearest,) = difflib.get_close_matches(species, classifier.classes, n=1, cutoff=0)
+        raise UsageError(f"--species {species}: unknown to the model; the nearest that it knows is {nearest}")
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder; name one audio file' if path.is_dir() else 'no such file'}")
+    try:
+        recording = classifier.frontend.read(path, MOST_WINDOWS)
+    except AudioError as error:
+        raise UserError(f"{path}: {error}") from None
+    windows = classifier.frontend.windows(recording)
+    logits = cut_logits(classifier.network, windows.split(1))
+    (whole,) = to_probabilities(logits.mean(dim=0, keepdim=True), classifier.temperature)
+    answer = classifier.classes[whole.argmax()]
+    label = classifier.classes.index(species or answer)
+    of_windows = to_probabilities(logits, classifier.temperature)[:, label]
+    surest = int(of_windows.argmax())
+    return Explanation(
+        species=classifier.classes[label],
+        probability=float(of_windows[surest]),
+        answer=answer,
+        answer_probability=float(whole.max()),
+        windows=len(windows),
+        spectrogram=windows[surest, 0].numpy(),
+        attribution=grad_cam(classifier.network, windows[surest], label),
+        start_s=recording.starts[surest] / recording.sample_rate,
+        sound_s=len(recording.waveform) / recording.sample_rate,
+        duration_s=recording.duration_s,
+    )
+
+
+def explain_file(model: str, path: Path, out: Path, species: str | None = None) -> Explanation:
+    """Explain the answer of the model that a MODEL argument names, and draw it to `out` (PNG).
+
+    Raises:
+        UserError: as `explain`, or there is no such model, or `out` cannot be written.
+    """
+    from watkins_ml.evaluation.attribution import attribution_picture
+    from watkins_ml.evaluation.plots import save
+
+    classifier = load_classifier(model)
+    found = explain(classifier, path, species)
+    figure = attribution_picture(
+        classifier.frontend, found.spectrogram, found.attribution, found.start_s, found.sound_s,
+        title=f"{found.species} {found.probability:.1%}", below=f"{path.name}, {found.where()}",
+    )  # fmt: skip
+    with disk_errors(f"cannot write {out}", "choose another file with --out"):
+        save(figure, out)
+    return found
+
+
+def grad_cam(network: torch.nn.Module, spectrogram: torch.Tensor, label: int) -> np.ndarray:
+    """Where in `spectrogram`, (1, n_mels, frames), the network finds what speaks for `label`.
+
+    Returns:
+        (n_mels, frames), at least 0 and at most 1, interpolated from the much coarser maps of the last stage.
+    """
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    network.eval()
+    wanted = spectrogram.unsqueeze(0).requires_grad_()  # so that frozen stages let gradients through
+    found = LayerGradCam(network, network.features[-1]).attribute(wanted, label, relu_attributions=True)
+    found = LayerAttribution.interpolate(found.detach(), tuple(spectrogram.shape[1:]), "bilinear")[0, 0]
+    strongest = found.max()
+    return (found / strongest if strongest > 0 else found).numpy()

@@ -1,0 +1,174 @@
+"""`watkins export`: a trained model as one ONNX file, from waveform to probabilities, for recorders in the field."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from watkins_ml import __version__
+from watkins_ml.audio.graph import FrontendGraph
+from watkins_ml.errors import UserError
+from watkins_ml.files import disk_errors, write_bytes
+from watkins_ml.inference.resolve import load_classifier, pinned
+from watkins_ml.models.bundle import Classifier, to_probabilities, weights_digest
+
+OPSET = 18
+"""Of late 2022, so that older runtimes read the file; what torch's exporter writes where nothing is converted."""
+TOLERANCE = 1e-4
+"""How far probabilities and logits may be from PyTorch's."""
+RECIPE = (
+    "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before: that is "
+    "not in this model), exactly {samples} samples a row; leave digital silence at both ends away, repeat a shorter "
+    "sound until it fills a row, divide a longer one into several. probabilities: calibrated, a row for each row of "
+    "waveform, a column for each of classes. Several rows of a recording: softmax(mean of their logits / temperature)."
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model that was written, and the largest differences between its answers and PyTorch's."""
+
+    path: Path
+    bytes: int
+    probabilities: float
+    logits: float
+    sample_rate: int
+    samples: int
+
+
+class WaveformClassifier(nn.Module):
+    """A classifier from waveform to answer, without any decision that depends on the sound."""
+
+    def __init__(self, classifier: Classifier):
+        super().__init__()
+        self.frontend = FrontendGraph(classifier.frontend)
+        self.network = classifier.network
+        self.temperature = classifier.temperature
+
+    def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 (batch, samples) to calibrated probabilities and logits, each (batch, species)."""
+        logits = self.network(self.frontend(waveforms))
+        return (logits / self.temperature).softmax(dim=1), logits
+
+
+def export_model(model: str, path: Path) -> Exported:
+    """Write the model that a MODEL argument names as ONNX, after onnxruntime has given the same answers as PyTorch.
+
+    Raises:
+        UserError: no such model, packages are missing, or the answers differ; `path` is then as it was.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing, which export needs; pip install 'watkins-ml[onnx]'") from None
+    model = pinned(model)  # first, so that the metadata name what is loaded
+    classifier = load_classifier(model)
+    content = to_onnx(classifier, model)
+    probabilities, logits = differences(content, classifier)
+    with disk_errors(f"cannot write {path}", "choose another file with --out"):
+        write_bytes(path, content)
+    settings = classifier.frontend.settings
+    return Exported(path, len(content), probabilities, logits, settings.sample_rate, settings.samples)
+
+
+def to_onnx(classifier: Classifier, model: str) -> bytes:
+    """The content of an ONNX file: input `waveform`, outputs `probabilities` and `logits`, and metadata.
+
+    Args:
+        model: what the metadata call the model.
+    """
+    rows = torch.export.Dim("batch")
+    example = torch.from_numpy(trial_sounds(classifier)[:2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own insides
+        program = torch.onnx.export(
+            WaveformClassifier(classifier).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["waveform"], output_names=["probabilities", "logits"], dynamic_shapes=({0: rows},),
+        )  # fmt: skip
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")  # stack traces with the folders of this machine
+    for key, value in metadata(classifier, model).items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto.SerializeToString()
+
+
+def metadata(classifier: Classifier, model: str) -> dict[str, str]:
+    """What a user of the file has to know, by key; lists and tables as JSON."""
+    settings = classifier.frontend.settings
+    return {
+        "model": model,
+        "recipe": RECIPE.format(rate=settings.sample_rate, samples=settings.samples),
+        "classes": json.dumps(classifier.classes, ensure_ascii=False),
+        "sample_rate": str(settings.sample_rate),
+        "samples": str(settings.samples),
+        "frontend": settings.model_dump_json(),
+        "frontend_digest": settings.digest(),
+        "temperature": repr(classifier.temperature),
+        "facts": json.dumps(classifier.facts, ensure_ascii=False),
+        "weights_digest": weights_digest(classifier.network),
+        "made_by": f"watkins_ml {__version__}",
+    }
+
+
+def trial_sounds(classifier: Classifier) -> np.ndarray:
+    """Sounds for comparing two forms of a classifier, float32 (6, samples), always the same.
+
+    A call in noise, clicks, a clipped sweep, noise at the last bit of 16, noise with an offset, and silence.
+    (A constant alone is none: what rounding leaves of it depends on the way of transforming, and decoding refuses it.)
+    """
+    settings = classifier.frontend.settings
+    time = np.linspace(0, 1, settings.samples)
+    noise = np.random.default_rng(0).standard_normal(settings.samples)
+    pitch = settings.samples / 16 * time  # cycles; a sweep over half of what the rate can hold
+    sounds = [
+        0.3 * np.sin(2 * np.pi * pitch) * (np.abs(time - 0.4) < 0.1) + 0.01 * noise,
+        np.where(np.arange(settings.samples) % (settings.sample_rate // 4) == 0, 0.8, 0.001 * noise),
+        np.clip(3 * np.sin(2 * np.pi * pitch * 2 * time), -1, 1),
+        2e-5 * noise,
+        0.3 + 0.001 * noise,
+        np.zeros(settings.samples),
+    ]
+    return np.stack(sounds).astype(np.float32)
+
+
+def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
+    """The largest differences of probabilities and logits between an ONNX file in onnxruntime and `classifier`.
+
+    Compared over `trial_sounds`, one by one and all at once, with the frontend that trained the network.
+
+    Raises:
+        UserError: they are above `TOLERANCE`.
+    """
+    import onnxruntime
+
+    sounds = trial_sounds(classifier)
+    with torch.inference_mode():
+        spectrograms = [classifier.frontend(sound, classifier.frontend.settings.sample_rate) for sound in sounds]
+        expected = torch.cat([classifier.network(spectrogram.unsqueeze(0)) for spectrogram in spectrograms])
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    together, singly = _answers(session, sounds), [_answers(session, sound[None]) for sound in sounds]
+    probabilities, logits = (
+        float(np.abs(np.concatenate([at_once, *alone]) - np.tile(right, (2, 1))).max())
+        for right, at_once, *alone in zip(
+            (to_probabilities(expected, classifier.temperature), expected.numpy()), together, *singly, strict=True
+        )
+    )
+    if not max(probabilities, logits) <= TOLERANCE:  # so that NaN fails too
+        raise UserError(
+            f"the exported model differs from PyTorch by {probabilities:.2g} in a probability and {logits:.2g} in a "
+            "logit, so nothing was written; please report this with the versions of torch and onnxruntime"
+        )
+    return probabilities, logits
+
+
+def _answers(session, waveforms: np.ndarray) -> list[np.ndarray]:
+    return session.run(["probabilities", "logits"], {"waveform": waveforms})
