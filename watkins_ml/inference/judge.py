@@ -68,8 +68,8 @@ def judge(
     def flush() -> Iterator[Judged]:
         if batch:
             said = classifier.probabilities(spectrogram.unsqueeze(0) for _, _, spectrogram in batch)
-            for (recording, row, _), probabilities in zip(batch, said, strict=True):
-                recording.probabilities[row] = probabilities.astype(np.float32)
+            for (recording, row, _), probabilities in zip(batch, said.astype(np.float32), strict=True):
+                recording.probabilities[row] = probabilities
             on_judged(batch[-1][0].path, batch[-1][0].places[-1][2])
             batch.clear()
         yield from ended
