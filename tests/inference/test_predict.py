@@ -111,7 +111,7 @@ def test_the_command_predicts_from_the_registry(watkins, finished, recordings, m
 
 
 def test_csv_is_for_programs(watkins, finished, recordings, broken):
-    said = watkins("predict", finished.run_dir, recordings[0], broken, "--format", "csv", "--top", 2)
+    said = watkins("predict", finished.run_dir, recordings[0], broken, "--by", "file", "--format", "csv", "--top", 2)
     lines = said.out.splitlines()
     assert said.status == 0
     assert lines[0] == "path,rank,species,probability,problem"
