@@ -31,7 +31,10 @@ COMMANDS = {
     "evaluate": ["model", "--data", "--split", "--out"],
     "compare": ["models", "--out"],
     "report": ["model", "--out"],
-    "predict": ["model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--species", "--overlap", "--channels"],
+    "predict": [
+        "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--species", "--overlap",
+        "--channels",
+    ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],
 }  # fmt: skip

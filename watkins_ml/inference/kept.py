@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from watkins_ml.errors import UsageError
-from watkins_ml.files import write_bytes, write_json
+from watkins_ml.errors import UsageError, UserError, first_line
+from watkins_ml.files import disk_errors, write_bytes, write_json
 from watkins_ml.inference.judge import PLACE, Judged, Listening
 from watkins_ml.models.bundle import Classifier
 
@@ -26,6 +27,7 @@ class Kept:
 
     Raises:
         UsageError: the folder was begun with another model or other windows.
+        UserError: it cannot be read or written, now or later.
     """
 
     def __init__(self, folder: Path, classifier: Classifier, model: str, listening: Listening):
@@ -33,11 +35,15 @@ class Kept:
         settings = {"model_digest": classifier.digest(), **asdict(listening)}
         file = folder / "predict.json"
         if file.exists():
-            begun = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                begun = dict(json.loads(file.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise UserError(f"{file}: damaged ({first_line(error)}); give another --out") from None
             for key, value in settings.items():
                 if begun.get(key) != value:
                     raise UsageError(f"{folder} was begun with {key} {begun.get(key)}, now {value}; give another --out")
-        write_json(file, {"model": model, **settings})
+        with self._disk_errors():
+            write_json(file, {"model": model, **settings})
 
     def name(self, path: Path) -> str:
         """What the files of a recording are called: its own name, and a mark of the folder it lies in."""
@@ -64,7 +70,11 @@ class Kept:
         about: dict[str, Any] = {"file": _state(recording.path), "problem": recording.problem}
         content = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({ABOUT: json.dumps(about)}), content, compression="zstd")
-        write_bytes(self._file(recording.path), content.getvalue())
+        with self._disk_errors():
+            write_bytes(self._file(recording.path), content.getvalue())
+
+    def _disk_errors(self) -> AbstractContextManager:
+        return disk_errors(f"cannot write to {self.folder}", "make room and run the same command again")
 
     def _file(self, path: Path) -> Path:
         return self.folder / "windows" / f"{self.name(path)}.parquet"

@@ -20,7 +20,7 @@ from watkins_ml.models.bundle import Classifier
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
-    """Files as given, folders searched for audio.
+    """Files as given, folders searched for audio, each file once.
 
     Raises:
         UserError: a path does not exist, or no audio is found at all.
@@ -35,7 +35,7 @@ def find_audio(paths: list[Path]) -> list[Path]:
             raise UserError(f"{path}: no such file")
     if not found:
         raise UserError(f"{paths[0]}: no audio files there")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd.DataFrame:
