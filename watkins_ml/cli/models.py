@@ -110,17 +110,7 @@ def predict(
     channels: Annotated[str, typer.Option(help="mix, or each: every channel by itself.")] = "mix",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
-    from watkins_ml.inference.annotations import FORMATS
-
-    formats = tuple(format or (["csv"] if out else ["table"]))
-    known = FORMATS if out and by != "file" else ("table", "csv")
-    if unknown := [each for each in formats if each not in known]:
-        raise UsageError(
-            f"--format {unknown[0]}: must be {', '.join(known[:-1])} or {known[-1]}"
-            + ("" if out or by == "file" else "; with --out FOLDER also " + ", ".join(FORMATS[1:]))
-        )
-    if by not in ("detection", "window", "file"):
-        raise UsageError(f"--by {by}: must be detection, window or file")
+    formats = _formats(by, format, out)
     if channels not in ("mix", "each"):
         raise UsageError(f"--channels {channels}: must be mix or each")
     if by == "file" and (out or species):
@@ -148,3 +138,18 @@ def predict(
         failed = len(result.problems) == len(files) and result.found.empty
     if failed:
         raise UserError("none of the files could be read; the reasons are in the table")
+
+
+def _formats(by: str, wanted: list[str] | None, out: Path | None) -> tuple[str, ...]:
+    """The formats to write or to print; without a folder, what the terminal can show."""
+    from watkins_ml.inference.annotations import FORMATS
+
+    if by not in ("detection", "window", "file"):
+        raise UsageError(f"--by {by}: must be detection, window or file")
+    formats = tuple(wanted or (["csv"] if out else ["table"]))
+    known = FORMATS if out and by != "file" else ("table", "csv")
+    for each in formats:
+        if each not in known:
+            more = "" if out or by == "file" else f"; with --out FOLDER also {', '.join(FORMATS[1:])}"
+            raise UsageError(f"--format {each}: must be {', '.join(known[:-1])} or {known[-1]}{more}")
+    return formats
