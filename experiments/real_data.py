@@ -100,12 +100,11 @@ def prepare(name: str, shared: Path, folder: Path) -> None:
 def cross_validate(name: str, model: str, shared: Path, folder: Path, run: str, *overrides: str) -> Path:
     """Cross-validate one model on one data set under the name `run`; the parent's run directory."""
     data, weights = DATA_SETS[name], shared / "weights" / "efficientnet_b0_imagenet.pth"
-    if not finished(folder / "runs" / run):
-        given = [text.format(weights=weights) for text in FEW[model]]
-        given += [f"train.epochs={data.epochs[model]}", *overrides]
-        recipe = RECIPES / f"{'baseline' if model == 'baseline' else 'efficientnet'}.yaml"
-        options = [part for text in given for part in ("-o", text)]
-        watkins(folder, "crossval", str(recipe), *options, *data.folds, "--name", run)
+    given = [text.format(weights=weights) for text in FEW[model]]
+    given += [f"train.epochs={data.epochs[model]}", *overrides]
+    recipe = RECIPES / f"{'baseline' if model == 'baseline' else 'efficientnet'}.yaml"
+    options = [part for text in given for part in ("-o", text)]
+    watkins(folder, "crossval", str(recipe), *options, *data.folds, "--name", run)  # one that is done is only shown
     return folder / "runs" / run
 
 

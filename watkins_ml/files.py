@@ -56,6 +56,11 @@ def write_tensors(path: Path, tensors: Any, durable: bool = True) -> None:
     write_bytes(path, buffer.getvalue(), durable)
 
 
+def printable(path: Path) -> str:
+    """A path as text that can be written anywhere, also where a name is not UTF-8 (old archives are in Latin-1)."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def disk_errors(doing: str, then: str) -> Iterator[None]:
     """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on."""

@@ -84,6 +84,19 @@ def test_what_is_left_of_a_truncated_recording_is_heard_before_it_is_told(tmp_pa
         for window in sliding_windows(tmp_path / "cut.wav", 1.0):
             heard.append(window)
     assert 4.8 < heard[-1].end_s < 5.1
+    (tmp_path / "short.wav").write_bytes(whole[: len(whole) // 50])
+    heard = []
+    with pytest.raises(AudioError, match="truncated"):
+        for window in sliding_windows(tmp_path / "short.wav", 1.0):
+            heard.append(window)
+    assert len(heard) == 1 and heard[0].waveform is not None
+    soundfile.write(tmp_path / "a.flac", noise(20_000), 8_000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:-9_000])
+    heard = []
+    with pytest.raises(AudioError):
+        for window in sliding_windows(tmp_path / "cut.flac", 0.5):
+            heard.append(window)
+    assert heard
 
 
 def test_a_stretch_of_numbers_that_are_none_costs_only_its_windows(tmp_path):
@@ -98,7 +111,8 @@ def test_a_stretch_of_numbers_that_are_none_costs_only_its_windows(tmp_path):
 
 def test_what_cannot_be_opened_is_told_and_lasts_no_time(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF, but not really")
-    for name in ("a.wav", "gone.wav"):
+    (tmp_path / "headerless.raw").write_bytes(bytes(1_000))
+    for name in ("a.wav", "gone.wav", "headerless.raw"):
         with pytest.raises(AudioError, match="unreadable"):
             list(sliding_windows(tmp_path / name, 1.0))
         assert duration(tmp_path / name) == 0

@@ -94,6 +94,7 @@ def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path)
         ("--by", "hour"): "--by hour: must be detection, window or file",
         ("--channels", "left"): "--channels left: must be mix or each",
         ("--by", "file", "--out", "found"): "leave out --out",
+        ("--by", "file", "--overlap", "0.9"): "leave out --overlap",
     }.items():
         said = watkins("predict", finished.run_dir, hour, *wish)
         assert said.status == 2 and sentence in said.err
@@ -133,16 +134,54 @@ def test_changed_and_damaged_answers_are_made_again(classifier, hour, tmp_path):
     kept = Kept(tmp_path / "found", classifier, "model", Listening())
     [recording] = judge(classifier, [hour], Listening())
     kept.write(recording)
-    assert kept.holds(hour)
     again = kept.read(hour)
     assert again.places == recording.places
     np.testing.assert_array_equal(np.stack(again.probabilities), np.stack(recording.probabilities))
-    os.utime(hour, ns=(1, 1))
-    assert not kept.holds(hour)
-    kept.write(recording)
     [file] = (tmp_path / "found" / "windows").iterdir()
-    file.write_bytes(file.read_bytes()[:-20])
-    assert not kept.holds(hour)
+    sound = file.read_bytes()
+    for damaged in (sound[:-20], sound[:4] + bytes(900) + sound[904:], b""):
+        file.write_bytes(damaged)
+        assert kept.read(hour) is None
+    file.write_bytes(sound)
+    assert kept.read(hour) is not None
+    os.utime(hour, ns=(1, 1))
+    assert kept.read(hour) is None
+
+
+def test_a_recorder_that_still_writes_is_heard_again_the_next_time(classifier, hour, tmp_path):
+    kept = Kept(tmp_path / "found", classifier, "model", Listening())
+    [recording] = judge(classifier, [hour], Listening())
+    with open(hour, "ab") as file:  # after it was read, before the answer was kept
+        file.write(bytes(100))
+    kept.write(recording)
+    assert kept.read(hour) is None
+
+
+def test_what_could_not_be_read_stops_nothing_and_is_tried_again(watkins, finished, hour, tmp_path):
+    broken = hour.with_name("broken.wav")
+    broken.symlink_to(tmp_path / "gone.wav")
+    begun = ("predict", finished.run_dir, hour.parent, "--out", "found", "--min-confidence", 0)
+    said = watkins(*begun)
+    assert said.status == 0 and "broken.wav: unreadable: No such file or directory" in said.out
+    (tmp_path / "gone.wav").write_bytes(hour.read_bytes())
+    said = watkins(*begun)
+    assert said.status == 0 and "unreadable" not in said.out
+    assert pd.read_csv("found/detections.csv")["path"].nunique() == 2
+
+
+def test_names_from_other_systems_and_lengths_go_through(watkins, finished, hour):
+    odd = [
+        os.fsencode(hour.parent) + b"/" + name for name in (b"for\xeat.wav", b"x" * 230 + b".wav", b"a\nb [red].wav")
+    ]
+    for name in odd:
+        with open(name, "wb") as file:
+            file.write(hour.read_bytes())
+    hour.unlink()
+    for more in ((), ("--out", "found", "--format", "raven", "--format", "csv")):
+        said = watkins("predict", finished.run_dir, hour.parent, "--min-confidence", 0, *more)
+        assert said.status == 0, said.err
+    assert any(path.endswith("for\\xeat.wav") for path in pd.read_csv("found/detections.csv")["path"])
+    assert len(list(Path("found/raven").iterdir())) == 3
 
 
 def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_been(watkins, finished, hour, tmp_path):

@@ -95,6 +95,12 @@ def test_folders_are_searched_for_audio_of_any_kind(tmp_path, recordings):
     assert found == ["day/a.WAV", "day/b.flac", "day/deep/c.ogg"]
 
 
+def test_a_file_named_twice_is_one_file(recordings):
+    path = recordings[0]
+    assert find_audio([path, path.parent / ".." / path.parent.name / path.name, path.parent])[0] == path
+    assert len(find_audio([path, path.parent])) == len(find_audio([path.parent]))
+
+
 def test_missing_files_and_folders_without_audio_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.wav: no such file"):
         find_audio([tmp_path / "gone.wav"])
@@ -140,7 +146,7 @@ def test_when_nothing_can_be_read_the_command_fails_after_showing_why(watkins, f
     said = watkins("predict", finished.run_dir, broken)
     assert said.status == 1
     assert "unreadable" in said.out
-    assert said.err == "watkins: none of the files could be read; the reasons are in the table\n"
+    assert said.err == "watkins: none of the files could be read; the reasons are listed above\n"
 
 
 def test_the_facts_of_a_model_are_its_training_data(classifier, finished):

@@ -61,13 +61,21 @@ def read_recording(
     try:
         if isinstance(path, Path) and path.stat().st_size == 0:
             raise AudioError("empty: no bytes")
-        with soundfile.SoundFile(path) as audio:
+        with open_audio(path) as audio:
             return _read(audio, excerpt_s, most, slack_s)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".")
         raise AudioError(f"unreadable: {reason}") from None
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from None
+
+
+def open_audio(path: Path | BinaryIO) -> soundfile.SoundFile:
+    """As soundfile opens it; raises AudioError too for what it has no reader for, headerless `.raw` for one."""
+    try:
+        return soundfile.SoundFile(path)
+    except (TypeError, ValueError) as error:
+        raise AudioError(f"unreadable: {error}") from None
 
 
 def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_s: float) -> Recording:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from watkins_ml.audio.decode import AudioError, mixed, read_recording, sounds, truncation
+from watkins_ml.audio.decode import AudioError, mixed, open_audio, read_recording, sounds, truncation
 
 MIXED = 0
 """The channel of a window that is the mean of all; single channels count from 1."""
+UNKNOWN_LENGTH = 1 << 50
+"""More samples than any recording has: a stream whose encoder left the length open."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Window:
 def duration(path: Path) -> float:
     """Seconds that a file claims to last; 0 where it cannot be opened."""
     try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, OSError):
+        with open_audio(path) as audio:
+            return audio.frames / audio.samplerate if audio.frames < UNKNOWN_LENGTH else 0.0
+    except (soundfile.LibsndfileError, OSError, AudioError):
         return 0.0
 
 
@@ -49,13 +53,14 @@ def sliding_windows(
         AudioError: after all windows that could be decoded, what is wrong with the file.
     """
     try:
-        with soundfile.SoundFile(path) as audio:
+        with open_audio(path) as audio:
             window = round(seconds * audio.samplerate)
             longest = window + round(slack_s * audio.samplerate)
             if 0 < audio.frames <= longest and not (each_channel and audio.channels > 1):
-                recording = read_recording(path, seconds)
-                yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate)
-                return
+                with suppress(AudioError):  # silent, or damaged: then what there is of it
+                    recording = read_recording(path, seconds)
+                    yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate)
+                    return
             yield from _slide(audio, window, max(1, round(window * (1 - overlap))), each_channel)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"unreadable: {error.error_string.rstrip('.')}") from None
@@ -74,10 +79,19 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         ends = start / rate, (start + len(samples)) / rate
         parts = enumerate(samples.T, start=1) if each_channel else [(MIXED, mixed(samples))]
         for channel, part in parts:
-            usable = bool(np.isfinite(part).all()) and sounds(part)
+            usable = bool(np.isfinite(part).all()) and sounds(part) and part.min() < part.max()
             yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate)
 
-    while len(block := audio.read(max(step, rate), dtype="float32", always_2d=True)):
+    while True:
+        try:
+            block = audio.read(max(step, rate), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            problem = (
+                problem or f"unreadable after {(first + len(kept)) / rate:.1f} s: {error.error_string.rstrip('.')}"
+            )
+            break
+        if not len(block):
+            break
         if not np.isfinite(block).all():
             problem = problem or "holds samples that are not numbers"
         kept = np.concatenate([kept, block])
@@ -87,7 +101,7 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         spare = max(0, begin - step - first)  # the last window may begin right after the one before it
         kept, first = kept[spare:], first + spare
     total = first + len(kept)
-    if total < audio.frames:
+    if total < audio.frames < UNKNOWN_LENGTH:
         problem = problem or f"truncated: {total} of {audio.frames} samples can be read"
     if total > (begin - step + window if begin else 0):
         yield from cut(max(0, total - window))

@@ -113,8 +113,10 @@ def predict(
     formats = _formats(by, format, out)
     if channels not in ("mix", "each"):
         raise UsageError(f"--channels {channels}: must be mix or each")
-    if by == "file" and (out or species):
-        raise UsageError(f"--by file prints one answer a file; leave out {'--out' if out else '--species'}")
+    given = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
+    given |= {"--min-confidence": min_confidence != 0.5}
+    if by == "file" and (unused := [name for name, value in given.items() if value]):
+        raise UsageError(f"--by file prints one answer a file; leave out {unused[0]}")
     from watkins_ml.cli.tables import print_annotated, print_predictions
     from watkins_ml.errors import UserError
     from watkins_ml.inference.annotate import annotate
@@ -135,9 +137,9 @@ def predict(
         wanted = Wanted(min_confidence, top, frozenset(species or ()))
         result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
         print_annotated(result, files, "files" if out else formats[0], min_confidence)
-        failed = len(result.problems) == len(files) and result.found.empty
+        failed = not result.heard
     if failed:
-        raise UserError("none of the files could be read; the reasons are in the table")
+        raise UserError("none of the files could be read; the reasons are listed above")
 
 
 def _formats(by: str, wanted: list[str] | None, out: Path | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.controls import CONTROLS
+from watkins_ml.files import printable
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -212,7 +213,7 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
 def print_annotated(result: Annotated, files: list[Path], format: str, least: float) -> None:
     """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
     if format == "csv":
-        result.found.to_csv(sys.stdout, index=False, float_format="%.6g")
+        result.found.round(6).to_csv(sys.stdout, index=False)
         for path, problem in result.problems.items():
             err.print(f"{path}: {problem}", style="red")
         return
@@ -236,7 +237,7 @@ def print_annotated(result: Annotated, files: list[Path], format: str, least: fl
 def _print_detections(result: Annotated, files: list[Path], least: float) -> None:
     table = _table("file", "from", "to", "species", "probability")
     by_file = dict(list(result.found.groupby("path", sort=False)))
-    for path in map(str, files):
+    for path in map(printable, files):
         for number, row in enumerate(by_file.get(path, result.found[:0]).itertuples()):
             channel = f" channel {row.channel}" if row.channel else ""
             name = path if number == 0 else ""

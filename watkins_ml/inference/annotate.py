@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from watkins_ml.errors import UsageError
-from watkins_ml.files import disk_errors
+from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.annotations import write_annotations
 from watkins_ml.inference.detections import COLUMNS, Wanted, detections
 from watkins_ml.inference.judge import Listening
@@ -28,6 +28,8 @@ class Annotated:
     """Why (the rest of) a file could not be read, by path."""
     unknown: list[str] = field(default_factory=list)
     """Paths of recordings in which nothing was probable enough."""
+    heard: int = 0
+    """How many recordings could be read, or a part of them."""
     written: list[Path] = field(default_factory=list)
 
 
@@ -53,20 +55,21 @@ def annotate(
             nearest = difflib.get_close_matches(name, classifier.classes, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"it knows {', '.join(classifier.classes)}"
             raise UsageError(f"--species {name}: the model does not know it; {hint}")
-    tables, result = [], Annotated(pd.DataFrame(columns=COLUMNS))
+    tables, result, heard = [], Annotated(pd.DataFrame(columns=COLUMNS)), 0
     for recording in judge_recordings(classifier, files, listening, kept):
         tables.append(detections(recording, classifier.classes, wanted, merge))
         if recording.problem:
-            result.problems[str(recording.path)] = recording.problem
+            result.problems[printable(recording.path)] = recording.problem
         if tables[-1].empty and recording.places:
-            result.unknown.append(str(recording.path))
-    order = {str(path): place for place, path in enumerate(files)}  # kept answers came first
+            result.unknown.append(printable(recording.path))
+        heard += bool(recording.places)
+    order = {printable(path): place for place, path in enumerate(files)}  # kept answers came first
     found = pd.concat(tables, ignore_index=True)
     found = found.sort_values("path", key=lambda paths: paths.map(order), kind="stable", ignore_index=True)
     if kept is not None:
-        names = {str(path): kept.name(path) for path in files}
+        names = {printable(path): kept.name(path) for path in files}
         band = classifier.frontend.settings.sample_rate / 2
         with disk_errors(f"cannot write to {kept.folder}", "make room or choose another --out"):
             for each in formats:
                 result.written.extend(write_annotations(kept.folder, each, found, names, band))
-    return Annotated(found, result.problems, result.unknown, result.written)
+    return replace(result, found=found, heard=heard)

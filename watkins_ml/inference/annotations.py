@@ -21,7 +21,7 @@ def write_annotations(folder: Path, format: str, found: pd.DataFrame, names: dic
     `band` is the highest frequency (Hz) that the model hears, which a Raven selection needs as its upper edge.
     """
     if format == "csv":
-        write_csv(folder / "detections.csv", found, "%.6g")
+        write_csv(folder / "detections.csv", found.round(6))
         return [folder / "detections.csv"]
     if format == "parquet":
         content = io.BytesIO()

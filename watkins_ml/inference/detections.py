@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from watkins_ml.files import printable
 from watkins_ml.inference.judge import Judged
 
 COLUMNS = ["path", "channel", "start_s", "end_s", "species", "probability"]
@@ -32,37 +34,41 @@ def detections(recording: Judged, classes: list[str], wanted: Wanted, merge: boo
     rows = _answers(recording, classes, wanted)
     if merge:
         rows = _merged(rows)
-    rows.sort(key=lambda row: (row[1], row[0], -row[4]))  # by time, then channel, the surest first
-    table = pd.DataFrame([(str(recording.path), *row) for row in rows], columns=COLUMNS)
+    rows.sort(key=lambda row: (row[2], row[0], -row[5]))  # by time, then channel, the surest first
+    path = printable(recording.path)
+    table = pd.DataFrame([(path, channel, *rest) for channel, _, *rest in rows], columns=COLUMNS)
     return table.astype({"channel": int, "start_s": float, "end_s": float, "probability": float, "species": str})
 
 
-Row = tuple[int, float, float, str, float]
-"""channel, start_s, end_s, species, probability"""
+Row = tuple[int, int, float, float, str, float]
+"""channel, number of the (last) window in it, start_s, end_s, species, probability"""
 
 
 def _answers(recording: Judged, classes: list[str], wanted: Wanted) -> list[Row]:
-    rows = []
-    for place, probabilities in zip(recording.places, recording.probabilities, strict=True):
+    rows, numbers = [], Counter()
+    for (channel, *ends), probabilities in zip(recording.places, recording.probabilities, strict=True):
+        numbers[channel] += 1
         if probabilities is None:
             continue
         for label in np.argsort(-probabilities, kind="stable")[: wanted.top]:
             sure = float(probabilities[label])
             if sure >= wanted.min_confidence and (not wanted.species or classes[label] in wanted.species):
-                rows.append((*place, classes[label], sure))
+                rows.append((channel, numbers[channel], *ends, classes[label], sure))
     return rows
 
 
 def _merged(rows: list[Row]) -> list[Row]:
-    """Windows of one channel and species that overlap or touch, as one stretch; `rows` are in order of time."""
+    """Windows of one channel and species that follow each other or overlap, as one stretch; `rows` in order of time."""
     merged: list[Row] = []
-    last: dict[tuple[int, str], int] = {}  # where the running stretch of a channel and species stands in `merged`
-    for channel, start, end, species, sure in rows:
-        place = last.get((channel, species))
-        if place is not None and start <= merged[place][2] + 1e-6:
-            begun, best = merged[place][1], merged[place][4]
-            merged[place] = (channel, begun, max(end, merged[place][2]), species, max(best, sure))
-        else:
-            last[channel, species] = len(merged)
-            merged.append((channel, start, end, species, sure))
+    running: dict[tuple[int, str], int] = {}  # where the last stretch of a channel and species stands in `merged`
+    for channel, number, start, end, species, sure in rows:
+        place = running.get((channel, species))
+        if place is not None:
+            _, last, begun, until, _, best = merged[place]
+            # windows that only touch are neighbours or not, whatever way their samples were rounded
+            if number == last + 1 or start < until - 0.01 * (end - start):
+                merged[place] = (channel, number, begun, max(end, until), species, max(best, sure))
+                continue
+        running[channel, species] = len(merged)
+        merged.append((channel, number, start, end, species, sure))
     return merged

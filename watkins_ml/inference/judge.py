@@ -42,6 +42,8 @@ class Judged:
     """Calibrated, shape (species,); None where there is nothing to hear."""
     problem: str | None = None
     """Why (the rest of) the file could not be read."""
+    state: list[int] | None = None
+    """Size and time of the file before it was read, by which a later change is noticed; None if it was not there."""
 
     def table(self, classes: list[str]) -> pd.DataFrame:
         """channel, start_s, end_s and p_<species> in float32; NaN where there is nothing to hear."""
@@ -101,11 +103,17 @@ def _windows(
     for path in files:
         recording = Judged(path)
         try:
+            recording.state = file_state(path)
             for window in sliding_windows(path, settings.seconds, listening.overlap, listening.each_channel, slack):
                 yield recording, window
-        except AudioError as error:
-            recording.problem = str(error)
+        except (AudioError, OSError) as error:
+            recording.problem = f"unreadable: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         yield recording, None
+
+
+def file_state(path: Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def _prepared(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import disk_errors, write_bytes, write_json
-from watkins_ml.inference.judge import PLACE, Judged, Listening
+from watkins_ml.inference.judge import PLACE, Judged, Listening, file_state
 from watkins_ml.models.bundle import Classifier
 
 ABOUT = b"watkins_ml"
@@ -46,41 +46,35 @@ class Kept:
             write_json(file, {"model": model, **settings})
 
     def name(self, path: Path) -> str:
-        """What the files of a recording are called: its own name, and a mark of the folder it lies in."""
-        return f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+        """What the files of a recording are called: its own name, shortened, and a mark of the place it lies in."""
+        return f"{path.stem[:50]}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
 
-    def holds(self, path: Path) -> bool:
-        """Whether a recording was judged to its end and has not changed since."""
+    def read(self, path: Path) -> Judged | None:
+        """What was said of a recording; None if that is missing or damaged, or the recording has changed since."""
         try:
-            about = json.loads(pq.read_schema(self._file(path)).metadata[ABOUT])
-            return about["file"] == _state(path)
+            table = pq.read_table(self._file(path))
+            state = json.loads(table.schema.metadata[ABOUT])
+            places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
+            values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
+            if state != file_state(path):
+                return None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
-            return False  # none, or damaged: judged again
-
-    def read(self, path: Path) -> Judged:
-        """What was said of a recording that the folder `holds`."""
-        table = pq.read_table(self._file(path))
-        places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
-        values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
-        problem = json.loads(table.schema.metadata[ABOUT])["problem"]
-        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], problem)
+            return None
+        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], state=state)
 
     def write(self, recording: Judged) -> None:
+        """Keep what was said of a recording that could be read to its end; any other is tried again next time."""
+        if recording.problem or recording.state is None:
+            return
         table = pa.Table.from_pandas(recording.table(self.classes), preserve_index=False)
-        about: dict[str, Any] = {"file": _state(recording.path), "problem": recording.problem}
         content = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({ABOUT: json.dumps(about)}), content, compression="zstd")
+        about = {ABOUT: json.dumps(recording.state)}
+        pq.write_table(table.replace_schema_metadata(about), content, compression="zstd")
         with self._disk_errors():
             write_bytes(self._file(recording.path), content.getvalue())
 
     def _disk_errors(self) -> AbstractContextManager:
-        return disk_errors(f"cannot write to {self.folder}", "make room and run the same command again")
+        return disk_errors(f"cannot write to {self.folder}", "make room or choose another --out")
 
     def _file(self, path: Path) -> Path:
         return self.folder / "windows" / f"{self.name(path)}.parquet"
-
-
-def _state(path: Path) -> list[int]:
-    """Size and time of a file, by which a changed one is noticed."""
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime_ns]

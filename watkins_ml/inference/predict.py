@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
 from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
+from watkins_ml.files import printable
 from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
 from watkins_ml.models.bundle import Classifier
@@ -23,19 +25,28 @@ def find_audio(paths: list[Path]) -> list[Path]:
     """Files as given, folders searched for audio, each file once.
 
     Raises:
-        UserError: a path does not exist, or no audio is found at all.
+        UserError: a path does not exist, or a folder cannot be read or has no audio.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(each for each in path.rglob("*") if each.suffix.lower() in AUDIO_SUFFIXES)
+            found += _in_folder(path)
         elif path.exists():
             found.append(path)
         else:
             raise UserError(f"{path}: no such file")
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{printable(Path(error.filename))}: cannot be read ({error.strerror})")
+
+    inside = [Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    found = sorted(path for path in inside if path.suffix.lower() in AUDIO_SUFFIXES)
     if not found:
-        raise UserError(f"{paths[0]}: no audio files there")
-    return list(dict.fromkeys(found))
+        raise UserError(f"{printable(folder)}: no audio files there")
+    return found
 
 
 def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd.DataFrame:
@@ -62,7 +73,7 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd
 
         probabilities = dict(zip(readable, classifier.probabilities(cuts()), strict=True))
     rows = [
-        {"path": str(path), **row}
+        {"path": printable(path), **row}
         for path in files
         for row in (
             [{"problem": problems[path]}] if path in problems else _ranked(classifier, probabilities[path], top)
@@ -87,7 +98,7 @@ def judge_recordings(
 
     What is `kept` of a file already is taken from there, at the end; what is new is kept once the file is done.
     """
-    left = [path for path in files if kept is None or not kept.holds(path)]
+    left = [path for path in files if kept is None or kept.read(path) is None]
     lengths = {path: duration(path) for path in left}
     heard, started = 0.0, time.perf_counter()
     with progress(transient=True) as bar:
@@ -104,4 +115,4 @@ def judge_recordings(
             heard += lengths[recording.path]
             show(None, 0.0)
             yield recording
-    yield from (kept.read(path) for path in files if path not in lengths)
+    yield from filter(None, (kept.read(path) for path in files if path not in lengths))
