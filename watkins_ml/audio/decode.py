@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def read_recording(
 
 def open_audio(path: Path | BinaryIO) -> soundfile.SoundFile:
     """As soundfile opens it; raises AudioError too for what it has no reader for, headerless `.raw` for one."""
+    if isinstance(path, Path) and os.name == "posix":
+        path = os.fsencode(path)  # soundfile refuses names that are not UTF-8
     try:
         return soundfile.SoundFile(path)
     except (TypeError, ValueError) as error:

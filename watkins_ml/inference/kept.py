@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from watkins_ml.errors import UsageError, UserError, first_line
-from watkins_ml.files import disk_errors, write_bytes, write_json
+from watkins_ml.files import disk_errors, printable, write_bytes, write_json
 from watkins_ml.inference.judge import PLACE, Judged, Listening, file_state
 from watkins_ml.models.bundle import Classifier
 
@@ -47,7 +48,8 @@ class Kept:
 
     def name(self, path: Path) -> str:
         """What the files of a recording are called: its own name, shortened, and a mark of the place it lies in."""
-        return f"{path.stem[:50]}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+        stem = re.sub(r"[^\w.() -]", "_", printable(Path(path.stem)))[:50]
+        return f"{stem}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
 
     def read(self, path: Path) -> Judged | None:
         """What was said of a recording; None if that is missing or damaged, or the recording has changed since."""
