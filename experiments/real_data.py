@@ -9,7 +9,6 @@ Example: python experiments/real_data.py ../shared --out results/real
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -133,8 +132,9 @@ def column(data: DataSet, runs: dict[str, Path]) -> dict[str, str]:
 
 
 def differences(runs: dict[str, Path]) -> list[str]:
-    """Each model against the one before it, in a sentence."""
-    pairs = itertools.pairwise(runs)
+    """Each model against the first, in a sentence."""
+    first, *others = runs
+    pairs = [(first, other) for other in others]
     found = {pair: paired_difference(*(predictions(runs[model]) for model in pair)) for pair in pairs}
     return [verdict(each["macro_f1"], MODELS[first], MODELS[second]) for (first, second), each in found.items()]
 
