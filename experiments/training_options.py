@@ -19,7 +19,7 @@ from watkins_ml.evaluation.intervals import paired_difference
 
 MASKS = ["augment.freq_mask=16", "augment.time_mask=48"]
 TOGETHER = [*MASKS, "augment.mixup=0.2", "train.label_smoothing=0.1"]
-EPOCHS = {"baseline": 15, "imagenet": 20}
+EPOCHS = {"baseline": 12, "imagenet": 20}
 OPTIONS = {
     "plain": [],
     "not rolled in time": ["augment.time_roll=false"],
