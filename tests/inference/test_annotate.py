@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,15 +90,19 @@ def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, c
 
 def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path):
     for wish, sentence in {
-        ("--species", "Rissos Dolphin"): "the model does not know it; did you mean Risso'sDolphin?",
+        ("--species", "Rissos Dolphin"): "unknown to the model; the nearest that it knows is Risso'sDolphin",
         ("--format", "raven"): "--format raven: must be table or csv; with --out FOLDER also parquet, raven, audacity",
         ("--by", "hour"): "--by hour: must be detection, window or file",
+        ("--overlap", "nan"): "Input should be less than or equal to 0.95",
+        ("--format", "csv", "--format", "table"): "the terminal takes one format; several need --out FOLDER",
         ("--channels", "left"): "--channels left: must be mix or each",
         ("--by", "file", "--out", "found"): "leave out --out",
         ("--by", "file", "--overlap", "0.9"): "leave out --overlap",
     }.items():
         said = watkins("predict", finished.run_dir, hour, *wish)
         assert said.status == 2 and sentence in said.err
+    said = watkins("predict", finished.run_dir, hour, "--out", "found", "--species", "Walrus")
+    assert said.status == 2 and "--species Walrus" in said.err
     assert not (tmp_path / "found").exists()
 
 
@@ -183,6 +188,22 @@ def test_names_from_other_systems_and_lengths_go_through(watkins, finished, hour
     paths = [Path(path).name for path in pd.read_csv("found/detections.csv")["path"].unique()]
     assert "for\\xeat.wav" in paths, paths
     assert len(list(Path("found/raven").iterdir())) == 3
+
+
+def test_ctrl_c_says_how_to_go_on(finished, hour, tmp_path):
+    for number in range(30):
+        (hour.parent / f"{number}.wav").write_bytes(hour.read_bytes())
+    command = [sys.executable, "-m", "watkins_ml", "predict", finished.run_dir, hour.parent, "--out", "found"]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup may have it ignored
+    )  # fmt: skip
+    windows = tmp_path / "found" / "windows"
+    while process.poll() is None and not list(windows.glob("*.parquet")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1].endswith("watkins: interrupted; the same command goes on\n")
+    assert process.returncode == 1
 
 
 def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_been(watkins, finished, hour, tmp_path):

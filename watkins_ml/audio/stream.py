@@ -56,12 +56,13 @@ def sliding_windows(
         with open_audio(path) as audio:
             window = round(seconds * audio.samplerate)
             longest = window + round(slack_s * audio.samplerate)
-            if 0 < audio.frames <= longest and not (each_channel and audio.channels > 1):
+            apart = each_channel and audio.channels > 1
+            if 0 < audio.frames <= longest and not apart:
                 with suppress(AudioError):  # silent, or damaged: then what there is of it
                     recording = read_recording(path, seconds)
                     yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate)
                     return
-            yield from _slide(audio, window, max(1, round(window * (1 - overlap))), each_channel)
+            yield from _slide(audio, window, max(1, round(window * (1 - overlap))), apart)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"unreadable: {error.error_string.rstrip('.')}") from None
     except OSError as error:

@@ -113,10 +113,11 @@ def predict(
     formats = _formats(by, format, out)
     if channels not in ("mix", "each"):
         raise UsageError(f"--channels {channels}: must be mix or each")
-    given = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
-    given |= {"--min-confidence": min_confidence != 0.5}
-    if by == "file" and (unused := [name for name, value in given.items() if value]):
-        raise UsageError(f"--by file prints one answer a file; leave out {unused[0]}")
+    unused = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
+    unused |= {"--min-confidence": min_confidence != 0.5}
+    if by == "file" and any(unused.values()):
+        first = next(name for name, value in unused.items() if value)
+        raise UsageError(f"--by file prints one answer a file; leave out {first}")
     from watkins_ml.cli.tables import print_annotated, print_predictions
     from watkins_ml.errors import UserError
     from watkins_ml.inference.annotate import annotate
@@ -127,18 +128,23 @@ def predict(
     from watkins_ml.inference.resolve import load_classifier
 
     files, classifier = find_audio(audio), load_classifier(model)
-    if by == "file":
-        predictions = predict_files(classifier, files, top)
-        print_predictions(predictions, formats[0])
-        failed = predictions["problem"].notna().all()
-    else:
-        listening = Listening(overlap, channels == "each")
-        kept = Kept(out, classifier, model, listening) if out else None
-        wanted = Wanted(min_confidence, top, frozenset(species or ()))
-        result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
-        print_annotated(result, files, "files" if out else formats[0], min_confidence)
-        failed = not result.heard
-    if failed:
+    for name in species or ():
+        classifier.label(name)
+    try:
+        if by == "file":
+            predictions = predict_files(classifier, files, top)
+            print_predictions(predictions, formats[0])
+            heard = predictions["problem"].isna().any()
+        else:
+            listening = Listening(overlap, channels == "each")
+            kept = Kept(out, classifier, model, listening) if out else None
+            wanted = Wanted(min_confidence, top, frozenset(species or ()))
+            result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
+            print_annotated(result, files, "files" if out else formats[0], min_confidence)
+            heard = result.heard
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted{'; the same command goes on' if out else ''}") from None
+    if not heard:
         raise UserError("none of the files could be read; the reasons are listed above")
 
 
@@ -154,4 +160,6 @@ def _formats(by: str, wanted: list[str] | None, out: Path | None) -> tuple[str, 
         if each not in known:
             more = "" if out or by == "file" else f"; with --out FOLDER also {', '.join(FORMATS[1:])}"
             raise UsageError(f"--format {each}: must be {', '.join(known[:-1])} or {known[-1]}{more}")
+    if len(formats) > 1 and (by == "file" or not out):
+        raise UsageError(f"--format {formats[1]}: the terminal takes one format; several need --out FOLDER")
     return formats

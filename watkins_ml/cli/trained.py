@@ -69,11 +69,12 @@ def explain(
     species. Of a long recording, the window in which it is most probable.
     """
     from watkins_ml.console import out as console
+    from watkins_ml.files import printable
     from watkins_ml.inference.explain import explain_file
 
-    out = out or Path("results") / f"{audio.stem}-explained.png"
+    out = out or Path("results") / f"{printable(Path(audio.stem))}-explained.png"
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: must end with .png")
     found = explain_file(model, audio, out, species)
-    console.print(f"{audio}: {found.species} {found.probability:.1%} at {found.where()}")
+    console.print(f"{printable(audio)}: {found.species} {found.probability:.1%} at {found.where()}")
     console.print(f"The picture: {out}")

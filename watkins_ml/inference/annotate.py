@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.errors import UsageError
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.annotations import write_annotations
 from watkins_ml.inference.detections import COLUMNS, Wanted, detections
@@ -47,14 +45,8 @@ def annotate(
     Only detections of recordings that are done stay in memory, not what was said of their windows.
 
     Raises:
-        UsageError: a wanted species is none of the model's.
         UserError: the disk does not take the files.
     """
-    for name in wanted.species:
-        if name not in classifier.classes:
-            nearest = difflib.get_close_matches(name, classifier.classes, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it knows {', '.join(classifier.classes)}"
-            raise UsageError(f"--species {name}: the model does not know it; {hint}")
     tables, result, heard = [], Annotated(pd.DataFrame(columns=COLUMNS)), 0
     for recording in judge_recordings(classifier, files, listening, kept):
         tables.append(detections(recording, classifier.classes, wanted, merge))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -28,11 +27,15 @@ def write_annotations(folder: Path, format: str, found: pd.DataFrame, names: dic
         found.to_parquet(content, index=False)
         write_bytes(folder / "detections.parquet", content.getvalue())
         return [folder / "detections.parquet"]
-    ending, render = _RENDERERS[format]
-    written = []
+    of_recording, written = dict(list(found.groupby("path"))), []
     for path, name in names.items():
-        written.append(folder / format / f"{name}{ending}")
-        write_text(written[-1], render(found[found["path"] == path], band))
+        rows = of_recording.get(path, found[:0])
+        if format == "raven":
+            ending, text = "selections", raven_table(rows, band)
+        else:
+            ending, text = "labels", audacity_labels(rows)
+        written.append(folder / format / f"{name}.{ending}.txt")
+        write_text(written[-1], text)
     return written
 
 
@@ -55,16 +58,10 @@ def raven_table(found: pd.DataFrame, band: float) -> str:
     return table.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.6f")
 
 
-def audacity_labels(found: pd.DataFrame, band: float) -> str:
+def audacity_labels(found: pd.DataFrame) -> str:
     """A label track of Audacity: begin and end in seconds and the label, tab-separated, without a header."""
     return "".join(
         f"{row.start_s:.6f}\t{row.end_s:.6f}\t{row.species} {row.probability:.2f}"
         f"{f' channel {row.channel}' if row.channel else ''}\n"
         for row in found.itertuples()
     )
-
-
-_RENDERERS: dict[str, tuple[str, Callable[[pd.DataFrame, float], str]]] = {
-    "raven": (".selections.txt", raven_table),
-    "audacity": (".labels.txt", audacity_labels),
-}

@@ -9,7 +9,6 @@ cost EfficientNet twice the probability that hiding as much elsewhere did; with 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.frontend import MOST_WINDOWS
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier, to_probabilities
@@ -67,20 +66,18 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         UsageError: the classifier does not know `species`.
         UserError: the file cannot be used.
     """
-    if species is not None and species not in classifier.classes:
-        (nearest,) = difflib.get_close_matches(species, classifier.classes, n=1, cutoff=0)
-        raise UsageError(f"--species {species}: unknown to the model; the nearest that it knows is {nearest}")
+    wanted = None if species is None else classifier.label(species)
     if not path.is_file():
-        raise UserError(f"{path}: {'a folder; name one audio file' if path.is_dir() else 'no such file'}")
+        raise UserError(f"{printable(path)}: {'a folder; name one audio file' if path.is_dir() else 'no such file'}")
     try:
         recording = classifier.frontend.read(path, MOST_WINDOWS)
     except AudioError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{printable(path)}: {error}") from None
     windows = classifier.frontend.windows(recording)
     logits = cut_logits(classifier.network, windows.split(1))
     (whole,) = to_probabilities(logits.mean(dim=0, keepdim=True), classifier.temperature)
     answer = classifier.classes[whole.argmax()]
-    label = classifier.classes.index(species or answer)
+    label = int(whole.argmax()) if wanted is None else wanted
     of_windows = to_probabilities(logits, classifier.temperature)[:, label]
     surest = int(of_windows.argmax())
     return Explanation(

@@ -84,6 +84,8 @@ def judge(
     for recording, window, spectrogram in _prepared(_windows(classifier, files, listening), spectrogram_of):
         if window is None:
             ended.append(recording)
+            if not batch:  # nothing of it, or of one before it, has still to be judged
+                yield from flush()
             continue
         recording.places.append((window.channel, window.start_s, window.end_s))
         recording.probabilities.append(None)

@@ -115,4 +115,6 @@ def judge_recordings(
             heard += lengths[recording.path]
             show(None, 0.0)
             yield recording
-    yield from filter(None, (kept.read(path) for path in files if path not in lengths))
+    for path in files:
+        if path not in lengths:  # unless it has changed just now
+            yield kept.read(path) or next(judge(classifier, [path], listening))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from torch import nn
 
 from watkins_ml.audio.frontend import Frontend, FrontendSettings
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
 from watkins_ml.models.scoring import BATCH, cut_logits
@@ -37,6 +38,13 @@ class Classifier:
     """Data digest, split protocol, run name, validation macro F1."""
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
+
+    def label(self, species: str) -> int:
+        """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
+        if species not in self.classes:
+            (nearest,) = difflib.get_close_matches(species, self.classes, n=1, cutoff=0)
+            raise UsageError(f"--species {species}: unknown to the model; the nearest that it knows is {nearest}")
+        return self.classes.index(species)
 
     def digest(self) -> str:
         """Equal for models that give the same probabilities: of weights, frontend, species and temperature."""
