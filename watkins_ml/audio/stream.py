@@ -1,4 +1,4 @@
-"""Windows over a recording of any length, decoded as they are asked for: a day costs no more memory than a minute."""
+"""Windows over a recording of any length, decoded as they are asked for: only what is being judged is in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier says of every window of many recordings, however long, in constant memory."""
+"""What a classifier says of every window of many recordings, however long: of the sound itself only what is at hand."""
 
 from __future__ import annotations
 
