@@ -103,9 +103,14 @@ class Command:
         return self.output.read_text() if self.output.exists() else ""
 
 
+def hear_signals() -> None:
+    """As in a terminal: a shell's background job is deaf to SIGINT, and one under `nohup` to SIGHUP."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def _run(folder: Path, words: list[str], uri: str | None, fault, environment: dict[str, str], output: Path) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would be deaf to it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and `nohup` to this
+    hear_signals()
     os.chdir(folder)
     os.environ |= environment
     os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -16,6 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from children import hear_signals
 from conftest import RECIPE
 from optuna.trial import FrozenTrial, TrialState
 from servers import Postgres
@@ -57,7 +58,7 @@ class Tune:
             said = file if terminal is None else terminal
             self.process = subprocess.Popen(
                 words, cwd=folder, env=settings, stdout=said, stderr=said, start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # these tests may run under `nohup`
+                preexec_fn=hear_signals,
             )  # fmt: skip
 
     def send(self, number: int) -> None:
