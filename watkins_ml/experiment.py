@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-import soundfile
 import torch
 from torch import nn
 
@@ -25,9 +22,10 @@ from watkins_ml.dataset.loading import Split, cut_windows, load_split
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import disk_errors, write_bytes
+from watkins_ml.files import disk_errors
+from watkins_ml.keeping import keep_model, keep_novelty
 from watkins_ml.models import build_model
-from watkins_ml.models.bundle import save_bundle, to_probabilities
+from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
@@ -173,6 +171,7 @@ def _train_and_report(
     metrics = report_validation(network, inputs, run)
     metrics |= report_test(network, inputs.data, run, metrics)
     keep_model(network, config, inputs.data, run, metrics)
+    keep_novelty(network, inputs.data, run, config.train.seed)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
     return metrics
@@ -263,26 +262,6 @@ def _report(
     return {f"{side}_{name}": value for name, value in scores.items()}
 
 
-def keep_model(
-    network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
-) -> None:
-    """The network as a bundle in the run directory, with what a registered version of it will say."""
-    facts = {
-        "run": run.name,
-        "data_digest": data.digest,
-        "split_protocol": data.protocol,
-        "val_macro_f1": metrics["val_macro_f1"],
-        **{key: metrics[key] for key in ("threshold_90",) if key in metrics},
-    }
-    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"])
-    write_bytes(run.model / "example.wav", _example_audio(data.frontend.sample_rate))
-    run.update_facts(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
-        model=facts,
-    )
-
-
 def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:
     """Tell the journal the final metrics and the model, to be registered under a name or only kept."""
     # `val_*` has a point an epoch; what the best network scores there gets names of its own
@@ -292,12 +271,3 @@ def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str,
     tags = {key: str(value) for key, value in run.facts["model"].items()}
     tags |= leak_stamp(run.facts["split_protocol"])
     run.record_once("model", register_as=register_as, tags=tags)
-
-
-def _example_audio(sample_rate: int) -> bytes:
-    """A quarter second of a rising whistle: the input example of the logged model."""
-    seconds = np.arange(sample_rate // 4) / sample_rate
-    chirp = 0.5 * np.sin(2 * np.pi * (0.06 * sample_rate * seconds + 0.2 * sample_rate * seconds**2))
-    buffer = io.BytesIO()
-    soundfile.write(buffer, chirp.astype("float32"), sample_rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

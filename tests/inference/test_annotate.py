@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import subprocess
@@ -76,16 +77,33 @@ def test_progress_tells_how_far_it_is(classifier, hour, cuts):
 def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, classifier, hour, tmp_path):
     soundfile.write(tmp_path / "day" / "nothing.wav", np.zeros(20 * RATE), RATE)
     (tmp_path / "day" / "broken.wav").write_bytes(b"RIFF, but not really")
-    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 0, "--format", "csv")
+    all_known = ("predict", finished.run_dir, tmp_path / "day", "--max-novelty", "inf")
+    said = watkins(*all_known, "--min-confidence", 0, "--format", "csv")
     assert said.status == 0 and "broken.wav: unreadable" in said.err
     [recording] = judge(classifier, [hour], Listening())
-    expected = detections(recording, classifier.classes, Wanted(min_confidence=0))
+    expected = detections(recording, classifier.classes, Wanted(min_confidence=0, max_novelty=math.inf))
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(said.out)), expected, rtol=1e-4, check_dtype=False)
-    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 0)
-    assert said.out.count("unknown: nothing above 0%") == 1 and "unreadable" in said.out
+    said = watkins(*all_known, "--min-confidence", 0)
+    assert said.out.count("unknown: silent") == 1 and "unreadable" in said.out
     assert expected["species"][0] in said.out and "0:00:00.0" in said.out and "0:01:00.0" in said.out
-    said = watkins("predict", finished.run_dir, tmp_path / "day", "--min-confidence", 1)
-    assert said.out.count("unknown: nothing above 100%") == 2
+    said = watkins(*all_known, "--min-confidence", 1)
+    assert said.out.count("unknown: nothing above 100%") == said.out.count("unknown: silent") == 1
+
+
+def test_noise_is_unknown_until_one_asks_for_the_nearest_species(watkins, finished, tmp_path):
+    noise = np.random.default_rng(1).normal(0, 0.1, 20 * RATE)
+    soundfile.write(tmp_path / "noise.wav", noise, RATE)
+    asked = ("predict", finished.run_dir, tmp_path / "noise.wav", "--min-confidence", 0)
+    said = watkins(*asked)
+    assert said.status == 0 and "unknown: unlike what the model was trained on" in said.out
+    said = watkins(*asked, "--out", "found")
+    assert said.status == 0 and "1 files; 1 unknown: unlike what the model was trained on" in said.out
+    [kept] = Path("found/windows").iterdir()
+    when = kept.stat().st_mtime_ns
+    assert pd.read_csv("found/detections.csv").empty
+    assert watkins(*asked, "--out", "found", "--max-novelty", "inf").status == 0
+    assert len(pd.read_csv("found/detections.csv")) and kept.stat().st_mtime_ns == when
+    assert (pd.read_parquet(kept)["novelty"] > 1).all()
 
 
 def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path):
@@ -107,7 +125,8 @@ def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path)
 
 
 def test_a_folder_of_answers_serves_every_format_and_threshold_without_judging_again(watkins, finished, hour, tmp_path):
-    begun = ("predict", finished.run_dir, hour.parent, "--out", "found")
+    all_known = ("--max-novelty", "inf")
+    begun = ("predict", finished.run_dir, hour.parent, "--out", "found", *all_known)
     assert watkins(*begun, "--format", "raven", "--format", "audacity").status == 0
     [kept] = (tmp_path / "found" / "windows").iterdir()
     when = kept.stat().st_mtime_ns
@@ -117,7 +136,8 @@ def test_a_folder_of_answers_serves_every_format_and_threshold_without_judging_a
     assert (found["probability"] >= 0.9).all() and (found["end_s"] - found["start_s"] < 4.1).all()
     [selections] = (tmp_path / "found" / "raven").iterdir()
     assert "hour-" in selections.name and len(selections.read_text().splitlines()) > 1
-    whole = watkins("predict", finished.run_dir, hour, "--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    sure = ("--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    whole = watkins("predict", finished.run_dir, hour, *all_known, *sure)
     alone = pd.read_csv(io.StringIO(whole.out))
     pd.testing.assert_frame_equal(alone, found, rtol=1e-4)
 
@@ -165,7 +185,7 @@ def test_a_recorder_that_still_writes_is_heard_again_the_next_time(classifier, h
 def test_what_could_not_be_read_stops_nothing_and_is_tried_again(watkins, finished, hour, tmp_path):
     broken = hour.with_name("broken.wav")
     broken.symlink_to(tmp_path / "gone.wav")
-    begun = ("predict", finished.run_dir, hour.parent, "--out", "found", "--min-confidence", 0)
+    begun = ("predict", finished.run_dir, hour.parent, "--out", "found", "--min-confidence", 0, "--max-novelty", "inf")
     said = watkins(*begun)
     assert said.status == 0 and "broken.wav: unreadable: No such file or directory" in said.out
     (tmp_path / "gone.wav").write_bytes(hour.read_bytes())
@@ -183,7 +203,7 @@ def test_names_from_other_systems_and_lengths_go_through(watkins, finished, hour
             file.write(hour.read_bytes())
     hour.unlink()
     for more in ((), ("--out", "found", "--format", "raven", "--format", "csv")):
-        said = watkins("predict", finished.run_dir, hour.parent, "--min-confidence", 0, *more)
+        said = watkins("predict", finished.run_dir, hour.parent, "--min-confidence", 0, "--max-novelty", "inf", *more)
         assert said.status == 0, said.err
     paths = [Path(path).name for path in pd.read_csv("found/detections.csv")["path"].unique()]
     assert "for\\xeat.wav" in paths, paths

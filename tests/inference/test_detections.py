@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watkins_ml.inference.detections import COLUMNS, Wanted, detections
+from watkins_ml.inference.detections import COLUMNS, Wanted, detections, why_unknown
 from watkins_ml.inference.judge import Judged
 
 CLASSES = ["Fin", "Minke", "Orca"]
@@ -17,7 +18,8 @@ CLASSES = ["Fin", "Minke", "Orca"]
 
 def judged(*rows: tuple[float, ...] | None, step: float = 2.0, length: float = 4.0, channel: int = 0) -> Judged:
     places = [(channel, number * step, number * step + length) for number in range(len(rows))]
-    return Judged(Path("a.wav"), places, [None if row is None else np.array(row, np.float32) for row in rows])
+    probabilities = [None if row is None else np.array(row, np.float32) for row in rows]
+    return Judged(Path("a.wav"), places, probabilities, [math.nan if row is None else 0.5 for row in rows])
 
 
 def said(recording: Judged, wanted: Wanted | None = None, merge: bool = True) -> list[tuple]:
@@ -58,7 +60,9 @@ def test_second_places_and_wanted_species():
 
 def test_channels_are_not_merged_with_each_other():
     first, second = judged((0.9, 0.1, 0), channel=1), judged((0.8, 0.2, 0), channel=2)
-    both = Judged(Path("a.wav"), first.places + second.places, first.probabilities + second.probabilities)
+    both = Judged(
+        first.path, *(getattr(first, name) + getattr(second, name) for name in ("places", "probabilities", "novelties"))
+    )
     table = detections(both, CLASSES, Wanted())
     assert list(zip(table["channel"], table["probability"].round(2), strict=True)) == [(1, 0.9), (2, 0.8)]
 
@@ -95,3 +99,19 @@ def test_nothing_heard_gives_an_empty_table_of_the_same_kind():
     assert found["start_s"].dtype == float
     assert said(judged(None, None)) == []
     assert said(judged((0.4, 0.3, 0.3)), Wanted(0)) == [(0, 4, "Fin", pytest.approx(0.4))]
+
+
+def test_in_what_is_unlike_the_training_nothing_is_detected():
+    recording = judged((0.9, 0.1, 0), (0.95, 0.05, 0), (0.9, 0.1, 0))
+    recording.novelties[1] = 1.2
+    assert said(recording, merge=False) == [(0, 4, "Fin", 0.9), (4, 8, "Fin", 0.9)]
+    assert said(recording, Wanted(max_novelty=1.2)) == [(0, 8, "Fin", 0.95)]
+    assert said(recording, Wanted(max_novelty=0.4)) == []
+
+
+def test_why_nothing_was_detected():
+    assert why_unknown(judged(None, None), CLASSES, Wanted()) == "silent"
+    assert why_unknown(judged(None, (0.4, 0.3, 0.3)), CLASSES, Wanted()) == "nothing above 50%"
+    recording = judged((0.9, 0.1, 0), (0.4, 0.3, 0.3))
+    recording.novelties[0] = 1.2
+    assert why_unknown(recording, CLASSES, Wanted()) == "unlike what the model was trained on"

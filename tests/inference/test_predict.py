@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def broken(tmp_path):
 
 def test_each_file_gets_its_most_probable_species(classifier, recordings):
     table = predict_files(classifier, recordings)
-    assert list(table.columns) == ["path", "rank", "species", "probability", "problem"]
+    assert list(table.columns) == ["path", "rank", "species", "probability", "novelty", "problem"]
     assert table["path"].tolist() == [str(path) for path in recordings]
     for row in table.itertuples():
         (probabilities,) = classifier.classify([Path(row.path)])
@@ -120,7 +121,7 @@ def test_csv_is_for_programs(watkins, finished, recordings, broken):
     said = watkins("predict", finished.run_dir, recordings[0], broken, "--by", "file", "--format", "csv", "--top", 2)
     lines = said.out.splitlines()
     assert said.status == 0
-    assert lines[0] == "path,rank,species,probability,problem"
+    assert lines[0] == "path,rank,species,probability,novelty,problem"
     assert lines[1].startswith(f"{recordings[0]},1,") and lines[2].startswith(f"{recordings[0]},2,")
     assert lines[3].startswith(f"{broken},,,,")
 
@@ -152,3 +153,18 @@ def test_when_nothing_can_be_read_the_command_fails_after_showing_why(watkins, f
 def test_the_facts_of_a_model_are_its_training_data(classifier, finished):
     facts = json.loads((finished.run_dir / "run.json").read_text())
     assert classifier.facts["data_digest"] == facts["data_digest"]
+
+
+def test_silence_and_noise_are_unknown_not_a_species(watkins, finished, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(8_000), 8_000)
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 40_000), 8_000)
+    asked = ("predict", finished.run_dir, tmp_path / "silence.wav", tmp_path / "noise.wav", "--by", "file")
+    said = watkins(*asked, "--top", 2, "--format", "csv")
+    table = pd.read_csv(io.StringIO(said.out))
+    assert said.status == 0 and table["species"].tolist() == ["unknown", "unknown"]
+    assert table["probability"].isna().all() and table["problem"].isna().all()
+    assert table["novelty"].isna().tolist() == [True, False] and table["novelty"][1] > 1
+    assert watkins(*asked).out.count("unknown") == 2
+    said = watkins(*asked, "--format", "csv", "--max-novelty", "inf")
+    silence, noise = pd.read_csv(io.StringIO(said.out)).itertuples()
+    assert silence.species == "unknown" != noise.species and noise.probability > 0

@@ -113,7 +113,7 @@ def test_windows_are_read_as_they_are_needed(network):
             yield torch.randn(2, 1, 128, 40)
 
     seen = []
-    network.register_forward_hook(lambda *_: seen.append(len(read)))
+    network.features.register_forward_hook(lambda *_: seen.append(len(read)))
     assert cut_logits(network, cuts(), batch_size=8).shape == (20, 3)
     assert seen == [4, 8, 12, 16, 20]
     assert cut_logits(network, []).shape == (0, 0)

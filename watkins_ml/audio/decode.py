@@ -24,6 +24,10 @@ class AudioError(Exception):
     """This file holds no usable audio; the message is the reason, fit for `rejected.csv`."""
 
 
+class SilenceError(AudioError):
+    """Nothing is wrong with the file, but there is nothing to hear."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """One decoded recording, or the excerpt of it that was asked for."""
@@ -103,7 +107,7 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     if not (np.isfinite(low) and np.isfinite(high)):
         raise AudioError("holds samples that are not numbers")
     if low == high or first is None:
-        raise AudioError("silent: every sample has the same value")
+        raise SilenceError("silent: every sample has the same value")
     wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
 
     def excerpt(offset: int) -> np.ndarray:

@@ -206,11 +206,15 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
         if isinstance(row.problem, str):
             table.add_row(row.path, Text(row.problem, style="red"), "")
         else:
-            table.add_row(row.path if row.rank == 1 else "", row.species, f"{row.probability:.1%}")
+            path = row.path if row.rank == 1 else ""
+            if math.isnan(row.probability):
+                table.add_row(path, Text(row.species, style="yellow"), "")
+            else:
+                table.add_row(path, row.species, f"{row.probability:.1%}")
     out.print(table, soft_wrap=False)
 
 
-def print_annotated(result: Annotated, files: list[Path], format: str, least: float) -> None:
+def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
     """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
     if format == "csv":
         result.found.round(6).to_csv(sys.stdout, index=False)
@@ -218,7 +222,7 @@ def print_annotated(result: Annotated, files: list[Path], format: str, least: fl
             err.print(f"{path}: {problem}", style="red")
         return
     if format == "table":
-        _print_detections(result, files, least)
+        _print_detections(result, files)
         return
     by_species = result.found.groupby("species").agg(
         detections=("species", "size"), files=("path", "nunique"), surest=("probability", "max")
@@ -227,14 +231,15 @@ def print_annotated(result: Annotated, files: list[Path], format: str, least: fl
     for row in by_species.sort_values("detections", ascending=False).itertuples():
         table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
     out.print(table, soft_wrap=False)
-    out.print(f"{len(files)} files; nothing above {least:.0%} in {len(result.unknown)} of them")
+    reasons = Counter(result.unknown.values()).most_common()
+    out.print(f"{len(files)} files" + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
     for path, problem in result.problems.items():
         out.print(f"{path}: {problem}", style="red")
     shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
     out.print("Written: " + ", ".join(map(str, shown)))
 
 
-def _print_detections(result: Annotated, files: list[Path], least: float) -> None:
+def _print_detections(result: Annotated, files: list[Path]) -> None:
     table = _table("file", "from", "to", "species", "probability")
     by_file = dict(list(result.found.groupby("path", sort=False)))
     for path in map(printable, files):
@@ -243,7 +248,7 @@ def _print_detections(result: Annotated, files: list[Path], least: float) -> Non
             name = path if number == 0 else ""
             table.add_row(name, _clock(row.start_s), _clock(row.end_s), row.species + channel, f"{row.probability:.1%}")
         if path in result.unknown:
-            table.add_row(path, "", "", Text(f"unknown: nothing above {least:.0%}", style="yellow"), "")
+            table.add_row(path, "", "", Text(f"unknown: {result.unknown[path]}", style="yellow"), "")
         if path in result.problems:
             table.add_row(path, "", "", Text(result.problems[path], style="red"), "")
     out.print(table, soft_wrap=False)

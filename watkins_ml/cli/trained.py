@@ -16,8 +16,8 @@ model = onnxruntime.InferenceSession("{path}")
 about = model.get_modelmeta().custom_metadata_map
 sound, rate = soundfile.read("recording.wav", dtype="float32")  # mono at {sample_rate} Hz; resample any other before
 sound = numpy.resize(sound, {samples})  # the first {seconds:.3g} s, shorter sounds repeated
-probabilities, logits = model.run(None, {{"waveform": sound[None]}})
-print(dict(zip(json.loads(about["classes"]), probabilities[0])))"""
+probabilities, logits, novelty = model.run(None, {{"waveform": sound[None]}})
+print(dict(zip(json.loads(about["classes"]), probabilities[0])), "unknown" if novelty[0] > 1 else "")"""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +38,8 @@ def export(
 
     Takes float32 waveforms (batch, samples), mono at the model's sample
     rate and exactly one window long, and gives calibrated probabilities
-    and logits, each (batch, species). The frontend is inside; resampling
+    and logits, each (batch, species), and novelty (batch,), above 1 for
+    what is unlike all that the model was trained on. The frontend is inside; resampling
     stays outside. Species, settings and a recipe are in its metadata. It
     is written only if onnxruntime agrees with PyTorch to 0.0001.
     """

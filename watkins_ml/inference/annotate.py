@@ -9,7 +9,7 @@ import pandas as pd
 
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.annotations import write_annotations
-from watkins_ml.inference.detections import COLUMNS, Wanted, detections
+from watkins_ml.inference.detections import COLUMNS, Wanted, detections, why_unknown
 from watkins_ml.inference.judge import Listening
 from watkins_ml.inference.kept import Kept
 from watkins_ml.inference.predict import judge_recordings
@@ -24,8 +24,8 @@ class Annotated:
     """path, channel, start_s, end_s, species, probability."""
     problems: dict[str, str] = field(default_factory=dict)
     """Why (the rest of) a file could not be read, by path."""
-    unknown: list[str] = field(default_factory=list)
-    """Paths of recordings in which nothing was probable enough."""
+    unknown: dict[str, str] = field(default_factory=dict)
+    """Why nothing was detected in a recording, by path."""
     heard: int = 0
     """How many recordings could be read, or a part of them."""
     written: list[Path] = field(default_factory=list)
@@ -53,7 +53,7 @@ def annotate(
         if recording.problem:
             result.problems[printable(recording.path)] = recording.problem
         if tables[-1].empty and recording.places:
-            result.unknown.append(printable(recording.path))
+            result.unknown[printable(recording.path)] = why_unknown(recording, classifier.classes, wanted)
         heard += bool(recording.places)
     order = {printable(path): place for place, path in enumerate(files)}  # kept answers came first
     found = pd.concat(tables, ignore_index=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ class Wanted:
     """So many species a window at most."""
     species: frozenset[str] = frozenset()
     """Only these; with none, all."""
+    max_novelty: float = 1.0
+    """Windows above it are unknown: no species is detected in them."""
 
 
 def detections(recording: Judged, classes: list[str], wanted: Wanted, merge: bool = True) -> pd.DataFrame:
@@ -46,9 +49,11 @@ Row = tuple[int, int, float, float, str, float]
 
 def _answers(recording: Judged, classes: list[str], wanted: Wanted) -> list[Row]:
     rows, numbers = [], Counter()
-    for (channel, *ends), probabilities in zip(recording.places, recording.probabilities, strict=True):
+    for (channel, *ends), probabilities, novelty in zip(
+        recording.places, recording.probabilities, recording.novelties, strict=True
+    ):
         numbers[channel] += 1
-        if probabilities is None:
+        if probabilities is None or novelty > wanted.max_novelty:
             continue
         for label in np.argsort(-probabilities, kind="stable")[: wanted.top]:
             sure = float(probabilities[label])
@@ -72,3 +77,12 @@ def _merged(rows: list[Row]) -> list[Row]:
         running[channel, species] = len(merged)
         merged.append((channel, number, start, end, species, sure))
     return merged
+
+
+def why_unknown(recording: Judged, classes: list[str], wanted: Wanted) -> str:
+    """Why there are no detections in a recording that could be read."""
+    if not any(probabilities is not None for probabilities in recording.probabilities):
+        return "silent"
+    if _answers(recording, classes, replace(wanted, max_novelty=math.inf)):
+        return "unlike what the model was trained on"
+    return f"nothing above {wanted.min_confidence:.0%}"

@@ -34,6 +34,8 @@ class Explanation:
     answer: str
     """The most probable species of the whole recording."""
     answer_probability: float
+    unknown: bool
+    """Whether the whole recording is unlike what the network was trained on, as `predict` would answer."""
     windows: int
     """How many windows the recording was judged by; this is the one that speaks most for the species."""
     spectrogram: np.ndarray
@@ -54,6 +56,8 @@ class Explanation:
             part += f", the surest of {self.windows} windows"
         if self.windows > 1 or self.species != self.answer:
             part += f"; the whole: {self.answer} {self.answer_probability:.1%}"
+        if self.unknown:
+            part += "; unlike what the model was trained on"
         return part
 
 
@@ -75,7 +79,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         raise UserError(f"{printable(path)}: {error}") from None
     windows = classifier.frontend.windows(recording)
     logits = cut_logits(classifier.network, windows.split(1))
-    (whole,) = to_probabilities(logits.mean(dim=0, keepdim=True), classifier.temperature)
+    (whole,), (novelty,) = classifier.answers([windows])
     answer = classifier.classes[whole.argmax()]
     label = int(whole.argmax()) if wanted is None else wanted
     of_windows = to_probabilities(logits, classifier.temperature)[:, label]
@@ -85,6 +89,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         probability=float(of_windows[surest]),
         answer=answer,
         answer_probability=float(whole.max()),
+        unknown=bool(novelty > 1),
         windows=len(windows),
         spectrogram=windows[surest, 0].numpy(),
         attribution=grad_cam(classifier.network, windows[surest], label),

@@ -16,17 +16,23 @@ from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_bytes
 from watkins_ml.inference.resolve import load_classifier, pinned
-from watkins_ml.models.bundle import Classifier, to_probabilities, weights_digest
+from watkins_ml.models.bundle import Classifier, weights_digest
+from watkins_ml.models.scoring import cut_logits
 
 OPSET = 18
 """Of late 2022, so that older runtimes read the file; what torch's exporter writes where nothing is converted."""
 TOLERANCE = 1e-4
 """How far probabilities and logits may be from PyTorch's."""
+NOVELTY_TOLERANCE = 1e-3
+"""The same of novelty, of which 1 is the limit: differences of nearly parallel vectors lose digits."""
+OUTPUTS = ["probabilities", "logits", "novelty"]
 RECIPE = (
     "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before: that is "
     "not in this model), exactly {samples} samples a row; leave digital silence at both ends away, repeat a shorter "
     "sound until it fills a row, divide a longer one into several. probabilities: calibrated, a row for each row of "
-    "waveform, a column for each of classes. Several rows of a recording: softmax(mean of their logits / temperature)."
+    "waveform, a column for each of classes. novelty: above 1, the sound is unlike what the model was trained on "
+    "(noise, other species), whatever the probabilities say. Several rows of a recording: "
+    "softmax(mean of their logits / temperature)."
 )
 
 
@@ -50,11 +56,14 @@ class WaveformClassifier(nn.Module):
         self.frontend = FrontendGraph(classifier.frontend)
         self.network = classifier.network
         self.temperature = classifier.temperature
+        self.novelty = classifier.novelty
 
-    def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 (batch, samples) to calibrated probabilities and logits, each (batch, species)."""
-        logits = self.network(self.frontend(waveforms))
-        return (logits / self.temperature).softmax(dim=1), logits
+    def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """float32 (batch, samples) to calibrated probabilities and logits, (batch, species), and novelty (batch,)."""
+        embeddings = self.network.embed(self.frontend(waveforms))
+        logits = self.network.head(embeddings)
+        novelty = torch.zeros_like(logits[:, 0]) if self.novelty is None else self.novelty(embeddings)
+        return (logits / self.temperature).softmax(dim=1), logits, novelty
 
 
 def export_model(model: str, path: Path) -> Exported:
@@ -79,7 +88,7 @@ def export_model(model: str, path: Path) -> Exported:
 
 
 def to_onnx(classifier: Classifier, model: str) -> bytes:
-    """The content of an ONNX file: input `waveform`, outputs `probabilities` and `logits`, and metadata.
+    """The content of an ONNX file: input `waveform`, outputs `probabilities`, `logits` and `novelty`, and metadata.
 
     Args:
         model: what the metadata call the model.
@@ -90,7 +99,7 @@ def to_onnx(classifier: Classifier, model: str) -> bytes:
         warnings.simplefilter("ignore")  # about the exporter's own insides
         program = torch.onnx.export(
             WaveformClassifier(classifier).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["waveform"], output_names=["probabilities", "logits"], dynamic_shapes=({0: rows},),
+            input_names=["waveform"], output_names=OUTPUTS, dynamic_shapes=({0: rows},),
         )  # fmt: skip
     proto = program.model_proto
     graph = proto.graph
@@ -146,29 +155,28 @@ def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
     Compared over `trial_sounds`, one by one and all at once, with the frontend that trained the network.
 
     Raises:
-        UserError: they are above `TOLERANCE`.
+        UserError: they are above `TOLERANCE`, or those of novelty are above `NOVELTY_TOLERANCE`.
     """
     import onnxruntime
 
-    sounds = trial_sounds(classifier)
-    with torch.inference_mode():
-        spectrograms = [classifier.frontend(sound, classifier.frontend.settings.sample_rate) for sound in sounds]
-        expected = torch.cat([classifier.network(spectrogram.unsqueeze(0)) for spectrogram in spectrograms])
+    sounds, rate = trial_sounds(classifier), classifier.frontend.settings.sample_rate
+    cuts = [classifier.frontend(sound, rate).unsqueeze(0) for sound in sounds]
+    right = classifier.answers(cuts, batch_size=1)
+    expected = (right.probabilities, cut_logits(classifier.network, cuts, batch_size=1).numpy(), right.novelty)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     together, singly = _answers(session, sounds), [_answers(session, sound[None]) for sound in sounds]
-    probabilities, logits = (
-        float(np.abs(np.concatenate([at_once, *alone]) - np.tile(right, (2, 1))).max())
-        for right, at_once, *alone in zip(
-            (to_probabilities(expected, classifier.temperature), expected.numpy()), together, *singly, strict=True
-        )
+    probabilities, logits, novelty = (
+        float(np.abs(np.concatenate([at_once, *alone]) - np.concatenate([value, value])).max())
+        for value, at_once, *alone in zip(expected, together, *singly, strict=True)
     )
-    if not max(probabilities, logits) <= TOLERANCE:  # so that NaN fails too
+    if not (max(probabilities, logits) <= TOLERANCE and novelty <= NOVELTY_TOLERANCE):  # so that NaN fails too
         raise UserError(
-            f"the exported model differs from PyTorch by {probabilities:.2g} in a probability and {logits:.2g} in a "
-            "logit, so nothing was written; please report this with the versions of torch and onnxruntime"
+            f"the exported model differs from PyTorch by {probabilities:.2g} in a probability, {logits:.2g} in a "
+            f"logit and {novelty:.2g} in a novelty, so nothing was written; please report this with the versions of "
+            "torch and onnxruntime"
         )
     return probabilities, logits
 
 
 def _answers(session, waveforms: np.ndarray) -> list[np.ndarray]:
-    return session.run(["probabilities", "logits"], {"waveform": waveforms})
+    return session.run(OUTPUTS, {"waveform": waveforms})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from watkins_ml.models.scoring import BATCH
 AHEAD = 16
 """Windows whose spectrograms are under way while the network works; decides the memory, with the native rate."""
 PLACE = ["channel", "start_s", "end_s"]
+NOVELTY = "novelty"
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,19 @@ class Judged:
     """Channel (0 is the mean of all), start and end in seconds."""
     probabilities: list[np.ndarray | None] = field(default_factory=list)
     """Calibrated, shape (species,); None where there is nothing to hear."""
+    novelties: list[float] = field(default_factory=list)
+    """Above 1, a window is unlike what the classifier was trained on; NaN where there is nothing to hear."""
     problem: str | None = None
     """Why (the rest of) the file could not be read."""
     state: list[int] | None = None
     """Size and time of the file before it was read, by which a later change is noticed; None if it was not there."""
 
     def table(self, classes: list[str]) -> pd.DataFrame:
-        """channel, start_s, end_s and p_<species> in float32; NaN where there is nothing to hear."""
+        """channel, start_s, end_s, novelty and p_<species> in float32; NaN where there is nothing to hear."""
         silent = np.full(len(classes), np.nan, np.float32)
         values = np.array([silent if each is None else each for each in self.probabilities], np.float32)
         places = pd.DataFrame(self.places, columns=PLACE).astype({"channel": int, "start_s": float, "end_s": float})
+        places[NOVELTY] = np.array(self.novelties, np.float32)
         said = pd.DataFrame(values.reshape(-1, len(classes)), columns=[f"p_{name}" for name in classes])
         return pd.concat([places, said], axis=1)
 
@@ -69,9 +74,10 @@ def judge(
 
     def flush() -> Iterator[Judged]:
         if batch:
-            said = classifier.probabilities(spectrogram.unsqueeze(0) for _, _, spectrogram in batch)
-            for (recording, row, _), probabilities in zip(batch, said.astype(np.float32), strict=True):
-                recording.probabilities[row] = probabilities
+            said = classifier.answers(spectrogram.unsqueeze(0) for _, _, spectrogram in batch)
+            for number, (recording, row, _) in enumerate(batch):
+                recording.probabilities[row] = said.probabilities[number].astype(np.float32)
+                recording.novelties[row] = float(said.novelty[number])
             on_judged(batch[-1][0].path, batch[-1][0].places[-1][2])
             batch.clear()
         yield from ended
@@ -89,6 +95,7 @@ def judge(
             continue
         recording.places.append((window.channel, window.start_s, window.end_s))
         recording.probabilities.append(None)
+        recording.novelties.append(math.nan)
         if spectrogram is not None:
             batch.append((recording, len(recording.probabilities) - 1, spectrogram))
         if len(batch) == BATCH:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import disk_errors, printable, write_bytes, write_json
-from watkins_ml.inference.judge import PLACE, Judged, Listening, file_state
+from watkins_ml.inference.judge import NOVELTY, PLACE, Judged, Listening, file_state
 from watkins_ml.models.bundle import Classifier
 
 ABOUT = b"watkins_ml"
@@ -57,12 +57,13 @@ class Kept:
             table = pq.read_table(self._file(path))
             state = json.loads(table.schema.metadata[ABOUT])
             places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
+            novelties = table[NOVELTY].to_pylist()
             values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
             if state != file_state(path):
                 return None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
-        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], state=state)
+        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], novelties, state=state)
 
     def write(self, recording: Judged) -> None:
         """Keep what was said of a recording that could be read to its end; any other is tried again next time."""

@@ -7,18 +7,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
+from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError, SilenceError
 from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
 from watkins_ml.files import printable
 from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
-from watkins_ml.models.bundle import Classifier
+from watkins_ml.models.bundle import UNKNOWN, Classifier
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
@@ -49,14 +48,15 @@ def _in_folder(folder: Path) -> list[Path]:
     return found
 
 
-def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd.DataFrame:
+def predict_files(classifier: Classifier, files: list[Path], top: int = 1, max_novelty: float = 1.0) -> pd.DataFrame:
     """Classify whole files, those longer than a window by several.
 
     Returns:
-        one row a file and rank: path, rank, species, probability, and `problem` for a file that
-        cannot be read (the other columns are then empty).
+        one row a file and rank: path, rank, species, probability, novelty, and `problem` for a file that cannot be
+        read (the other columns are then empty). One above `max_novelty`, or silent, has one row without probability,
+        its species "unknown".
     """
-    readable, problems = [], {}
+    readable, problems, silent = [], {}, set()
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
 
@@ -64,6 +64,8 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd
             for path in files:
                 try:
                     windows = classifier.frontend.file_windows(path)
+                except SilenceError:
+                    silent.add(path)
                 except AudioError as error:
                     problems[path] = str(error)
                 else:
@@ -71,24 +73,25 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1) -> pd
                     yield windows
                 bar.advance(task)
 
-        probabilities = dict(zip(readable, classifier.probabilities(cuts()), strict=True))
-    rows = [
-        {"path": printable(path), **row}
-        for path in files
-        for row in (
-            [{"problem": problems[path]}] if path in problems else _ranked(classifier, probabilities[path], top)
-        )
-    ]
-    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "problem"])
-    return table.astype({"rank": "Int64"})  # stays whole beside a file without ranks
+        said = dict(zip(readable, zip(*classifier.answers(cuts()), strict=True), strict=True))
 
+    def answers(path: Path) -> list[dict[str, object]]:
+        if path in problems:
+            return [{"problem": problems[path]}]
+        if path in silent:
+            return [{"rank": 1, "species": UNKNOWN}]
+        probabilities, novelty = said[path]
+        if novelty > max_novelty:
+            return [{"rank": 1, "species": UNKNOWN, "novelty": novelty}]
+        best = enumerate(probabilities.argsort()[::-1][:top], start=1)
+        return [
+            {"rank": rank, "species": classifier.classes[k], "probability": probabilities[k], "novelty": novelty}
+            for rank, k in best
+        ]
 
-def _ranked(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[dict[str, object]]:
-    best = probabilities.argsort()[::-1][:top]
-    return [
-        {"rank": rank, "species": classifier.classes[label], "probability": float(probabilities[label])}
-        for rank, label in enumerate(best, start=1)
-    ]
+    rows = [{"path": printable(path), **row} for path in files for row in answers(path)]
+    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem"])
+    return table.astype({"rank": "Int64", "probability": float, "novelty": float})  # whole beside a file without ranks
 
 
 def judge_recordings(

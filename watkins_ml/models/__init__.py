@@ -19,6 +19,7 @@ def build_model(config: BaselineModel | EfficientNetModel, species: int, pretrai
         pretrained: False skips the weights of `config`, for a network whose own state is loaded next.
 
     Returns:
-        a network from spectrograms (batch, 1, n_mels, frames) to logits (batch, species).
+        a network from spectrograms (batch, 1, n_mels, frames) to logits (batch, species), also in two steps: `embed`
+        and `head`.
     """
     return BUILDERS[config.name](config, species, pretrained)

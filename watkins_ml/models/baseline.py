@@ -31,10 +31,17 @@ class BaselineCNN(nn.Module):
             nn.MaxPool2d(2),
         )
 
+    def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, n_mels, frames) to pooled maps (batch, 128)."""
+        return self.features(spectrograms).mean(dim=(2, 3))
+
+    def head(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """What `embed` gives to logits (batch, species)."""
+        return self.classifier(self.dropout(embeddings))
+
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """(batch, 1, n_mels, frames) to logits (batch, species)."""
-        pooled = self.features(spectrograms).mean(dim=(2, 3))
-        return self.classifier(self.dropout(pooled))
+        return self.head(self.embed(spectrograms))
 
     @classmethod
     def from_config(cls, config: BaselineModel, species: int, pretrained: bool) -> BaselineCNN:

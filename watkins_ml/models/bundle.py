@@ -1,4 +1,5 @@
-"""A trained model on disk: `weights.pt` (tensors) and `model.json` (network, frontend, species, where it is from)."""
+"""A trained model on disk: `weights.pt` (tensors), `model.json` (network, frontend, species, where it is from) and
+`novelty.pt` (tensors: what it was trained on, as it sees it)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +22,21 @@ from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
-from watkins_ml.models.scoring import BATCH, cut_logits
+from watkins_ml.models.novelty import Novelty
+from watkins_ml.models.scoring import BATCH, window_outputs
 
 FORMAT = 1
+UNKNOWN = "unknown"
+"""The answer where a sound is unlike all that a model was trained on, or where there is none."""
+
+
+class Answers(NamedTuple):
+    """What a classifier says of each cut."""
+
+    probabilities: np.ndarray
+    """Calibrated, float64 (cuts, species)."""
+    novelty: np.ndarray
+    """float64 (cuts,): above 1, the cut is unlike what the network was trained on, whatever the probabilities say."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class Classifier:
     """Data digest, split protocol, run name, validation macro F1."""
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
+    novelty: Novelty | None = None
+    """Tells the unknown; models of earlier versions have none, and take everything for known (novelty 0)."""
 
     def label(self, species: str) -> int:
         """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
@@ -47,15 +62,23 @@ class Classifier:
         return self.classes.index(species)
 
     def digest(self) -> str:
-        """Equal for models that give the same probabilities: of weights, frontend, species and temperature."""
-        settled = (
-            f"{self.frontend.settings.digest()} {self.classes} {self.temperature!r} {weights_digest(self.network)}"
-        )
+        """Equal for models that give the same answers: of weights, frontend, species, temperature and novelty."""
+        parts = self.frontend.settings.digest(), self.classes, repr(self.temperature), weights_digest(self.network)
+        settled = " ".join(map(str, parts)) + (f" {weights_digest(self.novelty)}" if self.novelty else "")
         return hashlib.sha256(settled.encode()).hexdigest()[:16]
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
-        return to_probabilities(cut_logits(self.network, cuts, batch_size), self.temperature)
+        return self.answers(cuts, batch_size).probabilities
+
+    def answers(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> Answers:
+        """The windows of each cut, (n, 1, n_mels, frames), to what is said of it: by the mean over its windows."""
+        outputs = window_outputs(self.network, cuts, batch_size)
+        probabilities = to_probabilities(outputs.by_cut(outputs.logits), self.temperature)
+        if self.novelty is None or not outputs.counts:
+            return Answers(probabilities, np.zeros(len(outputs.counts)))
+        with torch.inference_mode():
+            return Answers(probabilities, outputs.by_cut(self.novelty(outputs.embeddings)).double().numpy())
 
     def classify(self, sources: Iterable[Path | BinaryIO]) -> np.ndarray:
         """Audio files (paths or open binary files) to probabilities (files, species).
@@ -95,6 +118,12 @@ def save_bundle(
     write_json(folder / "model.json", description)
 
 
+def save_novelty(folder: Path, novelty: Novelty) -> None:
+    """Add to a bundle what its network knows."""
+    known, noise = (directions.half().cpu() for directions in (novelty.known, novelty.noise))
+    write_tensors(folder / "novelty.pt", {"known": known, "noise": noise, "limit": novelty.limit.cpu()})
+
+
 def load_bundle(folder: Path) -> Classifier:
     """Load a bundle on the CPU.
 
@@ -115,7 +144,12 @@ def load_bundle(folder: Path) -> Classifier:
     with _naming(folder / "weights.pt"):
         network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
     network.eval().to(memory_format=torch.channels_last)
-    return Classifier(network, frontend, classes, facts, temperature)
+    novelty = None
+    if (folder / "novelty.pt").exists():
+        with _naming(folder / "novelty.pt"):
+            novelty = Novelty(**torch.load(folder / "novelty.pt", map_location="cpu", weights_only=True))
+            novelty.check(network.classifier.in_features)
+    return Classifier(network, frontend, classes, facts, temperature, novelty)
 
 
 @contextmanager

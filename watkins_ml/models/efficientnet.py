@@ -52,15 +52,26 @@ class SpectrogramEfficientNet(nn.Module):
             pooled = self.freeze_depth == FREEZE_STAGES
             return (x.mean(dim=(2, 3)) if pooled else x).float()  # the type in which it can be kept on disk
 
+    def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, n_mels, frames) to pooled maps (batch, 1280)."""
+        return self._pooled(self.prefix(spectrograms))
+
+    def head(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """What `embed` gives to logits (batch, species)."""
+        return self.classifier(self.dropout(embeddings))
+
     def tail(self, features: torch.Tensor) -> torch.Tensor:
         """What `prefix` gives to logits (batch, species); the only part that trains."""
-        if self.freeze_depth < FREEZE_STAGES:
-            features = self.features[self.freeze_depth :](features).mean(dim=(2, 3))
-        return self.classifier(self.dropout(features))
+        return self.head(self._pooled(features))
 
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """(batch, 1, n_mels, frames) to logits (batch, species)."""
         return self.tail(self.prefix(spectrograms))
+
+    def _pooled(self, features: torch.Tensor) -> torch.Tensor:
+        if self.freeze_depth == FREEZE_STAGES:
+            return features
+        return self.features[self.freeze_depth :](features).mean(dim=(2, 3))
 
 
 def build_efficientnet(config: EfficientNetModel, species: int, pretrained: bool) -> SpectrogramEfficientNet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,16 +12,30 @@ from torch import nn
 BATCH = 32
 
 
+class WindowOutputs(NamedTuple):
+    """What a network gives for each window, on the CPU in float32, and to which cut the windows belong."""
+
+    embeddings: torch.Tensor
+    """(windows, dimensions): the pooled maps before the last, linear layer."""
+    logits: torch.Tensor
+    """(windows, species)."""
+    counts: list[int]
+    """How many windows each cut has."""
+
+    def by_cut(self, values: torch.Tensor) -> torch.Tensor:
+        """The means of values (windows, ...) over the windows of each cut, (cuts, ...)."""
+        if not self.counts:
+            return values
+        return torch.stack([of_cut.mean(dim=0) for of_cut in values.split(self.counts)])
+
+
 @torch.inference_mode()
-def cut_logits(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> torch.Tensor:
-    """The mean of the logits over the windows of each cut.
+def window_outputs(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> WindowOutputs:
+    """Put the windows of cuts through a network.
 
     Args:
         cuts: the windows of one cut after another, each (n, 1, n_mels, frames); read as they are needed, so that never
             many more than a batch are in memory.
-
-    Returns:
-        (cuts, species) on the CPU in float32; with no cuts, (0, 0).
     """
     network.eval()
     device = next(network.parameters()).device
@@ -32,8 +47,15 @@ def cut_logits(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int
             yield from cut
 
     stream = windows()
-    batches = iter(lambda: list(islice(stream, batch_size)), [])
-    logits = [network(torch.stack(batch).to(device)).float().cpu() for batch in batches]
-    if not logits:
-        return torch.empty(0, 0)
-    return torch.stack([of_cut.mean(dim=0) for of_cut in torch.cat(logits).split(counts)])
+    embeddings, logits = [torch.empty(0, 0)], [torch.empty(0, 0)]
+    for batch in iter(lambda: list(islice(stream, batch_size)), []):
+        embedded = network.embed(torch.stack(batch).to(device))
+        embeddings.append(embedded.float().cpu())
+        logits.append(network.head(embedded).float().cpu())
+    return WindowOutputs(*(torch.cat(parts[1:] or parts) for parts in (embeddings, logits)), counts)
+
+
+def cut_logits(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> torch.Tensor:
+    """The mean of the logits over the windows of each cut, (cuts, species); with no cuts, (0, 0)."""
+    outputs = window_outputs(network, cuts, batch_size)
+    return outputs.by_cut(outputs.logits)

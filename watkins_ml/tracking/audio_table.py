@@ -39,6 +39,7 @@ OUTPUTS = Schema(
         ColSpec(DataType.string, "species"),
         ColSpec(DataType.double, "probability"),
         ColSpec(Map(DataType.double), "probabilities"),
+        ColSpec(DataType.double, "novelty"),
     ]
 )
 

@@ -1,7 +1,8 @@
 """The logged model's code: MLflow stores this file and runs it on loading, so that no pickle is involved.
 
 Input: a table with a recording a row, in the columns that `audio_table` describes.
-Output: a table with `species`, `probability`, and `probabilities` (species to probability) a row.
+Output: a table with `species`, `probability`, `probabilities` (species to probability) and `novelty` a row; where
+novelty is above 1 the species is "unknown".
 """
 
 import logging
@@ -11,7 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from watkins_ml.models.bundle import load_bundle
+from watkins_ml.models.bundle import UNKNOWN, load_bundle
 from watkins_ml.tracking.audio_table import table_windows
 
 
@@ -21,7 +22,7 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         try:
-            probabilities = self.classifier.probabilities(table_windows(self.classifier.frontend, model_input))
+            probabilities, novelty = self.classifier.answers(table_windows(self.classifier.frontend, model_input))
         except MlflowException:
             raise
         except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
@@ -31,9 +32,10 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
         classes = self.classifier.classes
         return pd.DataFrame(
             {
-                "species": [classes[label] for label in best],
+                "species": [UNKNOWN if new > 1 else classes[label] for label, new in zip(best, novelty, strict=True)],
                 "probability": probabilities.max(axis=1).astype(float),
                 "probabilities": [dict(zip(classes, map(float, row), strict=True)) for row in probabilities],
+                "novelty": novelty,
             }
         )
 

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.errors import UserError
-from watkins_ml.experiment import Inputs, ending, keep_model, record_result, report_validation, train
+from watkins_ml.experiment import Inputs, ending, record_result, report_validation, train
 from watkins_ml.files import disk_errors
+from watkins_ml.keeping import keep_model
 from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
