@@ -11,17 +11,22 @@ from watkins_ml.config import TrainConfig
 from watkins_ml.errors import UsageError
 
 
-def choose_device(wanted: str = "auto") -> torch.device:
+def choose_device(wanted: str = "auto", setting: str = "train.device") -> torch.device:
     """`auto` takes CUDA where there is one, else the CPU.
 
+    Args:
+        setting: what the user calls it.
+
     Raises:
-        UsageError: the wanted device is not there.
+        UsageError: the wanted device is not there, or is none of auto, cpu, cuda and mps.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return torch.device("cuda" if available["cuda"] else "cpu")
+    if wanted not in available:
+        raise UsageError(f"{setting} {wanted}: must be auto, cpu, cuda or mps")
     if not available[wanted]:
-        raise UsageError(f"train.device {wanted}: this machine has none that torch can use; write auto or cpu")
+        raise UsageError(f"{setting} {wanted}: this machine has none that torch can use; write auto or cpu")
     return torch.device(wanted)
 
 

@@ -112,6 +112,7 @@ def predict(
     species: Annotated[list[str] | None, typer.Option(help="Only detections of this one; may be repeated.")] = None,
     overlap: Annotated[float, typer.Option(min=0, max=0.95, help="Share of a window that the next repeats.")] = 0.5,
     channels: Annotated[str, typer.Option(help="mix, or each: every channel by itself.")] = "mix",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps; auto takes CUDA where there is one.")] = "auto",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
     formats = _formats(by, format, out)
@@ -123,6 +124,7 @@ def predict(
         first = next(name for name, value in unused.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")
     from watkins_ml.cli.tables import print_annotated, print_predictions
+    from watkins_ml.device import choose_device
     from watkins_ml.errors import UserError
     from watkins_ml.inference.annotate import annotate
     from watkins_ml.inference.detections import Wanted
@@ -131,7 +133,9 @@ def predict(
     from watkins_ml.inference.predict import find_audio, predict_files
     from watkins_ml.inference.resolve import load_classifier
 
+    where = choose_device(device, "--device")
     files, classifier = find_audio(audio), load_classifier(model)
+    classifier.network.to(where)
     for name in species or ():
         classifier.label(name)
     try:

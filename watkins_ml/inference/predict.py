@@ -17,6 +17,7 @@ from watkins_ml.errors import UserError
 from watkins_ml.files import printable
 from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
+from watkins_ml.inference.workers import Workers
 from watkins_ml.models.bundle import UNKNOWN, Classifier
 
 
@@ -56,42 +57,49 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1, max_n
         read (the other columns are then empty). One above `max_novelty`, or silent, has one row without probability,
         its species "unknown".
     """
-    readable, problems, silent = [], {}, set()
+    rows = []
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
-
-        def cuts() -> Iterator[torch.Tensor]:
-            for path in files:
-                try:
-                    windows = classifier.frontend.file_windows(path)
-                except SilenceError:
-                    silent.add(path)
-                except AudioError as error:
-                    problems[path] = str(error)
-                else:
-                    readable.append(path)
-                    yield windows
-                bar.advance(task)
-
-        said = dict(zip(readable, zip(*classifier.answers(cuts()), strict=True), strict=True))
-
-    def answers(path: Path) -> list[dict[str, object]]:
-        if path in problems:
-            return [{"problem": problems[path]}]
-        if path in silent:
-            return [{"rank": 1, "species": UNKNOWN}]
-        probabilities, novelty = said[path]
-        if novelty > max_novelty:
-            return [{"rank": 1, "species": UNKNOWN, "novelty": novelty}]
-        best = enumerate(probabilities.argsort()[::-1][:top], start=1)
-        return [
-            {"rank": rank, "species": classifier.classes[k], "probability": probabilities[k], "novelty": novelty}
-            for rank, k in best
-        ]
-
-    rows = [{"path": printable(path), **row} for path in files for row in answers(path)]
+        for path, said in _answers(classifier.folded(), files):
+            rows += [{"path": printable(path), **row} for row in _ranked(classifier.classes, said, top, max_novelty)]
+            bar.advance(task)
     table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem"])
     return table.astype({"rank": "Int64", "probability": float, "novelty": float})  # whole beside a file without ranks
+
+
+def _answers(classifier: Classifier, files: list[Path]) -> Iterator[tuple[Path, tuple | AudioError]]:
+    """Probabilities and novelty of each file, or why it has none."""
+    workers = Workers(classifier.network)
+
+    def judged(group: list[Path]) -> list[tuple | AudioError]:
+        found: list[torch.Tensor | AudioError] = []
+        for path in group:
+            try:
+                found.append(classifier.frontend.file_windows(path))
+            except AudioError as error:
+                found.append(error)
+        with workers.turn:
+            said = classifier.answers((each for each in found if torch.is_tensor(each)), workers.batch)
+        each_said = zip(*said, strict=True)
+        return [next(each_said) if torch.is_tensor(each) else each for each in found]
+
+    groups = (files[at : at + workers.batch] for at in range(0, len(files), workers.batch))
+    for group, said in workers.in_order(judged, groups):
+        yield from zip(group, said, strict=True)
+
+
+def _ranked(classes: list[str], said: tuple | AudioError, top: int, max_novelty: float) -> list[dict[str, object]]:
+    if isinstance(said, SilenceError):
+        return [{"rank": 1, "species": UNKNOWN}]
+    if isinstance(said, AudioError):
+        return [{"problem": str(said)}]
+    probabilities, novelty = said
+    if novelty > max_novelty:
+        return [{"rank": 1, "species": UNKNOWN, "novelty": novelty}]
+    best = enumerate(probabilities.argsort()[::-1][:top], start=1)
+    return [
+        {"rank": rank, "species": classes[k], "probability": probabilities[k], "novelty": novelty} for rank, k in best
+    ]
 
 
 def judge_recordings(
