@@ -32,8 +32,8 @@ COMMANDS = {
     "compare": ["models", "--out"],
     "report": ["model", "--out"],
     "predict": [
-        "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--species", "--overlap",
-        "--channels",
+        "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--max-novelty", "--species",
+        "--overlap", "--channels",
     ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],
