@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from release_host import Host
+from releases import Cuts, cuts
 
 from watkins_ml.fetch import http
 
@@ -15,10 +16,28 @@ def host():
     host.close()
 
 
+@pytest.fixture(scope="session")
+def some_cuts() -> Cuts:
+    return cuts()
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(http, "LONGEST_WAIT_S", 0.2)
     monkeypatch.setattr(http, "TIMEOUT_S", (5.0, 0.5))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture
+def at_host(host, monkeypatch) -> Host:
+    """The host in the place of all three: archive.org, the Hub, and (as a proxy) Kaggle."""
+    monkeypatch.setenv("WATKINS_ARCHIVE_ENDPOINT", host.address)
+    monkeypatch.setenv("HF_ENDPOINT", host.address)
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_test")
+    monkeypatch.setenv("http_proxy", host.address)
+    return host

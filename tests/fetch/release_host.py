@@ -109,7 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             fault.then()
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def _path(self) -> str:
         """Also of a request to a proxy, which names the whole address."""

@@ -34,7 +34,7 @@ def remote(host):
 
 def start(remote: Remote, host, target: Path, kept: int) -> None:
     """Leave the beginning of a download, as a kill does."""
-    host.faults[PATH] = [Fault(cut_after=kept)] + [Fault(status=404)]
+    host.faults[PATH] = [Fault(cut_after=kept), Fault(status=404)]
     with pytest.raises(UserError):
         download(remote, target)
     assert part_of(target).stat().st_size == kept

@@ -1,1 +1,1 @@
-"""Getting a public release of the Watkins archive: downloaded, verified, one folder a species, with a table of sites."""
+"""Getting a public release of the Watkins archive: downloaded and verified, a folder a species, a table of sites."""

@@ -17,7 +17,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from watkins_ml.errors import UserError
-from watkins_ml.fetch.http import BLOCK_BYTES, Passing, broken_off, content_range, get, patiently
+from watkins_ml.fetch.http import BLOCK_BYTES, PassingError, broken_off, content_range, get, patiently
 from watkins_ml.files import write_json
 
 OnBytes = Callable[[int], None]
@@ -119,14 +119,14 @@ def _fetch_rest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
             write_json(_state(part), {"checksum": remote.checksum, "size": total, "validator": _validator(response)})
         _write(response, part, start, on_bytes)
     if total is not None and _size(part) < total:
-        raise Passing(f"the connection broke off after {_size(part):,} of {total:,} bytes")
+        raise PassingError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 
 
 def _place(remote: Remote, response: requests.Response, part: Path, have: int) -> tuple[int, int | None]:
     """Where in the file an answer begins, and how long the file is (None where the server does not say).
 
     Raises:
-        Passing: the server cannot go on from here; the beginning is given up.
+        PassingError: the server cannot go on from here; the beginning is given up.
         UserError: another length than published.
     """
     if response.status_code == 200:
@@ -136,7 +136,7 @@ def _place(remote: Remote, response: requests.Response, part: Path, have: int) -
         start, total = content_range(response) or (-1, None)
         if start != have:
             _drop(part)
-            raise Passing(f"the server does not go on at byte {have:,}")
+            raise PassingError(f"the server does not go on at byte {have:,}")
     if total is not None and remote.size is not None and total != remote.size:
         raise UserError(
             f"{remote.name}: has {total:,} bytes on the server where {remote.size:,} are published; it is being "

@@ -24,7 +24,11 @@ BLOCK_BYTES = 1 << 20
 Result = TypeVar("Result")
 
 
-class Passing(Exception):
+class NoRangesError(UserError):
+    """The server gives files only whole."""
+
+
+class PassingError(Exception):
     """A fault that may be gone in a moment; `wait_s` is how long the server asked to be left alone."""
 
     def __init__(self, message: str, wait_s: float = 0.0):
@@ -33,7 +37,7 @@ class Passing(Exception):
 
 
 def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[], bool] = lambda: False) -> Result:
-    """The result of `attempt`, which is called again after a `Passing` fault; tries count anew after progress.
+    """The result of `attempt`, which is called again after a `PassingError`; tries count anew after progress.
 
     Raises:
         UserError: TRIES faults in a row; the sentence begins with `name`.
@@ -42,7 +46,7 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
     while True:
         try:
             return attempt()
-        except Passing as fault:
+        except PassingError as fault:
             failures = 1 if progressed() else failures + 1
             if failures >= TRIES:
                 raise UserError(
@@ -57,14 +61,14 @@ def get(url: str, headers: Mapping[str, str] | None = None, accepted: tuple[int,
     """One streamed answer of a status in `accepted`; close it.
 
     Raises:
-        Passing: no connection, a time-out, or a status that says so.
+        PassingError: no connection, a time-out, or a status that says so.
         UserError: any other status, or an address that leads nowhere.
     """
     plain = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of its compressed form
     try:
         response = requests.get(url, headers=plain | dict(headers or {}), stream=True, timeout=TIMEOUT_S)
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise Passing(f"no answer from {_host(url)} ({_reason(error)})") from None
+        raise PassingError(f"no answer from {_host(url)} ({_reason(error)})") from None
     except requests.RequestException as error:  # too many redirects, an address that is none
         raise UserError(f"{url}: {first_line(error)}; the release may have moved, see its page") from None
     if response.status_code in accepted:
@@ -73,7 +77,7 @@ def get(url: str, headers: Mapping[str, str] | None = None, accepted: tuple[int,
     wait_s = _retry_after(response)
     response.close()
     if response.status_code in PASSING:
-        raise Passing(f"{_host(url)} answers {status}", wait_s)
+        raise PassingError(f"{_host(url)} answers {status}", wait_s)
     what = {
         401: "needs an account",
         403: "needs an account or is closed",
@@ -94,9 +98,9 @@ def get_json(name: str, url: str, headers: Mapping[str, str] | None = None) -> A
             try:
                 return response.json()
             except ValueError:
-                raise Passing(f"{_host(url)} answers with no JSON") from None
+                raise PassingError(f"{_host(url)} answers with no JSON") from None
             except requests.RequestException as error:
-                raise Passing(f"the answer of {_host(url)} broke off ({_reason(error)})") from None
+                raise PassingError(f"the answer of {_host(url)} broke off ({_reason(error)})") from None
 
     return patiently(name, attempt)
 
@@ -107,16 +111,17 @@ def content_range(response: requests.Response) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def broken_off(error: Exception) -> Passing:
+def broken_off(error: Exception) -> PassingError:
     """What a connection says that was cut while it brought data."""
-    return Passing(f"the connection broke off ({_reason(error)})")
+    return PassingError(f"the connection broke off ({_reason(error)})")
 
 
 class RangeFile(io.RawIOBase):
     """A file on a server, read and sought like one on the disk, each read by one HTTP range.
 
     Raises:
-        UserError: the server gives no ranges (`ranges` in the sentence), or any fault of `patiently`.
+        NoRangesError: the server gives none.
+        UserError: any fault of `patiently`.
     """
 
     def __init__(self, name: str, url: str, headers: Mapping[str, str] | None = None):
@@ -153,7 +158,7 @@ class RangeFile(io.RawIOBase):
             with get(self._url, self._headers | {"Range": which}, accepted=(200, 206)) as response:
                 found = content_range(response)
                 if response.status_code != 206 or found is None:
-                    raise UserError(f"{self.name}: {_host(self._url)} gives no ranges of it")
+                    raise NoRangesError(f"{self.name}: {_host(self._url)} gives no ranges of it")
                 try:
                     return response.content, found[1]
                 except requests.RequestException as error:
