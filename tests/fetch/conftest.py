@@ -34,10 +34,16 @@ def quick(monkeypatch, tmp_path):
 
 @pytest.fixture
 def at_host(host, monkeypatch) -> Host:
-    """The host in the place of all three: archive.org, the Hub, and (as a proxy) Kaggle."""
+    """The host in the place of archive.org and of the Hub."""
     monkeypatch.setenv("WATKINS_ARCHIVE_ENDPOINT", host.address)
     monkeypatch.setenv("HF_ENDPOINT", host.address)
+    return host
+
+
+@pytest.fixture
+def as_kaggle(at_host, monkeypatch) -> Host:
+    """The host in the place of Kaggle too: as a proxy, since their client knows only hosts of its own."""
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_test")
-    monkeypatch.setenv("http_proxy", host.address)
-    return host
+    monkeypatch.setenv("http_proxy", at_host.address)
+    return at_host

@@ -51,6 +51,8 @@ class Host:
     answers: dict[str, Callable[[dict], object]] = field(default_factory=dict)
     """JSON by path, from the JSON that came."""
     faults: dict[str, list[Fault]] = field(default_factory=dict)
+    download_faults: dict[str, list[Fault]] = field(default_factory=dict)
+    """The same, but only for requests of the whole file or its rest, not for those of a piece of it."""
     asked: list[Asked] = field(default_factory=list)
     ranges: bool = True
     etags: bool = True
@@ -64,8 +66,7 @@ class Host:
         class Handler(_Handler):
             serves = host
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -80,14 +81,24 @@ class Host:
         return sum(one.sent for one in self.of(path))
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_) -> None:
+        """Silent: clients that go away are what is tested."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     serves: Host
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         host, path = self.serves, self._path()
-        fault = host.faults[path].pop(0) if host.faults.get(path) else Fault()
         header = self.headers.get
+        came = self.rfile.read(int(header("Content-Length", 0)))
+        piece = re.fullmatch(r"bytes=\d+-\d+", header("Range", ""))
+        faults = host.faults.get(path) or ([] if piece else host.download_faults.get(path))
+        fault = faults.pop(0) if faults else Fault()
         self.asked = Asked(self.command, path, header("Range", ""), header("If-Range", ""))
         host.asked.append(self.asked)  # before the answer, which may end the test
         try:
@@ -96,8 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif path in host.redirects:
                 self._head(302, 0, {"Location": host.redirects[path]})
             elif path in host.answers:
-                length = int(self.headers.get("Content-Length", 0))
-                answer = host.answers[path](json.loads(self.rfile.read(length)) if length else {})
+                answer = host.answers[path](json.loads(came) if came else {})
                 self._head(200, len(body := json.dumps(answer).encode()), {"Content-Type": "application/json"})
                 self.wfile.write(body)
             elif path in host.files:

@@ -57,7 +57,12 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
             time.sleep(min(max(wait, fault.wait_s), LONGEST_WAIT_S))
 
 
-def get(url: str, headers: Mapping[str, str] | None = None, accepted: tuple[int, ...] = (200,)) -> requests.Response:
+def get(
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    accepted: tuple[int, ...] = (200,),
+    session: requests.Session | None = None,
+) -> requests.Response:
     """One streamed answer of a status in `accepted`; close it.
 
     Raises:
@@ -66,7 +71,8 @@ def get(url: str, headers: Mapping[str, str] | None = None, accepted: tuple[int,
     """
     plain = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of its compressed form
     try:
-        response = requests.get(url, headers=plain | dict(headers or {}), stream=True, timeout=TIMEOUT_S)
+        ask = (session or requests).get
+        response = ask(url, headers=plain | dict(headers or {}), stream=True, timeout=TIMEOUT_S)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise PassingError(f"no answer from {_host(url)} ({_reason(error)})") from None
     except requests.RequestException as error:  # too many redirects, an address that is none
@@ -127,7 +133,13 @@ class RangeFile(io.RawIOBase):
     def __init__(self, name: str, url: str, headers: Mapping[str, str] | None = None):
         super().__init__()
         self.name, self._url, self._headers, self._position = name, url, dict(headers or {}), 0
+        self._session = requests.Session()  # its connection stays open for the next of many small ranges
         self.size = self._ask("bytes=0-0")[1]
+
+    def close(self) -> None:
+        super().close()
+        if hasattr(self, "_session"):
+            self._session.close()
 
     def readable(self) -> bool:
         return True
@@ -155,7 +167,7 @@ class RangeFile(io.RawIOBase):
 
     def _ask(self, which: str) -> tuple[bytes, int]:
         def attempt() -> tuple[bytes, int]:
-            with get(self._url, self._headers | {"Range": which}, accepted=(200, 206)) as response:
+            with get(self._url, self._headers | {"Range": which}, (200, 206), self._session) as response:
                 found = content_range(response)
                 if response.status_code != 206 or found is None:
                     raise NoRangesError(f"{self.name}: {_host(self._url)} gives no ranges of it")

@@ -54,8 +54,9 @@ def _shards(dataset: str) -> tuple[str, list[Remote]]:
         from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
         from huggingface_hub.utils import build_hf_headers
     except ImportError as error:
+        package = (error.name or "a package").partition(".")[0]
         raise UserError(
-            f"{error.name} is missing, which fetch huggingface needs; pip install 'watkins-ml[huggingface]'"
+            f"{package} is missing, which fetch huggingface needs; pip install 'watkins-ml[huggingface]'"
         ) from None
 
     def attempt() -> Any:

@@ -32,9 +32,8 @@ def _look() -> Offer:
         from kagglehub.clients import build_kaggle_client
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest, ApiGetDatasetRequest
     except ImportError as error:
-        raise UserError(
-            f"{error.name} is missing, which fetch kaggle needs; pip install 'watkins-ml[kaggle]'"
-        ) from None
+        package = (error.name or "a package").partition(".")[0]
+        raise UserError(f"{package} is missing, which fetch kaggle needs; pip install 'watkins-ml[kaggle]'") from None
     about = ApiGetDatasetRequest()
     about.owner_slug, about.dataset_slug = OWNER, DATASET
     version = _call(build_kaggle_client, lambda api: api.get_dataset(about)).current_version_number

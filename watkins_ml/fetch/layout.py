@@ -187,11 +187,12 @@ class Places:
         """
         species = find(spelling)
         label = species.label if species else _plain(spelling) or "Unknown"
-        stem, dot, suffix = _plain(re.split(r"[/\\]", name)[-1]).rpartition(".")
+        stem, _, suffix = re.split(r"[/\\]", name)[-1].rpartition(".")
+        stem = _plain(stem) or "recording"
         base = f"{label}/{stem}.{suffix}".lower()
         self._uses[base] += 1
         again = f"~{self._uses[base]}" if self._uses[base] > 1 else ""
-        return f"{label}/{stem}{again}{dot}{suffix}"
+        return f"{label}/{stem}{again}.{suffix}"
 
 
 def _base(path: str) -> str:
@@ -199,8 +200,8 @@ def _base(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name that is a file's on every system, and not hidden."""
-    return re.sub(r"[^\w().' ,+=&-]", "_", name).strip(" ").lstrip(".")[:120]
+    """A name that can be a file's on every system, is not hidden, and has no `~`, which numbers files of one name."""
+    return re.sub(r"[^\w().' ,+=&-]", "_", name)[:60].strip(". ")
 
 
 def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:

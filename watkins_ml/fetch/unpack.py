@@ -96,6 +96,8 @@ def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
         with archive.open(member) as source, open(partial, "wb") as file:
             while block := source.read(BLOCK_BYTES):  # never beyond `file_size`, and checked at its end
                 file.write(block)
+            if file.tell() != member.file_size:
+                raise zipfile.BadZipFile(f"'{member.filename[:100]}' has {file.tell():,} bytes")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
