@@ -63,9 +63,11 @@ def test_a_complete_release_says_so_and_asks_nobody(watkins, mirror, at_host, tm
     watkins("fetch", "archive", "--out", "wk")
     at_host.asked.clear()
     before = recordings(tmp_path / "wk")
+    (tmp_path / "wk" / ".fetch").mkdir()  # as a kill just after the seal leaves it
+    (tmp_path / "wk" / ".fetch" / "release.zip").write_bytes(b"x")
     said = watkins("fetch", "archive", "--out", "wk")
     assert said.status == 0 and "Already complete" in said.out and at_host.asked == []
-    assert recordings(tmp_path / "wk") == before
+    assert recordings(tmp_path / "wk") == before and ".fetch" not in left(tmp_path / "wk")
     next((tmp_path / "wk" / "recordings").rglob("*.wav")).unlink()
     said = watkins("fetch", "archive", "--out", "wk")
     assert said.status == 1 and "1 of 36 recordings were removed; remove wk and fetch again" in said.err

@@ -142,4 +142,6 @@ def test_every_source_has_help_with_an_example_and_the_published_options(watkins
     }
     assert options == {"archive": ["--out"], "huggingface": ["--out", "--release"], "kaggle": ["--out"]}
     for name in sources:
-        assert f"Example: watkins fetch {name}" in watkins("fetch", name, "--help").out
+        said = watkins("fetch", name, "--help").out
+        assert f"Example: watkins fetch {name}" in said
+        assert name == "archive" or f"watkins-ml[{name}]" in said

@@ -53,6 +53,8 @@ def test_a_file_that_is_done_is_never_fetched_again(watkins, shards, at_host, so
     said = watkins("fetch", "huggingface", "--out", "wk")
     assert said.status == 1 and "train-00001-of-00002.parquet: " in said.err and len(said.err.splitlines()) == 1
     assert {path.name for path in (tmp_path / "wk").iterdir()} == {".fetch"}
+    staged = tmp_path / "wk" / ".fetch" / "recordings"
+    (staged / "FinWhale" / ".5000000A.wav.77.partial").write_bytes(b"RI")  # as a kill leaves it
     at_host.faults.clear()
     at_host.asked.clear()
     assert watkins("fetch", "huggingface", "--out", "wk").status == 0

@@ -38,7 +38,7 @@ ABOUT = {"release": "r", "page": "p", "version": "v", "licence": "l", "citation"
 def test_the_tape_is_found_by_the_rule_that_fits_every_name(tmp_path, stems, rule, tape):
     assert tape_rule(pd.Series([f"Walrus/{stem}.wav" for stem in stems])) == rule
     folder = Folder(tmp_path)
-    folder.staged.mkdir(parents=True)
+    (folder.staged / "Walrus").mkdir(parents=True)
     seal = finish(folder, pd.DataFrame([row(f"Walrus/{stem}.wav", "Walrus", {}) for stem in stems]), ABOUT)
     assert seal.group_regex == rule
     tapes = pd.read_csv(folder.metadata, dtype=str, keep_default_na=False).set_index("path").tape

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 HELP = """Download a public release of the Watkins archive: verified, one folder a species, with a table of sites.
 
-Each shows size, licence and the citation to give first, checks the disk, goes on
-after an interruption with the same command, and ends with the commands that come next.
+Shows size, licence and the citation to give first and checks the
+disk. After an interruption the same command goes on. It ends with the
+commands that come next.
 """
 Out = Annotated[Path, typer.Option(help="Folder for the recordings and their table.")]
 
@@ -50,14 +51,14 @@ def huggingface(
     out: Out = Path("watkins"),
     release: Annotated[Which, typer.Option(help="full (15,248 cuts) or best-of (1,697 cuts).")] = Which.full,
 ) -> None:
-    """The full cuts, or the best of them, from the Hugging Face Hub (pip install 'watkins-ml[huggingface]')."""
+    r"""The full cuts, or the best of them, from the Hugging Face Hub (pip install 'watkins-ml\[huggingface]')."""
     from watkins_ml.fetch.huggingface import release as release_of
 
     _fetch(release_of(release.value), out)
 
 
 def kaggle(out: Out = Path("watkins")) -> None:
-    """About 15,567 files in class folders from Kaggle (pip install 'watkins-ml[kaggle]')."""
+    r"""About 15,567 files in class folders from Kaggle (pip install 'watkins-ml\[kaggle]')."""
     from watkins_ml.fetch.kaggle import release
 
     _fetch(release(), out)

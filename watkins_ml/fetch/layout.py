@@ -231,6 +231,10 @@ def finish(folder: Folder, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
     """
     if rows.empty:
         raise UserError(f"{facts['release']}: has no recordings in species folders; see {facts['page']}")
+    wanted = set(rows["path"])
+    for file in list(folder.staged.rglob("*")):
+        if file.is_file() and file.relative_to(folder.staged).as_posix() not in wanted:  # half-written by a killed call
+            file.unlink()
     seal = write_table(folder.metadata, rows, facts | {"bytes": _bytes_in(folder.staged)})
     write_json(folder.staged_seal, seal.__dict__)
     return complete(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def fetch(release: Release, out: Path, say: Callable[[Offer], None]) -> Fetched:
     with disk_errors(f"cannot write to {folder.root}", then):
         seal = read_seal(folder, release.name)
         if seal is not None:
+            shutil.rmtree(folder.work, ignore_errors=True)  # of a call that was killed just after the seal
             return _with_sites(folder, seal)
         if folder.staged_seal.exists():
             with working(folder, None):

@@ -89,18 +89,14 @@ def fetch_zip(folder: Folder, remote: Remote, facts: dict[str, Any], room: int) 
 def _unpack(
     folder: Folder, archive: zipfile.ZipFile, members: list[Member], catalogue: dict[str, dict[str, str]]
 ) -> list[dict[str, str]]:
-    places, rows, wanted = Places(), [], set()
+    places, rows = Places(), []
     with progress() as bar:
         task = bar.add_task("Unpacking recordings", total=len(members), note="")
         for member in members:
             path = places.of(member.spelling, member.file.filename)
             unpack_member(archive, member.file, folder.staged / path)
             rows.append(row(path, member.spelling, details_of(path, catalogue, member.year)))
-            wanted.add(folder.staged / path)
             bar.advance(task)
-    for file in list(folder.staged.rglob("*")):
-        if file.is_file() and file not in wanted:  # half-written by a call that was killed
-            file.unlink()
     return rows
 
 
