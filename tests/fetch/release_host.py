@@ -56,6 +56,10 @@ class Host:
     asked: list[Asked] = field(default_factory=list)
     ranges: bool = True
     etags: bool = True
+    most: int | None = None
+    """Bytes that one range gives; the rest has to be asked for again."""
+    shift: int = 0
+    """Give a range from so many bytes before what was asked for."""
     block: int = 1 << 16
     pause_s: float = 0.0
     """Between two blocks of a body: a slow connection."""
@@ -139,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"ETag": etag, **headers}
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if host.ranges else None
         if match and self.headers.get("If-Range", etag) == etag:
-            first, last = int(match[1]), min(int(match[2] or whole - 1), whole - 1)
+            first, last = int(match[1]) - host.shift, min(int(match[2] or whole - 1), whole - 1)
+            last = last if host.most is None else min(last, first + host.most - 1)
             if first >= whole:
                 self._head(416, 0, {"Content-Range": f"bytes */{whole}"})
                 return

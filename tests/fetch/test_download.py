@@ -91,6 +91,21 @@ def test_a_server_without_ranges_begins_again(remote, host, tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == BODY
 
 
+def test_a_server_that_gives_ranges_piece_by_piece_is_asked_again(remote, host, tmp_path):
+    start(remote(), host, tmp_path / "a.zip", 100_000)
+    host.most = 120_000
+    download(remote(), tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == BODY and len(host.asked) == 3
+
+
+def test_a_range_that_was_not_asked_for_is_never_written(remote, host, tmp_path):
+    start(remote(None), host, tmp_path / "a.zip", 100_000)
+    host.shift = 10
+    download(remote(None), tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert [one.range for one in host.asked] == ["bytes=100000-", ""]
+
+
 def test_redirects_are_followed_at_every_request(remote, host, tmp_path):
     host.redirects = {"/item": "/mirror1", "/mirror1": PATH}
     host.faults[PATH] = [Fault(cut_after=1000)]
