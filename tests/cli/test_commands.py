@@ -19,6 +19,7 @@ COMMANDS = {
         "--metadata", "--workers",
     ],
     "demo": ["--out", "--seed"],
+    "fetch": [],
     "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
