@@ -31,7 +31,7 @@ WRITTEN = {
 """Container, subtype, rate in Hz, channels and seconds; the long ones fill more than one window of 4 s."""
 NUMBERS = (0, 1, 2, 3, 255, 1_024, 65_535, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 50, (1 << 62) + 5, (1 << 64) - 1)
 SAMPLES = (0.0, 1e-39, 1e-4, 1e15, 1e25, -1e25, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan)
-RATES = (0.0, 0.01, 1.0, 19.0, 1e5, 4e9, 1e300, -8_000.0)
+RATES = (0.0, 0.01, 1.0, 9.0, 200.0, 1e5, 4e9, 1e300, -8_000.0)
 """For AIFF, which stores its rate as a floating point number."""
 
 

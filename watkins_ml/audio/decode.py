@@ -134,6 +134,8 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
             last = position + sounding[-1] + 1
         position += len(block)
         only_block = block if len(block) == position else None
+    if damage := truncation(audio.extra_info):  # some damage is in the log only once it has been read
+        raise AudioError(damage)
     if position < declared:
         raise AudioError(f"truncated: {position} of {declared} samples can be read")
     if flaw := flaw_between(low, high):
@@ -194,10 +196,12 @@ def mixed(channels: np.ndarray) -> np.ndarray:
 
 
 def truncation(libsndfile_log: str) -> str | None:
-    """libsndfile plays what is left of a cut-off file without an error; only its log tells."""
+    """libsndfile plays what is left of a cut-off or holed file without an error; only its log tells."""
     match = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", libsndfile_log)
     if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):
         return f"truncated: {match[2]} of {match[1]} bytes of audio are there"
     if "lacks an end-of-stream" in libsndfile_log or "Junk after the last page" in libsndfile_log:
         return "truncated: the Ogg stream has no end"
+    if "libogg reports a hole" in libsndfile_log:
+        return "damaged: a part of the Ogg stream is missing"
     return None

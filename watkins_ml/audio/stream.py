@@ -111,6 +111,7 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         spare = max(0, begin - step - first)  # the last window may begin right after the one before it
         kept, first = kept[spare:], first + spare
     total = first + len(kept)
+    problem = problem or truncation(audio.extra_info)
     if total < audio.frames < UNKNOWN_LENGTH:
         problem = problem or f"truncated: {total} of {audio.frames} samples can be read"
     if total > (begin - step + window if begin else 0):
