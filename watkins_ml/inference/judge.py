@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.stream import Window, sliding_windows
-from watkins_ml.models.bundle import Classifier
-from watkins_ml.models.scoring import BATCH
+from watkins_ml.inference.workers import Workers
+from watkins_ml.models.bundle import Answers, Classifier
 
-AHEAD = 16
-"""Windows whose spectrograms are under way while the network works; decides the memory, with the native rate."""
 PLACE = ["channel", "start_s", "end_s"]
 NOVELTY = "novelty"
 
@@ -69,38 +64,40 @@ def judge(
 
     `on_judged` hears up to which second a file has been judged.
     """
-    ended: list[Judged] = []
-    batch: list[tuple[Judged, int, torch.Tensor]] = []
+    classifier, workers = classifier.folded(), Workers(classifier.network)
 
-    def flush() -> Iterator[Judged]:
-        if batch:
-            said = classifier.answers(spectrogram.unsqueeze(0) for _, _, spectrogram in batch)
-            for number, (recording, row, _) in enumerate(batch):
-                recording.probabilities[row] = said.probabilities[number].astype(np.float32)
-                recording.novelties[row] = float(said.novelty[number])
-            on_judged(batch[-1][0].path, batch[-1][0].places[-1][2])
-            batch.clear()
+    def answers(group: list[tuple[Judged, Window | None]]) -> Answers:
+        sounding = [window for _, window in group if window is not None and window.waveform is not None]
+        spectrograms = [classifier.frontend(each.waveform, each.sample_rate).unsqueeze(0) for each in sounding]
+        with workers.turn:
+            return classifier.answers(spectrograms, workers.batch)
+
+    groups = _groups(_windows(classifier, files, listening), workers.batch)
+    for group, said in workers.in_order(answers, groups):
+        each_said = zip(*said, strict=True)
+        ended = [recording for recording, window in group if window is None]
+        for recording, window in group:
+            if window is not None:
+                probabilities, novelty = (None, math.nan) if window.waveform is None else next(each_said)
+                recording.places.append((window.channel, window.start_s, window.end_s))
+                recording.probabilities.append(None if probabilities is None else probabilities.astype(np.float32))
+                recording.novelties.append(float(novelty))
+                last = recording
+        if len(ended) < len(group):
+            on_judged(last.path, last.places[-1][2])
         yield from ended
-        ended.clear()
 
-    def spectrogram_of(window: Window | None) -> torch.Tensor | None:
-        silent = window is None or window.waveform is None
-        return None if silent else classifier.frontend(window.waveform, window.sample_rate)
 
-    for recording, window, spectrogram in _prepared(_windows(classifier, files, listening), spectrogram_of):
-        if window is None:
-            ended.append(recording)
-            if not batch:  # nothing of it, or of one before it, has still to be judged
-                yield from flush()
-            continue
-        recording.places.append((window.channel, window.start_s, window.end_s))
-        recording.probabilities.append(None)
-        recording.novelties.append(math.nan)
-        if spectrogram is not None:
-            batch.append((recording, len(recording.probabilities) - 1, spectrogram))
-        if len(batch) == BATCH:
-            yield from flush()
-    yield from flush()
+def _groups(items: Iterator[tuple[Judged, Window | None]], size: int) -> Iterator[list[tuple[Judged, Window | None]]]:
+    """As many as hold `size` windows to be heard; the end of a file at once where none is waiting."""
+    group, sounding = [], 0
+    for recording, window in items:
+        group.append((recording, window))
+        sounding += window is not None and window.waveform is not None
+        if sounding == size or (window is None and not sounding):
+            yield group
+            group, sounding = [], 0
+    yield group
 
 
 def _windows(
@@ -123,21 +120,3 @@ def _windows(
 def file_state(path: Path) -> list[int]:
     facts = path.stat()
     return [facts.st_size, facts.st_mtime_ns]
-
-
-def _prepared(
-    items: Iterator[tuple[Judged, Window | None]], spectrogram_of: Callable[[Window | None], torch.Tensor | None]
-) -> Iterator[tuple[Judged, Window | None, torch.Tensor | None]]:
-    """Each window with its spectrogram, made some windows ahead in a thread while the network works."""
-    with ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        under_way: deque[tuple[Judged, Window | None, Future]] = deque()
-        for recording, window in items:
-            under_way.append((recording, window, pool.submit(spectrogram_of, window)))
-            if len(under_way) > AHEAD:
-                yield _done(*under_way.popleft())
-        while under_way:
-            yield _done(*under_way.popleft())
-
-
-def _done(recording: Judged, window: Window | None, spectrogram: Future) -> tuple:
-    return recording, window, spectrogram.result()
