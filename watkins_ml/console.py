@@ -7,11 +7,13 @@ import os
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 PLAIN = {"markup": False, "emoji": False, "highlight": False}  # a file may be called `call [noisy] :whale:.wav`
@@ -38,5 +40,19 @@ def progress(transient: bool = False, slow: bool = False) -> Progress:
         console=err,
         speed_estimate_period=7200.0 if slow else 30.0,
         transient=transient,
+        disable=not err.is_terminal,
+    )
+
+
+def transfer() -> Progress:
+    """A progress bar of a download, with bytes, speed and time left; silent where no terminal is watching."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
         disable=not err.is_terminal,
     )

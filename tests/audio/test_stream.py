@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +100,27 @@ def test_what_is_left_of_a_truncated_recording_is_heard_before_it_is_told(tmp_pa
     assert heard
 
 
-def test_a_stretch_of_numbers_that_are_none_costs_only_its_windows(tmp_path):
+@pytest.mark.parametrize(("value", "reason"), [(np.nan, "not numbers"), (np.inf, "not numbers"), (1e25, "full scale")])
+def test_a_stretch_of_numbers_that_are_none_or_too_large_costs_only_its_windows(tmp_path, value, reason):
     samples = noise(5_000)
-    samples[2_100:2_200] = np.nan
+    samples[2_100:2_200] = value
     heard = []
-    with pytest.raises(AudioError, match="not numbers"):
+    with pytest.raises(AudioError, match=reason):
         for window in sliding_windows(recorded(tmp_path / "a.wav", samples), 1.0, 0.0):
             heard.append(window)
     assert [window.waveform is None for window in heard] == [False, False, True, False, False]
+
+
+def test_a_hole_in_an_ogg_stream_is_told_after_what_is_around_it(tmp_path):
+    soundfile.write(tmp_path / "a.ogg", noise(48_000), 8_000)
+    content = (tmp_path / "a.ogg").read_bytes()
+    pages = [match.start() for match in re.finditer(b"OggS", content)]
+    (tmp_path / "a.ogg").write_bytes(content[: pages[4]] + content[pages[5] :])
+    heard = []
+    with pytest.raises(AudioError, match="a part of the Ogg stream is missing"):
+        for window in sliding_windows(tmp_path / "a.ogg", 1.0):
+            heard.append(window)
+    assert len(heard) > 3
 
 
 def test_what_cannot_be_opened_is_told_and_lasts_no_time(tmp_path):

@@ -19,6 +19,7 @@ COMMANDS = {
         "--metadata", "--workers",
     ],
     "demo": ["--out", "--seed"],
+    "fetch": [],
     "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
@@ -32,8 +33,8 @@ COMMANDS = {
     "compare": ["models", "--out"],
     "report": ["model", "--out"],
     "predict": [
-        "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--species", "--overlap",
-        "--channels",
+        "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--max-novelty", "--species",
+        "--overlap", "--channels",
     ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],

@@ -41,11 +41,11 @@ def test_the_site_of_every_recording_reaches_the_annotations_the_sides_and_the_c
     out = tmp_path / "out"
     annotations = table(out, "audio_annotations")
     known = sites.set_index("clip_id").site
-    assert list(annotations.columns[-2:]) == ["site", "latitude"]
+    assert list(annotations.columns[-3:]) == ["site", "latitude", "note"]
     for row in annotations.itertuples():
         assert row.site == ("" if row.cut_id == sites.clip_id[5] else known[row.cut_id])
     given = summary["metadata"]
-    assert given["table"].endswith("sites.csv") and given["columns"] == ["site", "latitude"]
+    assert given["table"].endswith("sites.csv") and given["columns"] == ["site", "latitude", "note"]
     assert (given["recordings"], given["with_site"]) == (23, 22)
     sides = read_prepared(out).sides
     for frame in sides.values():

@@ -12,9 +12,10 @@ import soundfile
 
 from watkins_ml.audio.frontend import Frontend, FrontendSettings
 from watkins_ml.errors import UserError
-from watkins_ml.inference.export import TOLERANCE, differences, to_onnx
+from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import Classifier, load_bundle
+from watkins_ml.models.novelty import Novelty
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -40,8 +41,10 @@ def test_recordings_get_the_probabilities_of_the_classifier(classifier, session,
     recordings = [classifier.frontend.read(path) for path in files]
     waveforms = np.stack([classifier.frontend.sound(each.waveform, each.sample_rate) for each in recordings])
     parts = [session.run(None, {"waveform": waveforms[at : at + rows]}) for at in range(0, len(files), rows)]
-    probabilities, logits = map(np.concatenate, zip(*parts, strict=True))
+    probabilities, logits, novelty = map(np.concatenate, zip(*parts, strict=True))
     np.testing.assert_allclose(probabilities, classifier.classify(files), atol=TOLERANCE)
+    expected = classifier.answers(map(classifier.frontend.file_windows, files)).novelty
+    np.testing.assert_allclose(novelty, expected, atol=NOVELTY_TOLERANCE)
     softened = np.exp(logits / 1.7)
     np.testing.assert_allclose(softened / softened.sum(axis=1, keepdims=True), probabilities, atol=1e-6)
 
@@ -51,10 +54,16 @@ def test_the_answers_are_compared_for_silent_quiet_and_clipped_sounds_too(export
 
 
 def test_a_file_with_other_answers_is_refused(exported, classifier):
-    with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in a probability and .* nothing was written"):
+    with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in a probability, .* nothing was written"):
         differences(exported, replace(classifier, temperature=3.0))
     with pytest.raises(UserError, match="differs from PyTorch"):
         differences(exported, replace(classifier, frontend=Frontend(FrontendSettings(top_db=30))))
+
+
+def test_a_file_with_another_novelty_is_refused(exported, classifier):
+    known = classifier.novelty
+    with pytest.raises(UserError, match=r"and [\d.e+-]+ in a novelty, so nothing was written"):
+        differences(exported, replace(classifier, novelty=Novelty(known.known, known.noise, 1e6 * known.limit)))
 
 
 def test_its_metadata_say_what_a_user_of_the_file_has_to_know(classifier, session):

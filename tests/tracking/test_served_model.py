@@ -180,9 +180,22 @@ def test_evaluation_prediction_pyfunc_and_http_give_the_same_probabilities(finis
     np.testing.assert_allclose(predicted(model, *({"path": str(file)} for file in files)), expected, **EQUAL)
     answer = post(address, *({"audio": text(file.read_bytes())} for file in files)).json()["predictions"]
     np.testing.assert_allclose(probabilities(answer), expected, **EQUAL)
-    assert [row["species"] for row in answer] == [registered.classes[label] for label in expected.argmax(axis=1)]
+    named = [registered.classes[label] for label in expected.argmax(axis=1)]
+    novelty = registered.answers(map(registered.frontend.file_windows, files)).novelty
+    assert [row["novelty"] for row in answer] == pytest.approx(novelty.tolist(), rel=1e-3)
+    assert "unknown" not in named and 0 < (novelty <= 1).mean() < 1
+    told = ["unknown" if new > 1 else name for name, new in zip(named, novelty, strict=True)]
+    assert [row["species"] for row in answer] == told
     assert [row["probability"] for row in answer] == pytest.approx(expected.max(axis=1))
     assert list(answer[0]["probabilities"]) == registered.classes
+
+
+@pytest.mark.slow
+def test_noise_is_unknown_with_what_it_resembles_beside_it(classifier, address):
+    noise = np.random.default_rng(0).normal(0, 0.1, 4 * RATE)
+    (row,) = post(address, {"audio": text(encoded(noise))}).json()["predictions"]
+    assert row["species"] == "unknown" and row["novelty"] > 1
+    assert row["probability"] == max(row["probabilities"].values()) and list(row["probabilities"]) == classifier.classes
 
 
 @pytest.mark.slow

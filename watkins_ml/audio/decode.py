@@ -14,6 +14,12 @@ import soundfile
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"})
 BLOCK_FRAMES = 1 << 20
+BLOCK_SAMPLES = 1 << 24
+"""Over all channels; a damaged header can claim hundreds of them, and any length."""
+RATES = range(10, 10_000_001)
+"""Hz. Sea-floor hydrophones begin at tens of Hz; what a damaged header gives would be cut into millions of windows."""
+LOUDEST = 1e12
+"""Full scale is 1, or 2^31 where floating point holds integers; the power of what is far beyond overflows."""
 SILENCE = 1e-5
 """Below the last bit of a 16-bit file: digital silence, as archives append to make cuts equally long."""
 UNKNOWN_LENGTHS = (range(0x7FFFEF00, 0x80000000), range(0xFFFFFF00, 0x100000000))
@@ -76,13 +82,43 @@ def read_recording(
 
 
 def open_audio(path: Path | BinaryIO) -> soundfile.SoundFile:
-    """As soundfile opens it; raises AudioError too for what it has no reader for, headerless `.raw` for one."""
-    if isinstance(path, Path) and os.name == "posix":
-        path = os.fsencode(path)  # soundfile refuses names that are not UTF-8
+    """As soundfile opens it; raises AudioError too for what it has no reader for, headerless `.raw` for one, and where
+    the header gives a sample rate that no recorder has."""
+    if not isinstance(path, Path):
+        source = _Forgiving(path)
+    elif os.name == "posix":
+        source = os.fsencode(path)  # soundfile refuses names that are not UTF-8
+    else:
+        source = path
     try:
-        return soundfile.SoundFile(path)
+        audio = soundfile.SoundFile(source)
     except (TypeError, ValueError) as error:
         raise AudioError(f"unreadable: {error}") from None
+    if audio.samplerate not in RATES:
+        audio.close()
+        raise AudioError(f"unreadable: a sample rate of {audio.samplerate} Hz, so its header is damaged")
+    return audio
+
+
+class _Forgiving:
+    """An open file that stays where it is when a damaged header sends the decoder before its beginning.
+
+    Python would raise, and an exception below the decoder ends as a traceback on the terminal.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.tell, self._seek = file.read, file.tell, file.seek
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (ValueError, OSError):
+            return self.tell()
+
+
+def frames_at_once(audio: soundfile.SoundFile, wanted: int) -> int:
+    """As many frames as wanted, or as fit in memory with all their channels."""
+    return min(wanted, BLOCK_SAMPLES // audio.channels)
 
 
 def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_s: float) -> Recording:
@@ -93,7 +129,7 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
         raise AudioError(truncated)
     digest = hashlib.sha256(f"{audio.samplerate}/{audio.channels}/".encode())
     low, high, position, first, last = np.inf, -np.inf, 0, None, 0
-    while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+    while len(block := audio.read(frames_at_once(audio, BLOCK_FRAMES), dtype="float32", always_2d=True)):
         digest.update(block.tobytes())
         low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # both let NaN through
         sounding = np.flatnonzero(np.abs(block).max(axis=1) > SILENCE)
@@ -102,10 +138,12 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
             last = position + sounding[-1] + 1
         position += len(block)
         only_block = block if len(block) == position else None
+    if damage := truncation(audio.extra_info):  # some damage is in the log only once it has been read
+        raise AudioError(damage)
     if position < declared:
         raise AudioError(f"truncated: {position} of {declared} samples can be read")
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise AudioError("holds samples that are not numbers")
+    if flaw := flaw_between(low, high):
+        raise AudioError(flaw)
     if low == high or first is None:
         raise SilenceError("silent: every sample has the same value")
     wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
@@ -139,6 +177,15 @@ def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[i
     return [(length - window) * number // (count - 1) for number in range(count)]
 
 
+def flaw_between(low: float, high: float) -> str | None:
+    """Why audio with these extremes (NaN where any sample is) cannot be judged; None where it can."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "holds samples that are not numbers"
+    if max(-low, high) > LOUDEST:
+        return f"holds samples up to {max(-low, high):.0e} where full scale is 1"
+    return None
+
+
 def sounds(waveform: np.ndarray) -> bool:
     return bool(np.abs(waveform).max() > SILENCE)
 
@@ -147,17 +194,20 @@ def mixed(channels: np.ndarray) -> np.ndarray:
     """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
     if channels.shape[1] == 1:  # the same, five times faster
         return channels[:, 0].copy()
-    mean = channels.mean(axis=1, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite samples, which are reported elsewhere
+        mean = channels.mean(axis=1, dtype=np.float32)
     if sounds(mean):
         return mean
     return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
 
 
 def truncation(libsndfile_log: str) -> str | None:
-    """libsndfile plays what is left of a cut-off file without an error; only its log tells."""
+    """libsndfile plays what is left of a cut-off or holed file without an error; only its log tells."""
     match = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", libsndfile_log)
     if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):
         return f"truncated: {match[2]} of {match[1]} bytes of audio are there"
     if "lacks an end-of-stream" in libsndfile_log or "Junk after the last page" in libsndfile_log:
         return "truncated: the Ogg stream has no end"
+    if "libogg reports a hole" in libsndfile_log:
+        return "damaged: a part of the Ogg stream is missing"
     return None

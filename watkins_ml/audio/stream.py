@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from watkins_ml.audio.decode import AudioError, mixed, open_audio, read_recording, sounds, truncation
+from watkins_ml.audio.decode import (
+    AudioError,
+    flaw_between,
+    frames_at_once,
+    mixed,
+    open_audio,
+    read_recording,
+    sounds,
+    truncation,
+)
 
 MIXED = 0
 """The channel of a window that is the mean of all; single channels count from 1."""
@@ -80,12 +89,13 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         ends = start / rate, (start + len(samples)) / rate
         parts = enumerate(samples.T, start=1) if each_channel else [(MIXED, mixed(samples))]
         for channel, part in parts:
-            usable = bool(np.isfinite(part).all()) and sounds(part) and part.min() < part.max()
+            low, high = part.min(), part.max()
+            usable = flaw_between(low, high) is None and sounds(part) and low < high
             yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate)
 
     while True:
         try:
-            block = audio.read(max(step, rate), dtype="float32", always_2d=True)
+            block = audio.read(frames_at_once(audio, max(step, rate)), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             problem = (
                 problem or f"unreadable after {(first + len(kept)) / rate:.1f} s: {error.error_string.rstrip('.')}"
@@ -93,8 +103,7 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
             break
         if not len(block):
             break
-        if not np.isfinite(block).all():
-            problem = problem or "holds samples that are not numbers"
+        problem = problem or flaw_between(block.min(), block.max())
         kept = np.concatenate([kept, block])
         while begin + window <= first + len(kept):
             yield from cut(begin)
@@ -102,6 +111,7 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         spare = max(0, begin - step - first)  # the last window may begin right after the one before it
         kept, first = kept[spare:], first + spare
     total = first + len(kept)
+    problem = problem or truncation(audio.extra_info)
     if total < audio.frames < UNKNOWN_LENGTH:
         problem = problem or f"truncated: {total} of {audio.frames} samples can be read"
     if total > (begin - step + window if begin else 0):

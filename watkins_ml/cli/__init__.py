@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from watkins_ml.cli import data, models, runs, studies, trained
+from watkins_ml.cli import data, fetch, models, runs, studies, trained
 from watkins_ml.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     epilog="Example: watkins demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (data, runs, studies, models, trained):
+for module in (data, fetch, runs, studies, models, trained):
     module.add_to(app)
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from watkins_ml.cli.tables import print_comparison, print_models, print_predictions, print_prepared
+from watkins_ml.cli.tables import print_annotated, print_comparison, print_models, print_prepared
 from watkins_ml.config import load_config
 from watkins_ml.console import out as terminal
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -14,8 +14,10 @@ from watkins_ml.demo.ocean import generate_ocean, generate_recording
 from watkins_ml.errors import UserError
 from watkins_ml.experiment import run_experiment
 from watkins_ml.files import disk_errors
+from watkins_ml.inference.annotate import annotate
 from watkins_ml.inference.comparison import compare_models
-from watkins_ml.inference.predict import predict_files
+from watkins_ml.inference.detections import Wanted
+from watkins_ml.inference.judge import Listening
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.server import client, tracking_uri
@@ -44,10 +46,9 @@ def run_demo(folder: Path, seed: int) -> None:
     _say("The model registry")
     print_models(registry.list_versions(client()), tracking_uri())
     _say("Predicting a new recording with the champion")
-    predictions = predict_files(
-        load_classifier("models:/watkins-baseline@champion"), [Path("new-recording.wav")], top=3
-    )
-    print_predictions(predictions, "table")
+    recordings = [Path("new-recording.wav")]
+    found = annotate(load_classifier("models:/watkins-baseline@champion"), recordings, Wanted(), Listening())
+    print_annotated(found, recordings, "table")
     terminal.print(f"\nDone in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
     terminal.print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
 

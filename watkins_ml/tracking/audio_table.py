@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
-from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.decode import AudioError, open_audio
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.errors import UserError
 
@@ -109,12 +109,11 @@ def _file(audio: object) -> BinaryIO:
     _check_size(len(audio))
     file = io.BytesIO(audio)
     try:
-        told = soundfile.info(file)
+        with open_audio(file) as told:
+            if told.frames * told.channels > MOST_SAMPLES:
+                raise UserError(f"audio unpacks to over {MOST_SAMPLES:,} samples; cut it into shorter files")
     except soundfile.LibsndfileError:
         pass  # the frontend gives the reason
-    else:
-        if told.frames * told.channels > MOST_SAMPLES:
-            raise UserError(f"audio unpacks to over {MOST_SAMPLES:,} samples; cut it into shorter files")
     file.seek(0)
     return file
 

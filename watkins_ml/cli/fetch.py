@@ -1,0 +1,111 @@
+"""`watkins fetch`: the real archive in one command."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watkins_ml.errors import UserError
+
+if TYPE_CHECKING:
+    from watkins_ml.fetch.release import Fetched, Offer, Release
+
+HELP = """Download a public release of the Watkins archive: verified, one folder a species, with a table of sites.
+
+Shows size, licence and the citation to give first and checks the
+disk. After an interruption the same command goes on. It ends with the
+commands that come next.
+"""
+Out = Annotated[Path, typer.Option(help="Folder for the recordings and their table.")]
+
+
+class Which(StrEnum):
+    """The releases on the Hugging Face Hub."""
+
+    full = "full"
+    best_of = "best-of"
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        name="fetch", help=HELP, no_args_is_help=True, epilog="Example: watkins fetch archive --out watkins",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    group.command(epilog="Example: watkins fetch archive --out watkins")(archive)
+    group.command(epilog="Example: watkins fetch huggingface --release best-of --out best-of")(huggingface)
+    group.command(epilog="Example: watkins fetch kaggle --out kaggle")(kaggle)
+    app.add_typer(group)
+
+
+def archive(out: Out = Path("watkins")) -> None:
+    """The full cuts from the Internet Archive: 15,248 cuts of 54 species in one zip of 6.7 GB."""
+    from watkins_ml.fetch.archive import release
+
+    _fetch(release(), out)
+
+
+def huggingface(
+    out: Out = Path("watkins"),
+    release: Annotated[Which, typer.Option(help="full (15,248 cuts) or best-of (1,697 cuts).")] = Which.full,
+) -> None:
+    r"""The full cuts, or the best of them, from the Hugging Face Hub (pip install 'watkins-ml\[huggingface]')."""
+    from watkins_ml.fetch.huggingface import release as release_of
+
+    _fetch(release_of(release.value), out)
+
+
+def kaggle(out: Out = Path("watkins")) -> None:
+    r"""About 15,567 files in class folders from Kaggle (pip install 'watkins-ml\[kaggle]')."""
+    from watkins_ml.fetch.kaggle import release
+
+    _fetch(release(), out)
+
+
+def _fetch(release: Release, out: Path) -> None:
+    from watkins_ml.console import out as console
+    from watkins_ml.fetch.release import fetch
+
+    console.print(f"{release.name}  ({release.page})")
+    console.print(f"Licence: {release.licence}. Citation to give:\n  {release.citation}")
+    try:
+        _tell(fetch(release, out, lambda offer: _announce(offer, out)))
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command goes on from here") from None
+
+
+def _announce(offer: Offer, out: Path) -> None:
+    from watkins_ml.console import out as console
+    from watkins_ml.fetch.layout import amount
+
+    size = amount(offer.download_bytes) if offer.download_bytes else "size unknown"
+    console.print(f"Download: {size} to {out}; the recordings will take {amount(offer.recording_bytes)} there")
+
+
+def _tell(fetched: Fetched) -> None:
+    from watkins_ml.console import err
+    from watkins_ml.console import out as console
+    from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
+    from watkins_ml.fetch.layout import amount
+
+    folder, seal = fetched.folder, fetched.seal
+    state = "Already complete" if fetched.was_there else "Complete"
+    console.print(
+        f"{state}: {folder.recordings} holds {seal.recordings:,} recordings of {seal.species} species on {seal.tapes} "
+        f"tapes ({amount(seal.bytes)}); {folder.metadata} has a site for {seal.with_site:,} of them"
+    )
+    if seal.sites_missing:
+        err.print(
+            f"No sites, dates and notes: {seal.sites_missing}. The recordings are complete without them; the same "
+            "command asks for them again"
+        )
+    for spelling, named in seal.other_scientific_names.items():
+        err.print(f"The release calls {spelling} {named}; the table has the species' own name")
+    if seal.unknown_species:
+        err.print(f"Not in the table of species, so without scientific name: {', '.join(seal.unknown_species)}")
+    rule = "" if seal.group_regex == DEFAULT_GROUP_REGEX else f" --group-regex '{seal.group_regex}'"
+    console.print("Next:")
+    console.print(f"  watkins prepare {folder.recordings} --metadata {folder.metadata}{rule} --out data")
+    console.print("  watkins train experiments/baseline.yaml")

@@ -1,0 +1,51 @@
+"""The full cuts on the Internet Archive: one zip, SPECIES/YEAR/CUT.wav, with checksums in the item's list of files."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+from watkins_ml.errors import UserError
+from watkins_ml.fetch.download import Remote
+from watkins_ml.fetch.http import get_json
+from watkins_ml.fetch.layout import CITATION, LICENCE
+from watkins_ml.fetch.release import Offer, Release
+from watkins_ml.fetch.zips import USUAL_RATIO, fetch_zip, unpacked_bytes
+
+ITEM = "watkins-marine-mammal-sound-database-full-cuts"
+ENDPOINT = "https://archive.org"
+
+
+def release() -> Release:
+    return Release(f"archive.org: {ITEM}", f"{ENDPOINT}/details/{ITEM}", LICENCE, CITATION, _look)
+
+
+def _look() -> Offer:
+    remote = _remote()
+    room = unpacked_bytes(remote)
+    if room is None:
+        room = round(USUAL_RATIO * remote.size)
+    return Offer(
+        remote.checksum,
+        remote.size,
+        room,
+        lambda folder, about: fetch_zip(folder, remote, about, room),
+    )
+
+
+def _remote() -> Remote:
+    """The release's zip, by the item's own list of files."""
+    endpoint = (os.environ.get("WATKINS_ARCHIVE_ENDPOINT") or ENDPOINT).rstrip("/")
+    told = get_json("the Internet Archive", f"{endpoint}/metadata/{ITEM}")
+    try:
+        zips = [one for one in told.get("files", []) if one["name"].lower().endswith(".zip") and "size" in one]
+        chosen = max(zips, key=lambda one: int(one["size"]), default=None)
+        if chosen is None:
+            raise UserError(
+                f"{endpoint}/details/{ITEM}: has no zip file (any more); take another release (watkins fetch --help)"
+            )
+        kind = next(kind for kind in ("sha1", "md5") if chosen.get(kind))
+        checksum, size, name = f"{kind}:{chosen[kind].lower()}", int(chosen["size"]), chosen["name"]
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration):
+        raise UserError(f"{endpoint}/metadata/{ITEM}: answers otherwise than expected; try again later") from None
+    return Remote(name, lambda: f"{endpoint}/download/{ITEM}/{quote(name)}", size, checksum)

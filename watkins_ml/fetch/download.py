@@ -1,0 +1,201 @@
+"""One file from a server to the disk: by HTTP ranges, going on after a kill, whole and verified or not there at all.
+
+Until it is verified a file is called `NAME.part`, and `NAME.part.json` says of which content it is the beginning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from watkins_ml.errors import UserError
+from watkins_ml.fetch.http import BLOCK_BYTES, PassingError, broken_off, content_range, get, patiently
+from watkins_ml.files import write_json
+
+OnBytes = Callable[[int], None]
+"""Is told how many bytes of the file there are now."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on a server, and what its publisher says of it."""
+
+    name: str
+    address: Callable[[], str]
+    """Its URL; asked anew for every request, since signed addresses run out."""
+    size: int | None = None
+    """In bytes; None if it is not published."""
+    checksum: str | None = None
+    """As `sha256:…`, `sha1:…` or `md5:…`, in lower-case hexadecimal; None if none is published."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def part_of(target: Path) -> Path:
+    """Where the beginning of an unfinished download lies."""
+    return target.with_name(target.name + ".part")
+
+
+def bytes_there(target: Path) -> int:
+    """How much of a download is on the disk, finished or not."""
+    return next((path.stat().st_size for path in (target, part_of(target)) if path.exists()), 0)
+
+
+def download(remote: Remote, target: Path, on_bytes: OnBytes = lambda count: None) -> None:
+    """Download to `target`, which appears whole and verified; one that is there already is left as it is.
+
+    A beginning is gone on with if it is of the same published checksum, or, where none is published, if the server
+    says by `If-Range` that the file has not changed since. A checksum that does not fit after a continued download
+    is tried once more from the first byte.
+
+    Raises:
+        UserError: not to be had, or not as published; a beginning that may be used stays, any other goes.
+        OSError: of the disk.
+    """
+    if target.exists():
+        return
+    part = part_of(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _drop_another(remote, part)
+    for last in (False, True):
+        continued = _complete(remote, part, on_bytes)
+        problem = _problem(remote, part)
+        if problem is None:
+            break
+        _drop(part)
+        if last or not continued:
+            raise UserError(
+                f"{remote.name}: {problem}, so the file on the server is damaged or not the one that was published; "
+                "nothing of it is kept; try again another day or take another release (watkins fetch --help)"
+            )
+    os.replace(part, target)
+    _state(part).unlink(missing_ok=True)
+
+
+def _drop_another(remote: Remote, part: Path) -> None:
+    """Remove a beginning that is not of this content, or that may not be."""
+    known = _known(part)
+    same = known and known["checksum"] == remote.checksum and remote.size in (None, known["size"])
+    if not same or (remote.checksum is None and known["validator"] is None):
+        _drop(part)
+
+
+def _complete(remote: Remote, part: Path, on_bytes: OnBytes) -> bool:
+    """Fetch what is missing, in as many requests as it takes; whether a beginning was gone on with."""
+    starts: list[int] = []
+
+    def attempt() -> None:
+        starts.append(_size(part))
+        _fetch_rest(remote, part, on_bytes)
+
+    patiently(remote.name, attempt, progressed=lambda: _size(part) > starts[-1])
+    return any(starts)
+
+
+def _fetch_rest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
+    """One request for what is missing, written as it comes."""
+    have, known = _size(part), _known(part)
+    if have and have == known.get("size"):
+        return
+    if have and remote.checksum is None and known.get("validator") is None:
+        _drop(part)
+        have = 0
+    headers = dict(remote.headers)
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if remote.checksum is None:  # where there is one it decides: mirrors call the same content by other ETags
+            headers["If-Range"] = known["validator"]
+    with get(remote.address(), headers, accepted=(200, 206, 416)) as response:
+        start, total = _place(remote, response, part, have)
+        if start == 0:
+            _drop(part)
+            write_json(_state(part), {"checksum": remote.checksum, "size": total, "validator": _validator(response)})
+        _write(response, part, start, on_bytes)
+    if total is not None and _size(part) < total:
+        raise PassingError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
+
+
+def _place(remote: Remote, response: requests.Response, part: Path, have: int) -> tuple[int, int | None]:
+    """Where in the file an answer begins, and how long the file is (None where the server does not say).
+
+    Raises:
+        PassingError: the server cannot go on from here; the beginning is given up.
+        UserError: another length than published.
+    """
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length", "")
+        start, total = 0, int(length) if length.isdigit() else None
+    else:
+        start, total = content_range(response) or (-1, None)
+        if start != have:
+            _drop(part)
+            raise PassingError(f"the server does not go on at byte {have:,}")
+    if total is not None and remote.size is not None and total != remote.size:
+        raise UserError(
+            f"{remote.name}: has {total:,} bytes on the server where {remote.size:,} are published; it is being "
+            "changed or is not the published file; try again later"
+        )
+    return start, total
+
+
+def _write(response: requests.Response, part: Path, start: int, on_bytes: OnBytes) -> None:
+    with open(part, "r+b" if part.exists() else "wb") as file:
+        file.truncate(start)
+        file.seek(start)
+        try:
+            while block := response.raw.read1(BLOCK_BYTES):  # what is there, so that a cut costs nothing that came
+                file.write(block)
+                start += len(block)
+                on_bytes(start)
+        except HTTPError as error:
+            raise broken_off(error) from None
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _problem(remote: Remote, part: Path) -> str | None:
+    """Why a complete download is not what was published."""
+    size = _size(part)
+    if remote.size is not None and size != remote.size:
+        return f"{size:,} bytes came where {remote.size:,} are published"
+    if remote.checksum is None:
+        return None
+    kind, expected = remote.checksum.split(":")
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    return None if found == expected else f"its {kind} is {found} where {expected} is published"
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What tells this content from a later one: a strong ETag or the time of the last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def _known(part: Path) -> dict[str, Any]:
+    """What was noted when the download began; nothing where a power cut tore the note."""
+    try:
+        known = json.loads(_state(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) and {"checksum", "size", "validator"} <= set(known) else {}
+
+
+def _state(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _state(part).unlink(missing_ok=True)

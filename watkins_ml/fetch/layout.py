@@ -1,0 +1,290 @@
+"""What `watkins fetch` leaves: a folder a species, a table of the recordings, and a seal that both are complete.
+
+OUT/recordings/RissosDolphin/58004001.wav
+OUT/metadata.csv     a row a recording: for `watkins prepare --metadata`
+OUT/release.json     where it is from; written last, so without it nothing is complete
+OUT/.fetch/          downloads and recordings until then
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
+from watkins_ml.errors import UsageError, UserError
+from watkins_ml.fetch.species import find
+from watkins_ml.files import write_bytes, write_csv, write_json, write_text
+
+LICENCE = "free for personal and academic use, not for commercial use"
+CITATION = (
+    "Watkins Marine Mammal Sound Database, Woods Hole Oceanographic Institution and the New Bedford Whaling Museum"
+)
+DETAILS = ("site", "latitude", "longitude", "date", "note")
+COLUMNS = ("path", "species", "scientific_name", "family", *DETAILS, "tape", "named_in_release")
+WATKINS_ID = r"\d{5}[0-9A-Za-z]{3}(~\d+)?"
+TAPE_RULES = {
+    DEFAULT_GROUP_REGEX: WATKINS_ID,
+    r"^(\d+_[A-Z]+_\d+)_": r"\d+_[A-Z]+_\d+_\d+(~\d+)?",
+    r"^(.+?)(?:~\d+)?$": r".+",
+}
+"""`--group-regex` by the file names that it is right for: cut ids, numbered halves of cuts, and names that tell no
+tape, so that each recording is one of its own."""
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What `release.json` says of a complete folder."""
+
+    release: str
+    page: str
+    version: str
+    licence: str
+    citation: str
+    recordings: int
+    species: int
+    tapes: int
+    group_regex: str
+    bytes: int
+    with_site: int
+    sites_missing: str = ""
+    """Why the table has no sites, where that may be mended by running the command again."""
+    unknown_species: tuple[str, ...] = ()
+    """Folders of the release that `species.csv` does not have."""
+    other_scientific_names: dict[str, str] = field(default_factory=dict)
+    """What the release calls species otherwise than `species.csv`, older names aside."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths inside one OUT."""
+
+    root: Path
+
+    @property
+    def recordings(self) -> Path:
+        return self.root / "recordings"
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / "metadata.csv"
+
+    @property
+    def seal(self) -> Path:
+        return self.root / "release.json"
+
+    @property
+    def work(self) -> Path:
+        return self.root / ".fetch"
+
+    @property
+    def staged(self) -> Path:
+        """Recordings until they are complete."""
+        return self.work / "recordings"
+
+    @property
+    def staged_seal(self) -> Path:
+        """Written when everything is there and only has to be moved."""
+        return self.work / "release.json"
+
+
+def read_seal(folder: Folder, release: str) -> Seal | None:
+    """What is complete in a folder; None if nothing is yet.
+
+    Raises:
+        UsageError: the folder holds another release, or recordings that no `watkins fetch` has put there.
+        UserError: some of its recordings were removed.
+    """
+    if not folder.seal.exists():
+        if folder.recordings.exists() and not folder.staged_seal.exists():
+            raise UsageError(f"--out {folder.root}: has other recordings in it; choose another folder")
+        return None
+    seal = _parse(folder.seal)
+    if seal.release != release:
+        raise UsageError(f"--out {folder.root}: holds {seal.release}; choose another folder for {release}")
+    found = sum(1 for path in folder.recordings.rglob("*") if path.is_file())
+    if found < seal.recordings:
+        raise UserError(
+            f"{folder.recordings}: {seal.recordings - found:,} of {seal.recordings:,} recordings were removed; remove "
+            f"{folder.root} and fetch again"
+        )
+    return seal
+
+
+@contextmanager
+def working(folder: Folder, source: dict[str, str] | None) -> Iterator[None]:
+    """The folder for this process alone; what an earlier call staged of another `source` is dropped.
+
+    Raises:
+        UserError: another `watkins fetch` is at work there.
+    """
+    folder.work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.work / "lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"--out {folder.root}: another watkins fetch is at work there; wait for it") from None
+    try:
+        if source is not None:
+            _drop_other_sources(folder, source)
+        yield
+    finally:
+        lock.release()
+    if folder.seal.exists():
+        shutil.rmtree(folder.work)
+
+
+def _drop_other_sources(folder: Folder, source: dict[str, str]) -> None:
+    note = folder.work / "source.json"
+    if note.exists() and note.read_text(encoding="utf-8") == json.dumps(source):
+        return
+    for path in folder.work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+    write_text(note, json.dumps(source))
+
+
+def require_room(folder: Folder, needed: int) -> None:
+    """Refuse before the first byte what the disk cannot hold.
+
+    Raises:
+        UserError: fewer than `needed` bytes, and a twentieth more, are free.
+    """
+    needed += needed // 20
+    free = shutil.disk_usage(folder.root).free
+    if free < needed:
+        raise UserError(
+            f"--out {folder.root}: needs {amount(needed)} of free disk and has {amount(free)}; make room or choose a "
+            "folder on another disk, then run the same command again"
+        )
+
+
+class Places:
+    """Gives each recording of a release its path: by its species, under its own name, and never outside or twice."""
+
+    def __init__(self, taken: Iterable[str] = ()):
+        self._uses = Counter(_base(path) for path in taken)
+
+    def of(self, spelling: str, name: str) -> str:
+        """`RissosDolphin/58004001.wav`; a second file of that name becomes `58004001~2.wav`.
+
+        Args:
+            spelling: the species as the release calls it.
+            name: the file's name; folders before it are left away.
+        """
+        species = find(spelling)
+        label = species.label if species else _plain(spelling) or "Unknown"
+        stem, _, suffix = re.split(r"[/\\]", name)[-1].rpartition(".")
+        stem = _plain(stem) or "recording"
+        base = f"{label}/{stem}.{suffix}".lower()
+        self._uses[base] += 1
+        again = f"~{self._uses[base]}" if self._uses[base] > 1 else ""
+        return f"{label}/{stem}{again}.{suffix}"
+
+
+def _base(path: str) -> str:
+    return re.sub(r"~\d+(?=\.\w+$)", "", path).lower()
+
+
+def _plain(name: str) -> str:
+    """A name that can be a file's on every system, is not hidden, and has no `~`, which numbers files of one name."""
+    return re.sub(r"[^\w().' ,+=&-]", "_", name)[:60].strip(". ")
+
+
+def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:
+    """A recording's row of the table, but for its tape: names from the table of species, the rest as published."""
+    species = find(spelling)
+    return {
+        "path": path,
+        "species": path.split("/")[0],
+        "scientific_name": species.scientific_name if species else "",
+        "family": species.family if species else "",
+        **{name: " ".join(str(details.get(name) or "").split()) for name in DETAILS},
+        "named_in_release": spelling,
+    }
+
+
+def tape_rule(paths: pd.Series) -> str:
+    """The `--group-regex` that finds the tape in these files' names."""
+    stems = paths.str.rpartition("/")[2].str.rpartition(".")[0]
+    return next(rule for rule, fits in TAPE_RULES.items() if stems.str.fullmatch(fits).all())
+
+
+def finish(folder: Folder, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
+    """Put the staged recordings and their table (`row`s) where they belong, and seal them; `facts` go into the seal.
+
+    Raises:
+        UserError: there is no recording.
+    """
+    if rows.empty:
+        raise UserError(f"{facts['release']}: has no recordings in species folders; see {facts['page']}")
+    wanted = set(rows["path"])
+    for file in list(folder.staged.rglob("*")):
+        if file.is_file() and file.relative_to(folder.staged).as_posix() not in wanted:  # half-written by a killed call
+            file.unlink()
+    seal = write_table(folder.metadata, rows, facts | {"bytes": _bytes_in(folder.staged)})
+    write_json(folder.staged_seal, seal.__dict__)
+    return complete(folder)
+
+
+def write_table(path: Path, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
+    """Write the metadata table; what is to be said of it."""
+    rule = tape_rule(rows["path"])
+    stems = rows["path"].str.rpartition("/")[2].str.rpartition(".")[0]
+    rows = rows.assign(tape=stems.map(lambda stem: _tape(rule, stem))).sort_values("path", ignore_index=True)
+    write_csv(path, rows[list(COLUMNS)])
+    return Seal(
+        **facts,
+        recordings=len(rows),
+        species=int(rows["species"].nunique()),
+        tapes=int(rows["tape"].nunique()),
+        group_regex=rule,
+        with_site=int((rows["site"] != "").sum()),
+        unknown_species=tuple(sorted(rows.loc[rows["scientific_name"] == "", "named_in_release"].unique())),
+    )
+
+
+def _tape(rule: str, stem: str) -> str:
+    match = re.search(rule, stem)
+    return match[match.re.groups and 1]
+
+
+def complete(folder: Folder) -> Seal:
+    """Move what is staged and complete; a kill in between is gone on with by the next call."""
+    if folder.staged.exists():
+        os.replace(folder.staged, folder.recordings)
+    write_bytes(folder.seal, folder.staged_seal.read_bytes())
+    return _parse(folder.seal)
+
+
+def _parse(path: Path) -> Seal:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Seal(**told | {"unknown_species": tuple(told["unknown_species"])})
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: cannot be read; remove the folder and fetch again") from None
+
+
+def _bytes_in(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def amount(count: int) -> str:
+    """Bytes for people: `6.7 GB`."""
+    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}" if size < 100 else f"{size:.0f} {units[0]}"

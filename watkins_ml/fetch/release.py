@@ -1,0 +1,91 @@
+"""One release from its host to a complete folder: what it is, whether it fits, and what is there already."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from watkins_ml.errors import UserError
+from watkins_ml.fetch.layout import Folder, Seal, complete, read_seal, working
+from watkins_ml.fetch.zips import add_sites
+from watkins_ml.files import disk_errors
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a host has of a release, found out before anything is downloaded."""
+
+    version: str
+    """Another one makes a new release: what was fetched of the one before is dropped."""
+    download_bytes: int | None
+    recording_bytes: int
+    run: Callable[[Folder, dict[str, str]], Seal]
+    """Fetches it into a folder that is this process's alone; takes what the seal shall say of the release."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A public release of the archive."""
+
+    name: str
+    page: str
+    licence: str
+    citation: str
+    look: Callable[[], Offer]
+    """Asks the host; raises UserError where it has no answer."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A complete folder."""
+
+    folder: Folder
+    seal: Seal
+    was_there: bool
+    """An earlier call had completed it, so nothing was done."""
+
+
+def fetch(release: Release, out: Path, say: Callable[[Offer], None]) -> Fetched:
+    """Fetch a release to `out`, or go on with what an earlier call has begun.
+
+    Args:
+        say: is told what the host offers before the first byte comes.
+
+    Raises:
+        UserError: out of reach, damaged, no room; what was verified until then stays for the next call.
+        UsageError: `out` holds something else.
+    """
+    folder = Folder(Path(out))
+    then = "mend that and run the same command again; it goes on from there"
+    with disk_errors(f"cannot write to {folder.root}", then):
+        seal = read_seal(folder, release.name)
+        if seal is not None:
+            shutil.rmtree(folder.work, ignore_errors=True)  # of a call that was killed just after the seal
+            return _with_sites(folder, seal)
+        if folder.staged_seal.exists():
+            with working(folder, None):
+                return Fetched(folder, complete(folder), was_there=False)
+        offer = release.look()
+        say(offer)
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with working(folder, {"release": release.name, "version": offer.version}):
+            about = {
+                "release": release.name,
+                "page": release.page,
+                "version": offer.version,
+                "licence": release.licence,
+                "citation": release.citation,
+            }
+            return Fetched(folder, offer.run(folder, about), was_there=False)
+
+
+def _with_sites(folder: Folder, seal: Seal) -> Fetched:
+    """A complete folder, with the sites that could not be had when it was fetched if they can be had now."""
+    if not seal.sites_missing:
+        return Fetched(folder, seal, was_there=True)
+    try:
+        return Fetched(folder, add_sites(folder, seal), was_there=False)
+    except UserError:
+        return Fetched(folder, seal, was_there=True)

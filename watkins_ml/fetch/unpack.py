@@ -1,0 +1,111 @@
+"""Taking audio out of a zip of which nothing is believed: neither its paths, nor its sizes, nor its checksums."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from watkins_ml.audio.decode import AUDIO_SUFFIXES
+from watkins_ml.errors import UserError, first_line
+
+MOST_MEMBERS = 200_000
+MOST_RATIO = 30
+"""How many times its own size an archive of recordings may unpack to; silence packs better, whole archives do not."""
+MOST_MEMBER_BYTES = 1 << 32
+BLOCK_BYTES = 1 << 20
+LOCAL_HEADER_BYTES = 30
+
+
+@contextmanager
+def open_zip(name: str, file: BinaryIO | Path) -> Iterator[zipfile.ZipFile]:
+    """A zip for reading; what is none, or is damaged while it is read, raises UserError with `name`."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
+        raise UserError(f"{name}: not a sound zip file ({first_line(error)}); nothing of it is used") from None
+
+
+def recordings_in(name: str, archive: zipfile.ZipFile, archive_bytes: int) -> list[zipfile.ZipInfo]:
+    """The audio files of an archive, by path; other files are left where they are.
+
+    Raises:
+        UserError: a member that would lie outside its folder, a link, a password, or a zip bomb; the whole archive
+            is then not to be trusted, and nothing of it is unpacked.
+    """
+    members = archive.infolist()
+
+    def refuse(why: str) -> UserError:
+        return UserError(f"{name}: {why}; this is not a release of recordings, nothing of it was unpacked")
+
+    if len(members) > MOST_MEMBERS:
+        raise refuse(f"holds {len(members):,} files, more than {MOST_MEMBERS:,}")
+    for member in members:
+        if fault := _fault(member):
+            raise refuse(f"'{member.filename[:100]}' {fault}")
+    total = sum(member.file_size for member in members)
+    if total > MOST_RATIO * archive_bytes:
+        raise refuse(f"{archive_bytes:,} bytes that unpack to {total:,}, as a zip bomb does")
+    in_order = sorted(members, key=lambda member: member.header_offset)
+    for one, following in pairwise(in_order):
+        end = one.header_offset + LOCAL_HEADER_BYTES + len(one.filename.encode()) + one.compress_size
+        if end > following.header_offset:
+            raise refuse(f"'{one.filename[:100]}' overlaps another file, as in a zip bomb")
+    audio = [member for member in members if _is_recording(member)]
+    return sorted(audio, key=lambda member: member.filename)
+
+
+def _fault(member: zipfile.ZipInfo) -> str | None:
+    path = member.filename
+    parts = path.replace("\\", "/").split("/")
+    if path.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in member.orig_filename:
+        return "leads outside the folder"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.flag_bits & 1:
+        return "is locked with a password"
+    if member.file_size > MOST_MEMBER_BYTES:
+        return f"would have {member.file_size:,} bytes"
+    return None
+
+
+def _is_recording(member: zipfile.ZipInfo) -> bool:
+    path = PurePosixPath(member.filename)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return not member.is_dir() and not hidden and path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write one member, whole or not at all; one that an earlier call has written is left as it is.
+
+    Raises:
+        UserError (from `open_zip`): its content is not what the archive's checksum says.
+    """
+    if target.exists() and _crc(target) == member.CRC and target.stat().st_size == member.file_size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with archive.open(member) as source, open(partial, "wb") as file:
+            while block := source.read(BLOCK_BYTES):  # never beyond `file_size`, and checked at its end
+                file.write(block)
+            if file.tell() != member.file_size:
+                raise zipfile.BadZipFile(f"'{member.filename[:100]}' has {file.tell():,} bytes")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            crc = zlib.crc32(block, crc)
+    return crc
