@@ -2,8 +2,9 @@
 
 Generates one recording at 48 kHz with calls of the demo's species in noise, and has it judged by the same network over
 the same windows (half of each on the one before), each way in a process of its own, in turns. The times are without
-the start (imports, loading the model); peak memory is of the whole process. With --hours 24 and no peers it shows
-how memory grows. `--peers` names a Python that has librosa and opensoundscape beside what watkins_ml needs.
+the start (imports, loading the model); peak memory is of the whole process, or of the largest of several.
+`--hours 1 24` shows how memory grows. `--peers` names a Python with librosa and opensoundscape beside what watkins_ml
+needs; which of them it lacks is said.
 
 Example: python experiments/predict_speed.py runs/NAME --peers ~/peers/bin/python --rounds 3
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +53,22 @@ def generate(path: Path, minutes: int) -> None:
 
 
 def ours(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
+    """What `watkins predict RUN RECORDING --out FOLDER` does once it has the model."""
+    from watkins_ml.inference.annotate import annotate
+    from watkins_ml.inference.detections import Wanted
     from watkins_ml.inference.judge import Listening
-    from watkins_ml.inference.predict import judge_recordings
+    from watkins_ml.inference.kept import Kept
     from watkins_ml.inference.resolve import load_classifier
 
-    classifier = load_classifier(run)
-    started = time.perf_counter()
-    (judged,) = judge_recordings(classifier, [recording], Listening(OVERLAP))
-    return time.perf_counter() - started, np.stack(judged.probabilities), classifier.classes
+    classifier, listening = load_classifier(run), Listening(OVERLAP)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        kept = Kept(Path(folder), classifier, run, listening)
+        annotate(classifier, [recording], Wanted(), listening, kept=kept, formats=("csv",))
+        seconds = time.perf_counter() - started
+        silent = np.zeros(len(classifier.classes))
+        said = [silent if each is None else each for each in kept.read(recording).probabilities]
+    return seconds, np.stack(said), classifier.classes
 
 
 def with_librosa(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
@@ -90,9 +100,12 @@ def with_librosa(run: str, recording: Path) -> tuple[float, np.ndarray, list[str
     return time.perf_counter() - started, torch.cat(logits).softmax(dim=1).numpy(), classifier.classes
 
 
-def with_opensoundscape(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
-    """Its own preprocessor (linear frequencies, resized to the same shape), so its answers are not comparable."""
-    from opensoundscape import CNN
+def with_opensoundscape(run: str, recording: Path, workers: int = 0) -> tuple[float, np.ndarray, list[str]]:
+    """Its own preprocessor with the same mel bands, turned and standardised as the network expects.
+
+    What stays different: it frames without padding, so 387 frames are stretched to 400.
+    """
+    from opensoundscape import CNN, Action, MelSpectrogram
 
     from watkins_ml.inference.resolve import load_classifier
 
@@ -102,12 +115,27 @@ def with_opensoundscape(run: str, recording: Path) -> tuple[float, np.ndarray, l
         classifier.network, classifier.classes, sample_duration=s.seconds, sample_rate=s.sample_rate,
         height=s.n_mels, width=s.frames, channels=1, device="cpu",
     )  # fmt: skip
+    steps = model.preprocessor.pipeline
+    steps["to_spec"] = Action(
+        MelSpectrogram.from_audio, window_samples=s.win_length, hop_samples=s.hop_length, fft_size=s.n_fft,
+        n_mels=s.n_mels,
+    )  # fmt: skip
+    model.preprocessor.remove_action("bandpass")  # which mel spectrograms have none of
+    steps["to_tensor"].params["range"] = (-100.0, 50.0)  # what lies outside would be cut off
+    steps["rescale"] = Action(lambda picture: (picture.flip(1) - picture.mean()) / picture.std())
     started = time.perf_counter()
-    table = model.predict([str(recording)], batch_size=32, overlap_fraction=OVERLAP, progress_bar=False)
+    table = model.predict(
+        [str(recording)], batch_size=32, num_workers=workers, overlap_fraction=OVERLAP, progress_bar=False
+    )
     return time.perf_counter() - started, table.to_numpy(), classifier.classes
 
 
-WAYS = {"watkins": ours, "librosa": with_librosa, "opensoundscape": with_opensoundscape}
+WAYS = {
+    "watkins": ours,
+    "librosa": with_librosa,
+    "opensoundscape": with_opensoundscape,
+    "opensoundscape, 2 workers": partial(with_opensoundscape, workers=2),
+}
 
 
 def measure(way: str, python: str, run: str, recording: Path) -> dict[str, object]:
@@ -132,7 +160,7 @@ def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
         mine = [each for each in found if each["way"] == way]
         if not mine or "problem" in mine[0]:
             if mine:
-                print(f"{way}: {mine[0]['problem']}")
+                print(f"left out: {way} ({mine[0]['problem']})")
             continue
         ratios = [each["seconds"] / first[each["round"]]["seconds"] for each in mine]
         same = np.mean([np.equal(*zip(*zip(each["top"], first[each["round"]]["top"]))) for each in mine])  # noqa: B905
@@ -141,7 +169,7 @@ def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
             "seconds, ratio to ours": f"{np.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
             "with start, s": np.median([each["whole_s"] for each in mine]),
             "peak MiB": max(each["peak_mib"] for each in mine),
-            "same species as ours": "–" if way == "opensoundscape" else f"{same:.1%}",
+            "same species as ours": f"{same:.1%}",
         }
     return pd.DataFrame(rows).T
 
@@ -150,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run directory or another MODEL")
     parser.add_argument("--peers", help="Python with librosa and opensoundscape; without, only watkins_ml is measured")
-    parser.add_argument("--hours", type=float, default=1)
+    parser.add_argument("--hours", type=float, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=3)
     for hidden in ("--way", "--recording", "--result"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -159,19 +187,18 @@ def main() -> None:
         seconds, values, _ = WAYS[options.way](options.run, Path(options.recording))
         Path(options.result).write_text(json.dumps({"seconds": seconds, "top": values.argmax(axis=1).tolist()}))
         return
-    ways = {"watkins": sys.executable} | (
-        {"librosa": options.peers, "opensoundscape": options.peers} if options.peers else {}
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        recording = Path(folder) / "recording.wav"
-        generate(recording, round(60 * options.hours))
+    ways = {way: options.peers for way in WAYS if options.peers} | {"watkins": sys.executable}
+    for hours in options.hours:
         found = []
-        for turn in range(options.rounds):
-            for way, python in ways.items():
-                found.append(measure(way, python, options.run, recording) | {"round": turn})
-                print({key: value for key, value in found[-1].items() if key != "top"}, file=sys.stderr)
-    print(f"{options.hours:g} h at 48 kHz, {os.cpu_count()} cores, {options.rounds} rounds in turns, medians (range)")
-    print(table(found, options.hours).to_string(float_format="{:.1f}".format))
+        with tempfile.TemporaryDirectory() as folder:
+            recording = Path(folder) / "recording.wav"
+            generate(recording, round(60 * hours))
+            for turn in range(options.rounds):
+                for way in list(ways)[:: -1 if turn % 2 else 1]:
+                    found.append(measure(way, ways[way], options.run, recording) | {"round": turn})
+                    print({key: value for key, value in found[-1].items() if key != "top"}, file=sys.stderr)
+        print(f"{hours:g} h at 48 kHz, {os.cpu_count()} cores, {options.rounds} rounds in turns, medians (range)")
+        print(table(found, hours).to_string(float_format="{:.1f}".format), flush=True)
 
 
 if __name__ == "__main__":
