@@ -2,7 +2,8 @@
 
 Generates one recording at 48 kHz with calls of the demo's species in noise, and has it judged by the same network over
 the same windows (half of each on the one before), each way in a process of its own, in turns. The times are without
-the start (imports, loading the model); peak memory is of the whole process, or of the largest of several.
+the start (imports, loading the model). Seconds of processors, which other work on the machine hardly changes, and peak
+memory are of the whole process; of several, memory is that of the largest.
 `--hours 1 24` shows how memory grows. `--peers` names a Python with librosa and opensoundscape beside what watkins_ml
 needs; which of them it lacks is said.
 
@@ -150,7 +151,8 @@ def measure(way: str, python: str, run: str, recording: Path) -> dict[str, objec
         if status:
             return {"way": way, "problem": (said.strip().splitlines() or ["killed"])[-1]}
         found = json.loads(Path(result.name).read_text())
-    return {"way": way, "peak_mib": used.ru_maxrss / 1024, "whole_s": time.perf_counter() - started, **found}
+    spent = {"whole_s": time.perf_counter() - started, "cpu_s": used.ru_utime + used.ru_stime}
+    return {"way": way, "peak_mib": used.ru_maxrss / 1024, **spent, **found}
 
 
 def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
@@ -168,6 +170,7 @@ def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
             "times real time": 3600 * hours / np.median([each["seconds"] for each in mine]),
             "seconds, ratio to ours": f"{np.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
             "with start, s": np.median([each["whole_s"] for each in mine]),
+            "of processors, s": np.median([each["cpu_s"] for each in mine]),
             "peak MiB": max(each["peak_mib"] for each in mine),
             "same species as ours": f"{same:.1%}",
         }
