@@ -34,7 +34,7 @@ COMMANDS = {
     "report": ["model", "--out"],
     "predict": [
         "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--max-novelty", "--species",
-        "--overlap", "--channels",
+        "--overlap", "--channels", "--device",
     ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],

@@ -24,7 +24,10 @@ RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
 def start(host, out: Path) -> subprocess.Popen:
     environment = os.environ | {"WATKINS_ARCHIVE_ENDPOINT": host.address, "HF_ENDPOINT": host.address}
     command = [sys.executable, "-m", "watkins_ml", "fetch", "archive", "--out", str(out)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup may have it ignored
+    )  # fmt: skip
 
 
 def test_fetch_prepare_train_with_no_other_step(watkins, at_host, some_cuts, store, tmp_path):

@@ -115,7 +115,7 @@ def test_the_logged_model_takes_audio_and_shows_an_example(tracked):
     assert model.experiment_id == run.info.experiment_id
     assert mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model/MLmodel")
     assert info.signature.inputs.input_names() == ["audio", "path", "waveform", "sample_rate"]
-    assert info.signature.outputs.input_names() == ["species", "probability", "probabilities"]
+    assert info.signature.outputs.input_names() == ["species", "probability", "probabilities", "novelty"]
     assert info.saved_input_example_info is not None
     stored = {each.path for each in mlflow.artifacts.list_artifacts(model.model_uri)}
     assert "served_model.py" in stored
