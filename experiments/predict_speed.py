@@ -190,6 +190,8 @@ def main() -> None:
         seconds, values, _ = WAYS[options.way](options.run, Path(options.recording))
         Path(options.result).write_text(json.dumps({"seconds": seconds, "top": values.argmax(axis=1).tolist()}))
         return
+    if min(options.hours) < 1 / 60 or options.rounds < 1:
+        parser.error("--hours must be a minute (0.017) or more, --rounds 1 or more")
     ways = {way: options.peers for way in WAYS if options.peers} | {"watkins": sys.executable}
     for hours in options.hours:
         found = []
@@ -199,6 +201,8 @@ def main() -> None:
             for turn in range(options.rounds):
                 for way in list(ways)[:: -1 if turn % 2 else 1]:
                     found.append(measure(way, ways[way], options.run, recording) | {"round": turn})
+                    if way == "watkins" and "problem" in found[-1]:
+                        sys.exit(f"watkins: {found[-1]['problem']}")
                     print({key: value for key, value in found[-1].items() if key != "top"}, file=sys.stderr)
         print(f"{hours:g} h at 48 kHz, {os.cpu_count()} cores, {options.rounds} rounds in turns, medians (range)")
         print(table(found, hours).to_string(float_format="{:.1f}".format), flush=True)

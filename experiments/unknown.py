@@ -123,6 +123,9 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with data/watkins10, data/esc10 and weights")
     parser.add_argument("--out", type=Path, default=Path("results/unknown"))
     options = parser.parse_args()
+    for needed in ("data/watkins10", "data/esc10", "weights"):
+        if not (options.shared / needed).is_dir():
+            parser.error(f"{options.shared / needed}: no such folder")
     noise = options.out / "noise"
     write_noises(noise)
     found = []

@@ -63,6 +63,13 @@ def test_a_table_without_any_site_is_taken_too(watkins, at_host, some_cuts):
     assert json.loads(Path("data/dataset.json").read_text())["metadata"]["with_site"] == 0
 
 
+def test_a_file_is_no_folder_and_nobody_is_asked(watkins, at_host, tmp_path):
+    (tmp_path / "wk").write_text("mine")
+    said = watkins("fetch", "archive", "--out", tmp_path / "wk")
+    assert (said.status, said.err) == (2, f"watkins: --out {tmp_path / 'wk'}: a file; name a folder\n")
+    assert at_host.asked == [] and (tmp_path / "wk").read_text() == "mine"
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_command_goes_on_by_range(watkins, at_host, some_cuts, tmp_path, how):
     serve_catalogue(at_host, some_cuts)

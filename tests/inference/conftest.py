@@ -17,3 +17,11 @@ def champions(finished, recipe, tmp_path_factory) -> Path:
         patch.chdir(folder)
         run_experiment(recipe("efficientnet", *frozen), Path("runs/second"))
     return folder
+
+
+@pytest.fixture
+def classifier(finished):
+    """The trained baseline that most tests ask."""
+    from watkins_ml.models.bundle import load_bundle
+
+    return load_bundle(finished.run_dir / "model")

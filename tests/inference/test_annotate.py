@@ -19,14 +19,8 @@ import soundfile
 from watkins_ml.inference.detections import Wanted, detections
 from watkins_ml.inference.judge import Listening, judge
 from watkins_ml.inference.kept import Kept
-from watkins_ml.models.bundle import load_bundle
 
 RATE = 8_000
-
-
-@pytest.fixture
-def classifier(finished):
-    return load_bundle(finished.run_dir / "model")
 
 
 @pytest.fixture

@@ -9,12 +9,6 @@ import soundfile
 
 from watkins_ml.errors import UserError
 from watkins_ml.inference.predict import find_audio, predict_files
-from watkins_ml.models.bundle import load_bundle
-
-
-@pytest.fixture
-def classifier(finished):
-    return load_bundle(finished.run_dir / "model")
 
 
 @pytest.fixture

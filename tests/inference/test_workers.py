@@ -12,13 +12,7 @@ from watkins_ml.inference.judge import Listening, judge
 from watkins_ml.inference.predict import predict_files
 from watkins_ml.inference.workers import Workers
 from watkins_ml.models import build_model
-from watkins_ml.models.bundle import load_bundle
 from watkins_ml.models.folded import folded
-
-
-@pytest.fixture
-def classifier(finished):
-    return load_bundle(finished.run_dir / "model")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from watkins_ml.audio.decode import Recording, read_recording
 from watkins_ml.errors import UsageError
 
-FRONTEND_VERSION = 2
+FRONTEND_VERSION = 3
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""

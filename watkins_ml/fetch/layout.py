@@ -106,6 +106,8 @@ def read_seal(folder: Folder, release: str) -> Seal | None:
         UsageError: the folder holds another release, or recordings that no `watkins fetch` has put there.
         UserError: some of its recordings were removed.
     """
+    if folder.root.exists() and not folder.root.is_dir():
+        raise UsageError(f"--out {folder.root}: a file; name a folder")
     if not folder.seal.exists():
         if folder.recordings.exists() and not folder.staged_seal.exists():
             raise UsageError(f"--out {folder.root}: has other recordings in it; choose another folder")

@@ -21,7 +21,7 @@ from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier, to_probabilities
-from watkins_ml.models.scoring import cut_logits
+from watkins_ml.models.scoring import window_outputs
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
     except AudioError as error:
         raise UserError(f"{printable(path)}: {error}") from None
     windows = classifier.frontend.windows(recording)
-    logits = cut_logits(classifier.network, windows.split(1))
-    (whole,), (novelty,) = classifier.answers([windows])
+    outputs = window_outputs(classifier.network, [windows])
+    (whole,), (novelty,) = classifier.said(outputs)
     answer = classifier.classes[whole.argmax()]
     label = int(whole.argmax()) if wanted is None else wanted
-    of_windows = to_probabilities(logits, classifier.temperature)[:, label]
+    of_windows = to_probabilities(outputs.logits, classifier.temperature)[:, label]
     surest = int(of_windows.argmax())
     return Explanation(
         species=classifier.classes[label],

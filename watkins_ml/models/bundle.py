@@ -24,7 +24,7 @@ from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
 from watkins_ml.models.folded import folded
 from watkins_ml.models.novelty import Novelty
-from watkins_ml.models.scoring import BATCH, window_outputs
+from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 
 FORMAT = 1
 UNKNOWN = "unknown"
@@ -78,7 +78,10 @@ class Classifier:
 
     def answers(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> Answers:
         """The windows of each cut, (n, 1, n_mels, frames), to what is said of it: by the mean over its windows."""
-        outputs = window_outputs(self.network, cuts, batch_size)
+        return self.said(window_outputs(self.network, cuts, batch_size))
+
+    def said(self, outputs: WindowOutputs) -> Answers:
+        """What the network's outputs say of each cut."""
         probabilities = to_probabilities(outputs.by_cut(outputs.logits), self.temperature)
         if self.novelty is None or not outputs.counts:
             return Answers(probabilities, np.zeros(len(outputs.counts)))
