@@ -11,8 +11,6 @@ import torch
 from watkins_ml.inference.judge import Listening, judge
 from watkins_ml.inference.predict import predict_files
 from watkins_ml.inference.workers import Workers
-from watkins_ml.models import build_model
-from watkins_ml.models.folded import folded
 
 
 @pytest.fixture
@@ -48,24 +46,9 @@ def test_the_size_of_batches_changes_no_answer_but_for_rounding(classifier, file
     windows = [classifier.frontend.file_windows(path) for path in files]
     expected = classifier.answers(windows)
     for size in (1, 4, 7):
-        answers = classifier.folded().answers(windows, size)
+        answers = classifier.answers(windows, size)
         np.testing.assert_allclose(answers.probabilities, expected.probabilities, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(answers.novelty, expected.novelty, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["baseline", "efficientnet"])
-def test_a_folded_network_gives_the_same_logits_and_leaves_the_other_alone(recipe, name):
-    torch.manual_seed(0)
-    network = build_model(recipe(name).model, species=5)
-    spectrograms = torch.randn(6, 1, 128, 96)
-    with torch.no_grad():
-        network.train()(spectrograms)  # moves what BatchNorm remembers away from 0 and 1
-        expected = network.eval()(spectrograms)
-        before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-        faster = folded(network)
-        torch.testing.assert_close(faster(spectrograms), expected, rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in faster.modules())
-    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
 def test_results_come_in_order_though_later_ones_are_ready_first(threads):

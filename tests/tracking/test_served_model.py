@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from servers import free_port
 
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.inference.judge import Listening, judge
+from watkins_ml.inference.predict import predict_files
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking.audio_table import MOST_MIB
@@ -177,6 +180,11 @@ def test_evaluation_prediction_pyfunc_and_http_give_the_same_probabilities(finis
     reported = pd.read_csv(finished.run_dir / "preds" / "test.csv")[[f"p_{name}" for name in registered.classes]]
     np.testing.assert_allclose(reported.to_numpy(), expected, rtol=1e-5)  # six digits are written
     np.testing.assert_allclose(registered.classify(files), expected, **EQUAL)
+    np.testing.assert_allclose(
+        predict_files(registered, files, max_novelty=math.inf)["probability"], expected.max(axis=1)
+    )
+    over_time = [recording.probabilities for recording in judge(registered, files, Listening())]
+    np.testing.assert_allclose(np.concatenate(over_time), expected, rtol=1e-5)  # float32
     np.testing.assert_allclose(predicted(model, *({"path": str(file)} for file in files)), expected, **EQUAL)
     answer = post(address, *({"audio": text(file.read_bytes())} for file in files)).json()["predictions"]
     np.testing.assert_allclose(probabilities(answer), expected, **EQUAL)

@@ -64,7 +64,7 @@ def judge(
 
     `on_judged` hears up to which second a file has been judged.
     """
-    classifier, workers = classifier.folded(), Workers(classifier.network)
+    workers = Workers(classifier.network)
 
     def answers(group: list[tuple[Judged, Window | None]]) -> Answers:
         sounding = [window for _, window in group if window is not None and window.waveform is not None]

@@ -60,7 +60,7 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1, max_n
     rows = []
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
-        for path, said in _answers(classifier.folded(), files):
+        for path, said in _answers(classifier, files):
             rows += [{"path": printable(path), **row} for row in _ranked(classifier.classes, said, top, max_novelty)]
             bar.advance(task)
     table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem"])

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,7 +22,6 @@ from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
-from watkins_ml.models.folded import folded
 from watkins_ml.models.novelty import Novelty
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 
@@ -67,10 +66,6 @@ class Classifier:
         parts = self.frontend.settings.digest(), self.classes, repr(self.temperature), weights_digest(self.network)
         settled = " ".join(map(str, parts)) + (f" {weights_digest(self.novelty)}" if self.novelty else "")
         return hashlib.sha256(settled.encode()).hexdigest()[:16]
-
-    def folded(self) -> Classifier:
-        """The same, faster, only to be asked; its digest is another one."""
-        return replace(self, network=folded(self.network))
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
