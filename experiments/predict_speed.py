@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -67,9 +68,8 @@ def ours(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
         kept = Kept(Path(folder), classifier, run, listening)
         annotate(classifier, [recording], Wanted(), listening, kept=kept, formats=("csv",))
         seconds = time.perf_counter() - started
-        silent = np.zeros(len(classifier.classes))
-        said = [silent if each is None else each for each in kept.read(recording).probabilities]
-    return seconds, np.stack(said), classifier.classes
+        said = np.nan_to_num(kept.read(recording).probabilities)
+    return seconds, said, classifier.classes
 
 
 def with_librosa(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
@@ -152,7 +152,17 @@ def measure(way: str, python: str, run: str, recording: Path) -> dict[str, objec
             return {"way": way, "problem": (said.strip().splitlines() or ["killed"])[-1]}
         found = json.loads(Path(result.name).read_text())
     spent = {"whole_s": time.perf_counter() - started, "cpu_s": used.ru_utime + used.ru_stime}
-    return {"way": way, "peak_mib": used.ru_maxrss / 1024, **spent, **found}
+    return {"way": way, **spent, **found}
+
+
+def peak_mib() -> float:
+    """The most memory that this process held, or one of its children if that is more."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # no Linux; and there the figure below is of bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    # not ru_maxrss, in which a process inherits what its parent held when it started it
+    own = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
@@ -188,7 +198,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.way:
         seconds, values, _ = WAYS[options.way](options.run, Path(options.recording))
-        Path(options.result).write_text(json.dumps({"seconds": seconds, "top": values.argmax(axis=1).tolist()}))
+        result = {"seconds": seconds, "peak_mib": peak_mib(), "top": values.argmax(axis=1).tolist()}
+        Path(options.result).write_text(json.dumps(result))
         return
     if min(options.hours) < 1 / 60 or options.rounds < 1:
         parser.error("--hours must be a minute (0.017) or more, --rounds 1 or more")

@@ -17,9 +17,11 @@ CLASSES = ["Fin", "Minke", "Orca"]
 
 
 def judged(*rows: tuple[float, ...] | None, step: float = 2.0, length: float = 4.0, channel: int = 0) -> Judged:
-    places = [(channel, number * step, number * step + length) for number in range(len(rows))]
-    probabilities = [None if row is None else np.array(row, np.float32) for row in rows]
-    return Judged(Path("a.wav"), places, probabilities, [math.nan if row is None else 0.5 for row in rows])
+    places = np.array([(channel, number * step, number * step + length) for number in range(len(rows))]).reshape(-1, 3)
+    novelties = np.array([math.nan if row is None else 0.5 for row in rows], np.float32)
+    silent = (math.nan,) * len(CLASSES)
+    probabilities = np.array([row or silent for row in rows], np.float32).reshape(-1, len(CLASSES))
+    return Judged(Path("a.wav"), places, novelties, probabilities)
 
 
 def said(recording: Judged, wanted: Wanted | None = None, merge: bool = True) -> list[tuple]:
@@ -60,9 +62,8 @@ def test_second_places_and_wanted_species():
 
 def test_channels_are_not_merged_with_each_other():
     first, second = judged((0.9, 0.1, 0), channel=1), judged((0.8, 0.2, 0), channel=2)
-    both = Judged(
-        first.path, *(getattr(first, name) + getattr(second, name) for name in ("places", "probabilities", "novelties"))
-    )
+    names = ("places", "novelties", "probabilities")
+    both = Judged(first.path, *(np.concatenate([getattr(each, name) for each in (first, second)]) for name in names))
     table = detections(both, CLASSES, Wanted())
     assert list(zip(table["channel"], table["probability"].round(2), strict=True)) == [(1, 0.9), (2, 0.8)]
 
@@ -94,7 +95,7 @@ def test_merging_neither_loses_nor_invents_a_second(answers, share, channels):
 
 
 def test_nothing_heard_gives_an_empty_table_of_the_same_kind():
-    found = detections(Judged(Path("a.wav")), CLASSES, Wanted())
+    found = detections(judged(), CLASSES, Wanted())
     assert found.empty and list(found.columns) == COLUMNS
     assert found["start_s"].dtype == float
     assert said(judged(None, None)) == []

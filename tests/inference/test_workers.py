@@ -29,7 +29,7 @@ def threads():
 def said(classifier, files):
     judged = list(judge(classifier, files, Listening()))
     assert [recording.path for recording in judged] == files
-    return np.concatenate([np.stack(recording.probabilities) for recording in judged])
+    return np.concatenate([recording.probabilities for recording in judged])
 
 
 def test_the_number_of_threads_changes_no_answer(classifier, files, threads):

@@ -52,9 +52,9 @@ def annotate(
         tables.append(detections(recording, classifier.classes, wanted, merge))
         if recording.problem:
             result.problems[printable(recording.path)] = recording.problem
-        if tables[-1].empty and recording.places:
+        if tables[-1].empty and len(recording.places):
             result.unknown[printable(recording.path)] = why_unknown(recording, classifier.classes, wanted)
-        heard += bool(recording.places)
+        heard += len(recording.places) > 0
     order = {printable(path): place for place, path in enumerate(files)}  # kept answers came first
     found = pd.concat(tables, ignore_index=True)
     found = found.sort_values("path", key=lambda paths: paths.map(order), kind="stable", ignore_index=True)

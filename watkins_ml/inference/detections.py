@@ -49,11 +49,12 @@ Row = tuple[int, int, float, float, str, float]
 
 def _answers(recording: Judged, classes: list[str], wanted: Wanted) -> list[Row]:
     rows, numbers = [], Counter()
-    for (channel, *ends), probabilities, novelty in zip(
-        recording.places, recording.probabilities, recording.novelties, strict=True
+    for (channel, *ends), novelty, probabilities in zip(
+        recording.places.tolist(), recording.novelties, recording.probabilities, strict=True
     ):
+        channel = int(channel)
         numbers[channel] += 1
-        if probabilities is None or novelty > wanted.max_novelty:
+        if np.isnan(novelty) or novelty > wanted.max_novelty:
             continue
         for label in np.argsort(-probabilities, kind="stable")[: wanted.top]:
             sure = float(probabilities[label])
@@ -81,7 +82,7 @@ def _merged(rows: list[Row]) -> list[Row]:
 
 def why_unknown(recording: Judged, classes: list[str], wanted: Wanted) -> str:
     """Why there are no detections in a recording that could be read."""
-    if not any(probabilities is not None for probabilities in recording.probabilities):
+    if np.isnan(recording.novelties).all():
         return "silent"
     if _answers(recording, classes, replace(wanted, max_novelty=math.inf)):
         return "unlike what the model was trained on"

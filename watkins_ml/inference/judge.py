@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,17 @@ class Listening:
     each_channel: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Judged:
     """One recording: a row a window, in order of time."""
 
     path: Path
-    places: list[tuple[int, float, float]] = field(default_factory=list)
-    """Channel (0 is the mean of all), start and end in seconds."""
-    probabilities: list[np.ndarray | None] = field(default_factory=list)
-    """Calibrated, shape (species,); None where there is nothing to hear."""
-    novelties: list[float] = field(default_factory=list)
-    """Above 1, a window is unlike what the classifier was trained on; NaN where there is nothing to hear."""
+    places: np.ndarray
+    """float64, shape (windows, 3): channel (0 is the mean of all), start and end in seconds."""
+    novelties: np.ndarray
+    """float32, shape (windows,): above 1 it is unlike what the classifier was trained on; NaN if there is no sound."""
+    probabilities: np.ndarray
+    """float32, shape (windows, species): calibrated; NaN where there is nothing to hear."""
     problem: str | None = None
     """Why (the rest of) the file could not be read."""
     state: list[int] | None = None
@@ -46,12 +47,38 @@ class Judged:
 
     def table(self, classes: list[str]) -> pd.DataFrame:
         """channel, start_s, end_s, novelty and p_<species> in float32; NaN where there is nothing to hear."""
-        silent = np.full(len(classes), np.nan, np.float32)
-        values = np.array([silent if each is None else each for each in self.probabilities], np.float32)
-        places = pd.DataFrame(self.places, columns=PLACE).astype({"channel": int, "start_s": float, "end_s": float})
-        places[NOVELTY] = np.array(self.novelties, np.float32)
-        said = pd.DataFrame(values.reshape(-1, len(classes)), columns=[f"p_{name}" for name in classes])
+        places = pd.DataFrame(self.places, columns=PLACE).astype({"channel": int})
+        places[NOVELTY] = self.novelties
+        said = pd.DataFrame(self.probabilities, columns=[f"p_{name}" for name in classes])
         return pd.concat([places, said], axis=1)
+
+
+class _Hearing:
+    """A recording that is being judged.
+
+    What is said of its windows goes into two growing arrays: an object a window, between the large blocks of sound that
+    come and go, would keep the memory of a long recording from being used again.
+    """
+
+    def __init__(self, path: Path, species: int):
+        self.path, self.species = path, species
+        self.problem: str | None = None
+        self.state: list[int] | None = None
+        self._places, self._said = array("d"), array("f")
+
+    def add(self, window: Window, novelty: float, probabilities: np.ndarray) -> None:
+        self._places.extend((window.channel, window.start_s, window.end_s))
+        self._said.append(novelty)
+        self._said.extend(probabilities)
+
+    def judged(self) -> Judged:
+        said = np.array(self._said).reshape(-1, 1 + self.species)
+        places = np.array(self._places).reshape(-1, len(PLACE))
+        return Judged(self.path, places, said[:, 0], said[:, 1:], self.problem, self.state)
+
+
+Item = tuple[_Hearing, Window | None]
+"""A window, or None for the end of its recording."""
 
 
 def judge(
@@ -65,8 +92,9 @@ def judge(
     `on_judged` hears up to which second a file has been judged.
     """
     workers = Workers(classifier.network)
+    silent = math.nan, np.full(len(classifier.classes), np.nan)
 
-    def answers(group: list[tuple[Judged, Window | None]]) -> Answers:
+    def answers(group: list[Item]) -> Answers:
         sounding = [window for _, window in group if window is not None and window.waveform is not None]
         spectrograms = [classifier.frontend(each.waveform, each.sample_rate).unsqueeze(0) for each in sounding]
         with workers.turn:
@@ -74,21 +102,18 @@ def judge(
 
     groups = _groups(_windows(classifier, files, listening), workers.batch)
     for group, said in workers.in_order(answers, groups):
-        each_said = zip(*said, strict=True)
-        ended = [recording for recording, window in group if window is None]
+        each_said = zip(said.novelty, said.probabilities, strict=True)
+        last = None
         for recording, window in group:
             if window is not None:
-                probabilities, novelty = (None, math.nan) if window.waveform is None else next(each_said)
-                recording.places.append((window.channel, window.start_s, window.end_s))
-                recording.probabilities.append(None if probabilities is None else probabilities.astype(np.float32))
-                recording.novelties.append(float(novelty))
-                last = recording
-        if len(ended) < len(group):
-            on_judged(last.path, last.places[-1][2])
-        yield from ended
+                recording.add(window, *(silent if window.waveform is None else next(each_said)))
+                last = recording.path, window.end_s
+        if last is not None:
+            on_judged(*last)
+        yield from (recording.judged() for recording, window in group if window is None)
 
 
-def _groups(items: Iterator[tuple[Judged, Window | None]], size: int) -> Iterator[list[tuple[Judged, Window | None]]]:
+def _groups(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     """As many as hold `size` windows to be heard; the end of a file at once where none is waiting."""
     group, sounding = [], 0
     for recording, window in items:
@@ -100,14 +125,12 @@ def _groups(items: Iterator[tuple[Judged, Window | None]], size: int) -> Iterato
     yield group
 
 
-def _windows(
-    classifier: Classifier, files: Iterable[Path], listening: Listening
-) -> Iterator[tuple[Judged, Window | None]]:
+def _windows(classifier: Classifier, files: Iterable[Path], listening: Listening) -> Iterator[Item]:
     """The windows of each file, then None for its end."""
     settings = classifier.frontend.settings
     slack = settings.hop_length / settings.sample_rate  # as in training, a frame stands for one hop
     for path in files:
-        recording = Judged(path)
+        recording = _Hearing(path, len(classifier.classes))
         try:
             recording.state = file_state(path)
             for window in sliding_windows(path, settings.seconds, listening.overlap, listening.each_channel, slack):

@@ -56,14 +56,14 @@ class Kept:
         try:
             table = pq.read_table(self._file(path))
             state = json.loads(table.schema.metadata[ABOUT])
-            places = list(zip(*(table[name].to_pylist() for name in PLACE), strict=True))
-            novelties = table[NOVELTY].to_pylist()
-            values = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
+            columns = PLACE, [f"p_{name}" for name in self.classes]
+            places, said = (np.stack([table[name].to_numpy() for name in names], axis=1) for names in columns)
+            novelties = table[NOVELTY].to_numpy()
             if state != file_state(path):
                 return None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
-        return Judged(path, places, [None if np.isnan(row).any() else row for row in values], novelties, state=state)
+        return Judged(path, places, novelties, said, state=state)
 
     def write(self, recording: Judged) -> None:
         """Keep what was said of a recording that could be read to its end; any other is tried again next time."""

@@ -1,0 +1,170 @@
+"""Speed of the training loop: both models, beside a bare PyTorch loop over tensors that are in memory already.
+
+`watkins train`'s own loop and a bare one (shuffle, forward, loss, backward, AdamW; nothing counted, nothing shown)
+take turns in one process, an epoch each, on random spectrograms of 128 × 400, so that a busy machine slows both; the
+first epoch of each is left out. Printed: training clips per second of both, the ratio of paired epochs (1 is the bare
+loop), a whole epoch of ours with validation and checkpoint, and the peak memory of the process (with the bare loop's).
+On a GPU also the share of the card's measured rate of multiplications and of memory that an epoch of ours reaches.
+
+`--clips 1000 4000 15000` shows how an epoch grows; `--streamed` reads the spectrograms from files, as where the memory
+cannot take them; `-o` changes the recipe, as for `watkins train`.
+
+Example: python experiments/training_speed.py --models baseline --clips 512 --epochs 5 -o train.amp=bf16
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from watkins_ml.config import ExperimentConfig, load_config
+from watkins_ml.dataset.loading import Split
+from watkins_ml.device import autocast, choose_device, choose_precision
+from watkins_ml.errors import UserError
+from watkins_ml.evaluation.metrics import score
+from watkins_ml.models import build_model
+from watkins_ml.training.loop import fit
+
+HERE = Path(__file__).resolve().parent
+RECIPES = {"baseline": HERE / "baseline.yaml", "efficientnet": HERE / "efficientnet.yaml"}
+SHAPE = (1, 128, 400)
+SPECIES = 44
+
+
+class Bare:
+    """What one writes who wants only speed: all tensors on the device, nothing read back before the epoch ends."""
+
+    def __init__(self, config: ExperimentConfig, train: Split):
+        self.device = choose_device(config.train.device)
+        self.precision = choose_precision(config.train.amp, self.device)
+        self.batch = config.data.batch_size
+        self.model = build_model(config.model, SPECIES).to(self.device, memory_format=torch.channels_last)
+        trainable = [each for each in self.model.parameters() if each.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=config.optim.lr, weight_decay=config.optim.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.spectrograms = train.spectrograms.to(self.device)
+        self.labels = train.labels.to(self.device)
+
+    def epoch(self) -> float:
+        """Seconds of a pass."""
+        self.model.train()
+        with as_fast_as_possible():
+            started = now(self.device)
+            for chosen in torch.randperm(len(self.labels), device=self.device).split(self.batch):
+                with autocast(self.device, self.precision):
+                    logits = self.model(self.spectrograms[chosen])
+                loss = F.cross_entropy(logits.float(), self.labels[chosen])
+                self.optimizer.zero_grad(set_to_none=True)
+                self.scaler.scale(loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            return now(self.device) - started
+
+
+@contextmanager
+def as_fast_as_possible():
+    """Without what makes a training repeatable."""
+    repeatable, random = torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = True
+    yield
+    torch.use_deterministic_algorithms(repeatable, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_rng_state(random)
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@dataclass
+class Turns:
+    """The loop's recorder: after each epoch of ours one of the bare loop."""
+
+    checkpoints: Path
+    bare: Bare
+    ours: list[float] = field(default_factory=list)
+    """Training clips per second, epoch by epoch."""
+    theirs: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    """Seconds from epoch to epoch of ours, with validation, checkpoint and all else."""
+    begun: float = 0.0
+
+    def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
+        self.whole.append(time.perf_counter() - self.begun)
+        self.ours.append(timing["samples_per_second"])
+        self.theirs.append(len(self.bare.labels) / self.bare.epoch())
+        self.begun = time.perf_counter()
+
+
+def random_split(clips: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(clips) % SPECIES
+    return Split(pd.DataFrame({"label": labels.numpy()}), torch.randn(clips, *SHAPE, generator=generator), labels)
+
+
+def measure(config: ExperimentConfig, clips: int) -> Turns:
+    train, val = random_split(clips, 0), random_split(max(SPECIES, clips // 10), 1)
+    classes = [f"species {number}" for number in range(SPECIES)]
+    with tempfile.TemporaryDirectory() as folder:
+        turns = Turns(Path(folder), Bare(config, train), begun=time.perf_counter())
+        build = partial[nn.Module](build_model, config.model, SPECIES)
+        fit(config, build, train, val, SPECIES, partial(score, classes=classes), turns)
+    return turns
+
+
+def row(name: str, clips: int, turns: Turns) -> str:
+    ours, bare, whole = (np.array(each[1:]) for each in (turns.ours, turns.theirs, turns.whole))
+    ratios = ours / bare
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    return (
+        f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}{np.median(bare):>12.1f}"
+        f"{np.median(ratios):>10.3f} ({ratios.min():.3f}–{ratios.max():.3f}){np.median(whole):>12.2f}{peak:>12,.0f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--clips", type=int, nargs="+", help="training clips; default 256, on a GPU 10784")
+    parser.add_argument("--epochs", type=int, default=6, help="of each loop, the first one uncounted")
+    parser.add_argument("-o", "--override", action="append", default=[], help="key.path=value of the recipe")
+    options = parser.parse_args()
+    if options.epochs < 2 or min(options.clips or [32]) < 32:
+        parser.error("--epochs must be 2 or more, --clips 32 or more")
+    fixed = ["model.weights=none", "model.freeze_depth=0"]
+    changes = [*options.override, f"train.epochs={options.epochs}", f"train.early_stopping_patience={options.epochs}"]
+    try:
+        recipes = {
+            name: load_config(RECIPES[name], [*(fixed if name == "efficientnet" else []), *changes])
+            for name in options.models
+        }
+        device = choose_device(next(iter(recipes.values())).train.device)
+    except UserError as error:
+        parser.error(str(error))
+    card = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{device.type}, {card}; torch {torch.__version__}; {os.cpu_count()} cores; {options.epochs - 1} epochs each")
+    print(f"{'model':<14}{'clips':>8}{'clips/s':>12}{'bare':>12}{'ratio (range)':>24}{'epoch, s':>13}{'peak MiB':>12}")
+    for name, config in recipes.items():
+        for clips in options.clips or [10_784 if device.type == "cuda" else 256]:
+            print(row(name, clips, measure(config, clips)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
