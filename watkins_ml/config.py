@@ -53,6 +53,9 @@ class DataConfig(Section):
     batch_size: int = Field(ge=1)
     feature_cache_gb: float = Field(default=10, ge=0)
     """What the kept outputs of frozen stages (`features/` in `dir`) may take on disk; 0 keeps none."""
+    memory_gb: float | None = Field(default=None, ge=0)
+    """What the spectrograms may take in memory; where they need more, each batch is read from the disk. Null is half
+    of what is free."""
 
 
 class OptimConfig(Section):

@@ -50,4 +50,5 @@ def make_repeatable(config: TrainConfig) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # no layer reads what it has not written
     torch.backends.cudnn.benchmark = False

@@ -18,7 +18,7 @@ from torch import nn
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Split, cut_windows, load_split
+from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.errors import UsageError, UserError
@@ -99,7 +99,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
-    return Inputs(data, load_split(data, "train"), load_split(data, "val"))
+    return Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
 
 
 class RunInterruptedError(UserError):
@@ -232,7 +232,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     from watkins_ml.evaluation.controls import controls
     from watkins_ml.evaluation.report import interval_scores, write_controls
 
-    split = load_split(data, "test")
+    split = open_split(data, "test")
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
     metrics = _report(cut_logits(network, cut_windows(data, split)), data, "test", split, run, temperature, threshold)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from watkins_ml import console
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.loading import Split, load_split, load_splits, open_split
 from watkins_ml.errors import UserError
 
 
@@ -60,6 +61,39 @@ def test_a_side_holds_the_spectrograms_of_its_table(prepared):
         assert torch.equal(split.spectrograms[-1], stored)
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_batches_read_from_the_disk_are_those_of_memory(prepared, seed):
+    data = read_prepared(prepared)
+    whole, files = load_split(data, "train"), open_split(data, "train")
+
+    def batches(split):
+        return list(split.batches(7, None if seed is None else torch.Generator().manual_seed(seed)))
+
+    for mine, its in zip(batches(whole), batches(files), strict=True):
+        assert torch.equal(mine[0], its[0]) and torch.equal(mine[1], its[1])
+    rows = slice(2, 5)
+    assert files.spectrograms.shape == whole.spectrograms.shape
+    assert torch.equal(files.spectrograms[rows], whole.spectrograms[rows])
+
+
+def test_what_memory_may_not_take_stays_on_the_disk(prepared, capsys):
+    data = read_prepared(prepared)
+    sides, size = ("train", "val"), sum(4 * 128 * 400 * len(data.sides[side]) for side in ("train", "val"))
+    for limit in (None, size / 1e9):
+        assert all(torch.is_tensor(split.spectrograms) for split in load_splits(data, sides, limit))
+    assert "batch by batch" not in capsys.readouterr().err
+    assert not any(torch.is_tensor(split.spectrograms) for split in load_splits(data, sides, size / 1e9 - 1e-6))
+    assert "batch by batch" in (said := capsys.readouterr().err) and "data.memory_gb" in said
+
+
+def test_an_epoch_that_is_left_early_leaves_no_reader_behind(prepared):
+    batches = open_split(read_prepared(prepared), "train").batches(2)
+    next(batches)
+    assert any("ThreadPool" in thread.name for thread in threading.enumerate())
+    batches.close()
+    assert not any("ThreadPool" in thread.name for thread in threading.enumerate())
+
+
 def empty(path):
     path.write_bytes(b"")
 
@@ -95,10 +129,11 @@ def test_a_damaged_spectrogram_is_named(prepared, tmp_path, damage):
     data = read_prepared(copy)
     path = copy / data.sides["val"]["spectrogram"].iloc[0]
     damage(path)
-    with pytest.raises(UserError, match=r"(missing|damaged).*watkins prepare") as error:
-        load_split(data, "val")
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+    for read in (load_split, lambda data, side: list(open_split(data, side).batches(4))):
+        with pytest.raises(UserError, match=r"(missing|damaged).*watkins prepare") as error:
+            read(data, "val")
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_loading_shows_a_bar_on_a_terminal(prepared, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.loading import Split, load_split, open_split
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
@@ -103,6 +103,18 @@ def test_training_learns_the_tone_archive(recipe, prepared, tmp_path):
     build = partial(build_model, config.model, len(data.classes))
     fit(config, build, train, val, len(data.classes), partial(score, classes=data.classes), record)
     assert record.read_history()["val_accuracy"].max() >= 0.8
+
+
+def test_spectrograms_read_from_the_disk_give_the_same_history(recipe, prepared, tmp_path):
+    data, config = read_prepared(prepared), recipe("baseline", "data.batch_size=16", "train.epochs=1")
+    histories = []
+    for read in (load_split, open_split):
+        record = RunDirectory(tmp_path / read.__name__)
+        build = partial(build_model, config.model, len(data.classes))
+        sides = (read(data, side) for side in ("train", "val"))
+        fit(config, build, *sides, len(data.classes), partial(score, classes=data.classes), record)
+        histories.append(record.history.read_bytes())
+    assert histories[0] == histories[1]
 
 
 def test_training_stops_early_and_gives_back_the_best_epoch(train):

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 
-from watkins_ml.console import progress
+from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, windows_beside
 from watkins_ml.errors import UserError
+
+READERS = 4
+"""Threads that read batches from the disk, each one batch."""
+
+
+@dataclass(frozen=True)
+class SpectrogramFiles(Sequence):
+    """The spectrograms of a table of recordings, each read from the disk when it is asked for."""
+
+    data: PreparedData
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def shape(self) -> torch.Size:
+        settings = self.data.frontend
+        return torch.Size((len(self), 1, settings.n_mels, settings.frames))
+
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
+        """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_split`."""
+        names, shape = self.frame["spectrogram"], self.shape[1:]
+        if isinstance(rows, int):
+            return _read(self.data.folder.root / names.iloc[rows], shape)
+        several = names.iloc[rows.numpy() if torch.is_tensor(rows) else rows]
+        found = torch.empty(len(several), *shape)
+        for row, name in enumerate(several):
+            found[row] = _read(self.data.folder.root / name, shape)
+        return found
 
 
 @dataclass(frozen=True)
 class Split:
-    """One side of a prepared data set, whole in memory."""
+    """One side of a prepared data set, in memory or on the disk."""
 
     frame: pd.DataFrame
-    spectrograms: torch.Tensor
+    spectrograms: torch.Tensor | SpectrogramFiles
     """float32, shape (recordings, 1, n_mels, frames); in training also what frozen stages make of them."""
     labels: torch.Tensor
     """int64, shape (recordings,)."""
@@ -39,43 +73,79 @@ class Split:
         elif chances is None:
             order = torch.randperm(len(self), generator=generator)
         else:
-            order = torch.multinomial(chances[self.labels], len(self), replacement=True, generator=generator)
-        for chosen in order.split(batch_size):
-            yield self.spectrograms[chosen], self.labels[chosen]
+            drawn = chances[self.labels.cpu()]
+            order = torch.multinomial(drawn, len(self), replacement=True, generator=generator)
+        batches = order.to(self.labels.device).split(batch_size)
+        at_hand = torch.is_tensor(self.spectrograms) and (self.spectrograms.is_cuda or not torch.cuda.is_available())
+        spectrograms = map(self.spectrograms.__getitem__, batches) if at_hand else _ahead(self.spectrograms, batches)
+        for chosen, batch in zip(batches, spectrograms, strict=True):
+            yield batch, self.labels[chosen]
+
+    def near(self, device: torch.device) -> Split:
+        """The split in the memory of a GPU, if it takes no more than half of what is free there."""
+        if device.type != "cuda" or not torch.is_tensor(self.spectrograms):
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.spectrograms.nbytes > free / 2:
+            return self
+        return replace(self, spectrograms=self.spectrograms.to(device), labels=self.labels.to(device))
 
 
-@dataclass(frozen=True)
-class SpectrogramFiles(Sequence):
-    """The spectrograms of a table of recordings, each read from the disk when it is asked for."""
+def _ahead(spectrograms: torch.Tensor | SpectrogramFiles, batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Each batch got together while those before it are learned from, where a GPU can fetch it by itself."""
 
-    data: PreparedData
-    frame: pd.DataFrame
+    def gather(chosen: torch.Tensor) -> torch.Tensor:
+        batch = spectrograms[chosen]
+        return batch.pin_memory() if torch.cuda.is_available() else batch
 
-    def __len__(self) -> int:
-        return len(self.frame)
+    with ThreadPoolExecutor(READERS) as readers:
+        coming: deque[Future[torch.Tensor]] = deque()
+        for chosen in batches:
+            coming.append(readers.submit(gather, chosen))
+            if len(coming) > READERS:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
-    def __getitem__(self, row: int) -> torch.Tensor:
-        """Shape (1, n_mels, frames); raises as `load_split`."""
-        settings = self.data.frontend
-        path = self.data.folder.root / self.frame["spectrogram"].iloc[row]
-        return _read(path, torch.Size((1, settings.n_mels, settings.frames)))
+
+def open_split(data: PreparedData, side: str) -> Split:
+    """A side whose spectrograms stay on the disk; reading them raises as `load_split`."""
+    frame = data.sides[side]
+    labels = torch.from_numpy(frame["label"].to_numpy(copy=True)).long()
+    return Split(frame, SpectrogramFiles(data, frame), labels)
 
 
 def load_split(data: PreparedData, side: str) -> Split:
-    """Read all spectrograms of a side.
+    """Read all spectrograms of a side into memory.
 
     Raises:
         UserError: a spectrogram is missing or damaged; names it.
     """
-    frame = data.sides[side]
-    settings = data.frontend
-    spectrograms = torch.empty(len(frame), 1, settings.n_mels, settings.frames)
+    split = open_split(data, side)
+    spectrograms = torch.empty(split.spectrograms.shape)
     with progress(transient=True) as bar:
-        task = bar.add_task(f"Loading {side}", total=len(frame), note="")
-        for row, name in enumerate(frame["spectrogram"]):
-            spectrograms[row] = _read(data.folder.root / name, spectrograms.shape[1:])
+        task = bar.add_task(f"Loading {side}", total=len(split), note="")
+        for row in range(len(split)):
+            spectrograms[row] = split.spectrograms[row]
             bar.advance(task)
-    return Split(frame, spectrograms, torch.from_numpy(frame["label"].to_numpy(copy=True)).long())
+    return replace(split, spectrograms=spectrograms)
+
+
+def load_splits(data: PreparedData, sides: Sequence[str], memory_gb: float | None = None) -> list[Split]:
+    """Some sides, all in memory or, where they would take more than `memory_gb` 10⁹ bytes of it, all on the disk.
+
+    Without a figure half of the memory that is free may be taken. Raises as `load_split`.
+    """
+    splits = [open_split(data, side) for side in sides]
+    size = sum(4 * math.prod(split.spectrograms.shape) for split in splits)
+    room = psutil.virtual_memory().available / 2 if memory_gb is None else memory_gb * 1e9
+    if size <= room:
+        return [load_split(data, side) for side in sides]
+    err.print(
+        f"{size / 1e9:.1f} GB of spectrograms are read from {data.folder.root} batch by batch: {room / 1e9:.1f} GB of "
+        "memory may be used for them (data.memory_gb)"
+    )
+    return splits
 
 
 def cut_windows(data: PreparedData, split: Split) -> Iterator[torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.loading import cut_windows, open_split
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_json
@@ -36,7 +36,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             f"{data.digest}): unless these recordings are new to it, its scores here flatter it",
             style="yellow",
         )
-    split = load_split(data, side)
+    split = open_split(data, side)
     logits = cut_logits(classifier.network, cut_windows(data, split))
     probabilities = to_probabilities(logits, classifier.temperature)
     with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):

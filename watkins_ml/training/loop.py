@@ -92,7 +92,7 @@ class Trainer:
         seen = 0
         for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
             spectrograms, labels = self.augment(spectrograms, labels)
-            totals += self._step(spectrograms.to(self.device), labels.to(self.device))
+            totals += self._step(*(each.to(self.device, non_blocking=True) for each in (spectrograms, labels)))
             seen += len(labels)
             if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
                 on_step(float(totals[0] / totals[1]), float(totals[2] / seen))
@@ -121,9 +121,10 @@ class Trainer:
     def validate(self, split: Split, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
         logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward)
-        loss = F.cross_entropy(logits, split.labels, self.class_weights.cpu()).item()
+        labels = split.labels.cpu()
+        loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
-        scores = score(split.labels.numpy(), logits.softmax(dim=1).numpy())
+        scores = score(labels.numpy(), logits.softmax(dim=1).numpy())
         kept = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
         return {"val_loss": loss} | {f"val_{name}": scores[name] for name in kept}
 
@@ -188,7 +189,7 @@ def predict_logits(
     logits = []
     for spectrograms, _ in split.batches(batch_size):
         with autocast(device, precision):
-            logits.append((forward or model)(spectrograms.to(device)).float())
+            logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float())
     return torch.cat(logits).cpu()
 
 
@@ -229,6 +230,7 @@ def fit(
         save_checkpoint(best, trainer.best)  # a kill may have come before it, or torn it
     if features is not None and not config.augment.is_on:  # what is changed is another input in every epoch
         train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
+    train, val = train.near(trainer.device), val.near(trainer.device)
     for metrics, timing in _epochs(trainer, train, val, score):
         save_last(recorder.checkpoints, trainer.checkpoint({"metrics": metrics, "timing": timing}))
         if trainer.progress.stale_epochs == 0:

@@ -22,7 +22,7 @@ from watkins_ml.config import EXPECTED, ExperimentConfig, Section, read_recipe, 
 from watkins_ml.errors import UsageError
 from watkins_ml.files import check_name
 
-PLACES = ("data.dir", "data.feature_cache_gb", "train.device", "tracking.system_metrics")
+PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
 """Keys that say where and with what a study is run; other machines may have others."""
 PARTS = ("low", "high", "log", "step", "choices")
 """What describes the values of one searched key."""
