@@ -3,11 +3,11 @@
 `watkins train`'s own loop and a bare one (shuffle, forward, loss, backward, AdamW; nothing counted, nothing shown)
 take turns in one process, an epoch each, on random spectrograms of 128 × 400, so that a busy machine slows both; the
 first epoch of each is left out. Printed: training clips per second of both, the ratio of paired epochs (1 is the bare
-loop), a whole epoch of ours with validation and checkpoint, and the peak memory of the process (with the bare loop's).
-On a GPU also the share of the card's measured rate of multiplications and of memory that an epoch of ours reaches.
+loop), a whole epoch of ours with validation and checkpoint, and the peak memory of the process, each row's its own.
 
 `--clips 1000 4000 15000` shows how an epoch grows; `--streamed` reads the spectrograms from files, as where the memory
-cannot take them; `-o` changes the recipe, as for `watkins train`.
+cannot take them; `--alone` leaves out the bare loop, and the memory is that of a training; `-o` changes the recipe, as
+for `watkins train`.
 
 Example: python experiments/training_speed.py --models baseline --clips 512 --epochs 5 -o train.amp=bf16
 """
@@ -16,23 +16,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from predict_speed import peak_mib
 from torch import nn
 from torch.nn import functional as F
 
+from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.config import ExperimentConfig, load_config
-from watkins_ml.dataset.loading import Split
+from watkins_ml.dataset.layout import DataFolder, PreparedData
+from watkins_ml.dataset.loading import Split, open_split
 from watkins_ml.device import autocast, choose_device, choose_precision
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
@@ -98,7 +101,7 @@ class Turns:
     """The loop's recorder: after each epoch of ours one of the bare loop."""
 
     checkpoints: Path
-    bare: Bare
+    bare: Bare | None
     ours: list[float] = field(default_factory=list)
     """Training clips per second, epoch by epoch."""
     theirs: list[float] = field(default_factory=list)
@@ -109,7 +112,8 @@ class Turns:
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self.whole.append(time.perf_counter() - self.begun)
         self.ours.append(timing["samples_per_second"])
-        self.theirs.append(len(self.bare.labels) / self.bare.epoch())
+        if self.bare is not None:
+            self.theirs.append(len(self.bare.labels) / self.bare.epoch())
         self.begun = time.perf_counter()
 
 
@@ -119,24 +123,40 @@ def random_split(clips: int, seed: int) -> Split:
     return Split(pd.DataFrame({"label": labels.numpy()}), torch.randn(clips, *SHAPE, generator=generator), labels)
 
 
-def measure(config: ExperimentConfig, clips: int) -> Turns:
+def on_disk(split: Split, folder: Path) -> Split:
+    """The same, read from files as where the memory cannot take it."""
+    folder.mkdir()
+    names = [f"{row}.pt" for row in range(len(split))]
+    for name, spectrogram in zip(names, split.spectrograms, strict=True):
+        torch.save(spectrogram.clone(), folder / name)
+    frame = split.frame.assign(spectrogram=names)
+    data = PreparedData(DataFolder(folder), {"frontend": FrontendSettings().model_dump()}, [], {"train": frame})
+    return open_split(data, "train")
+
+
+def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -> Turns:
     train, val = random_split(clips, 0), random_split(max(SPECIES, clips // 10), 1)
     classes = [f"species {number}" for number in range(SPECIES)]
     with tempfile.TemporaryDirectory() as folder:
-        turns = Turns(Path(folder), Bare(config, train), begun=time.perf_counter())
+        bare = None if alone else Bare(config, train)
+        if streamed:
+            train, val = (on_disk(split, Path(folder) / name) for name, split in (("train", train), ("val", val)))
+        turns = Turns(Path(folder), bare, begun=time.perf_counter())
         build = partial[nn.Module](build_model, config.model, SPECIES)
         fit(config, build, train, val, SPECIES, partial(score, classes=classes), turns)
     return turns
 
 
-def row(name: str, clips: int, turns: Turns) -> str:
+def row(name: str, config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -> str:
+    turns = measure(config, clips, streamed, alone)
     ours, bare, whole = (np.array(each[1:]) for each in (turns.ours, turns.theirs, turns.whole))
-    ratios = ours / bare
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-    return (
-        f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}{np.median(bare):>12.1f}"
-        f"{np.median(ratios):>10.3f} ({ratios.min():.3f}–{ratios.max():.3f}){np.median(whole):>12.2f}{peak:>12,.0f}"
-    )
+    text = f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}"
+    if alone:
+        text += f"{'–':>12}{'–':>24}"
+    else:
+        ratios = ours / bare
+        text += f"{np.median(bare):>12.1f}{np.median(ratios):>10.3f} ({ratios.min():.3f}–{ratios.max():.3f})"
+    return f"{text}{np.median(whole):>13.2f}{peak_mib():>12,.0f}"
 
 
 def main() -> None:
@@ -144,6 +164,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--clips", type=int, nargs="+", help="training clips; default 256, on a GPU 10784")
     parser.add_argument("--epochs", type=int, default=6, help="of each loop, the first one uncounted")
+    parser.add_argument("--streamed", action="store_true", help="read spectrograms from the disk, batch by batch")
+    parser.add_argument("--alone", action="store_true", help="without the bare loop")
     parser.add_argument("-o", "--override", action="append", default=[], help="key.path=value of the recipe")
     options = parser.parse_args()
     if options.epochs < 2 or min(options.clips or [32]) < 32:
@@ -163,7 +185,9 @@ def main() -> None:
     print(f"{'model':<14}{'clips':>8}{'clips/s':>12}{'bare':>12}{'ratio (range)':>24}{'epoch, s':>13}{'peak MiB':>12}")
     for name, config in recipes.items():
         for clips in options.clips or [10_784 if device.type == "cuda" else 256]:
-            print(row(name, clips, measure(config, clips)), flush=True)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # for a memory of its own
+                done = process.submit(row, name, config, clips, options.streamed, options.alone)
+                print(done.result(), flush=True)
 
 
 if __name__ == "__main__":
