@@ -33,7 +33,7 @@ def join(network: nn.Module, forward: Forward, group: Alone) -> Forward:
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # has no implementation for the CPU
     return DistributedDataParallel(
-        _Called(network, forward), device_ids=None if device.index is None else [device.index], broadcast_buffers=False
+        _Called(network, forward), device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False
     )
 
 
@@ -59,7 +59,7 @@ def _drawn_for_all(layer: nn.Module, draw: Forward, group: Group, x: torch.Tenso
 def _normalised_over_all(layer: nn.BatchNorm2d, alone: Forward, group: Group, x: torch.Tensor) -> torch.Tensor:
     if not layer.training:
         return alone(x)
-    mean, variance, count = _moments(x, group)
+    mean, variance, count = _moments(x.to(layer.weight.dtype), group)
     layer.num_batches_tracked.add_(1)
     layer.running_mean.lerp_(mean, layer.momentum)
     layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
@@ -75,13 +75,13 @@ def _moments(x: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor,
     channels, count = x.shape[1], x.numel() // x.shape[1]
     own = torch.zeros(2 * channels + 1, dtype=torch.float64)
     if count:
-        variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         own = torch.cat([mean, variance, torch.tensor([count])]).double()
     means, variances, counts = group.gathered(own).split([channels, channels, 1], dim=1)
     shares = counts / counts.sum()
     mean = (shares * means).sum(dim=0)
     variance = (shares * (variances + (means - mean).square())).sum(dim=0)
-    return mean.float(), variance.float(), float(counts.sum())
+    return mean.to(x.dtype), variance.to(x.dtype), float(counts.sum())
 
 
 class _Normalise(torch.autograd.Function):
@@ -97,7 +97,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, gradient):
         x, weight, mean, scale = ctx.saved_tensors
         shape = (1, -1, 1, 1)
-        gradient, normalised = gradient.float(), (x.float() - mean.view(shape)) * scale.view(shape)
+        gradient, normalised = gradient.to(mean.dtype), (x.to(mean.dtype) - mean.view(shape)) * scale.view(shape)
         own = torch.stack([gradient.sum(dim=(0, 2, 3)), (gradient * normalised).sum(dim=(0, 2, 3))])
         along_mean, along_scale = ctx.group.total(own) / ctx.count
         of_x = gradient - along_mean.view(shape) - normalised * along_scale.view(shape)
