@@ -126,7 +126,6 @@ def test_other_data_on_the_second_machine_is_refused(prepared, tmp_path):
     ("arguments", "sentence"),
     [
         (["predict", "runs/x", "a.wav"], "predict: only `train` can be shared"),
-        (["tune", "x.yaml"], "tune: only `train` can be shared"),
         (["train", str(RECIPE), "-o", "data.batch_size=1", "-o", "train.device=cpu"], "data.batch_size 1: too small"),
         (["train", "none.yaml"], "none.yaml: cannot read this recipe"),
     ],
