@@ -9,25 +9,41 @@ import torch
 
 from watkins_ml.config import TrainConfig
 from watkins_ml.errors import UsageError
+from watkins_ml.processes import current
 
 
 def choose_device(wanted: str = "auto", setting: str = "train.device") -> torch.device:
-    """`auto` takes CUDA where there is one, else the CPU.
+    """`auto` takes CUDA where there is one, else the CPU; of several processes each takes a GPU of its own.
 
     Args:
         setting: what the user calls it.
 
     Raises:
-        UsageError: the wanted device is not there, or is none of auto, cpu, cuda and mps.
+        UsageError: the wanted device is not there or not for several processes, or is none of auto, cpu, cuda and mps.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        return torch.device("cuda" if available["cuda"] else "cpu")
+        wanted = "cuda" if available["cuda"] else "cpu"
     if wanted not in available:
         raise UsageError(f"{setting} {wanted}: must be auto, cpu, cuda or mps")
     if not available[wanted]:
         raise UsageError(f"{setting} {wanted}: this machine has none that torch can use; write auto or cpu")
-    return torch.device(wanted)
+    return torch.device(wanted) if current().local_rank is None else _own(wanted, setting, current().local_rank)
+
+
+def _own(wanted: str, setting: str, number: int) -> torch.device:
+    """The device of the process of this number, from 0, among those on this machine."""
+    if wanted == "mps":
+        raise UsageError(f"{setting} mps: cannot be shared by several processes; start one, or write cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if number >= torch.cuda.device_count():
+        raise UsageError(
+            f"torchrun --nproc-per-node: more than the {torch.cuda.device_count()} GPUs of this machine; start one "
+            f"process a GPU, or set {setting}=cpu"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:

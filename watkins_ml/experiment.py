@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from watkins_ml.config import ExperimentConfig
+from watkins_ml.config import ExperimentConfig, validate
 from watkins_ml.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
@@ -27,6 +28,7 @@ from watkins_ml.keeping import keep_model, keep_novelty
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
+from watkins_ml.processes import LostError, current, noticing_losses
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
@@ -48,6 +50,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     Raises:
         UserError: bad data, weights or device (before anything is written), or a full disk.
     """
+    current().told(config.model_dump())
     inputs = read_inputs(config)
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
     run = RunDirectory.create(run_dir, config, inputs.data)
@@ -71,7 +74,9 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
             run.close_if_dead()
             with Uploader(run):
                 err.print(f"{run.root}: this run has finished")
+            current().told(None)
             return RunResult(run.root, run.read_metrics())
+        current().told(config.model_dump())
         inputs = read_inputs(config)
         if inputs.data.digest != run.facts.get("data_digest"):
             raise UserError(
@@ -86,6 +91,24 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         return RunResult(run.root, train_and_report(config, inputs, run, start))
 
 
+def help_training() -> None:
+    """What every process but the first does in a training: its part of the work, without a record.
+
+    Raises:
+        UserError: other data than the first process has, or whatever ends a training.
+    """
+    group = current()
+    settings = group.told()
+    if settings is None:  # the run to be resumed had finished
+        return
+    config = validate(settings, "the configuration of the first process")
+    inputs = read_inputs(config)
+    with interruptible(group.told()):
+        network = train(config, inputs, None, None)
+        for split in (inputs.val, open_split(inputs.data, "test")):
+            _logits(network, inputs.data, split)
+
+
 class Inputs(NamedTuple):
     data: PreparedData
     train: Split
@@ -93,17 +116,27 @@ class Inputs(NamedTuple):
 
 
 def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
-    """What a training needs, from `config.data.dir` or of other sides of it."""
+    """What a training needs, from `config.data.dir` or of other sides of it; the same in all of its processes."""
+    group = current()
+    if config.data.batch_size < group.count:
+        raise UsageError(f"data.batch_size {config.data.batch_size}: too small for {group.count} processes to share")
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
-    return Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
+    if (digest := group.told(data.digest)) != data.digest:
+        raise UserError(
+            f"{config.data.dir}: not the data on {socket.gethostname()} that the first process has (data digest "
+            f"{data.digest}, not {digest}); copy that folder"
+        )
+    inputs = Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
+    group.barrier()  # before anything is written, all can read
+    return inputs
 
 
 class RunInterruptedError(UserError):
-    """Ctrl-C or a signal ended a run that can be continued."""
+    """Ctrl-C, a signal or the loss of another process ended a run that can be continued."""
 
 
 @contextmanager
@@ -111,21 +144,32 @@ def ending(run: RunDirectory, again: str, stops: tuple[type[Exception], ...] = (
     """Whatever happens, the record says how the run ended; after one of the exceptions `stops`, KILLED.
 
     Raises:
-        RunInterruptedError: by Ctrl-C or a signal; the message ends with `again`.
+        RunInterruptedError: as `interruptible`.
     """
     try:
-        with signals_as_interrupts():
+        with interruptible(again):
             yield
-    except KeyboardInterrupt as interrupt:
-        run.finish("KILLED")
-        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
-    except stops:
+    except (RunInterruptedError, *stops):
         run.finish("KILLED")
         raise
     except BaseException:
         run.finish("FAILED")
         raise
     run.finish("FINISHED")
+
+
+@contextmanager
+def interruptible(again: str) -> Iterator[None]:
+    """Turn what ends a run that can be continued into one sentence.
+
+    Raises:
+        RunInterruptedError: Ctrl-C, a signal, or another process lost; the message ends with `again`.
+    """
+    try:
+        with signals_as_interrupts(), noticing_losses():
+            yield
+    except (KeyboardInterrupt, LostError) as interrupt:
+        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
 
 
 @contextmanager
@@ -145,7 +189,8 @@ def signals_as_interrupts() -> Iterator[None]:
         yield
     finally:
         for name in names:
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+            if signal.getsignal(getattr(signal, name)) is interrupt:
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def train_and_report(
@@ -155,7 +200,11 @@ def train_and_report(
 
     `again` tells how to continue it if it is interrupted (default: the command that resumes this run).
     """
-    again = again or f"continue with: {TRAIN} --resume {run.root}"
+    group = current()
+    again = again or f"continue with: {group.command} train --resume {run.root}"
+    group.told(again)
+    if group.count > 1:
+        err.print(f"{group.count} processes; if one of them dies, {again}")
     uploader = Uploader(run, config.tracking.system_metrics)
     for sentence in leak_stamp(inputs.data.protocol).values():
         err.print(sentence, style="yellow")
@@ -180,17 +229,17 @@ def _train_and_report(
 def train(
     config: ExperimentConfig,
     inputs: Inputs,
-    run: RunDirectory,
+    run: RunDirectory | None,
     start: Checkpoint | None,
     recorder: Recorder | None = None,
 ) -> nn.Module:
-    """The network of the best epoch; `recorder` (default: the run itself) hears of each."""
+    """The network of the best epoch; `recorder` (default: the run itself, if there is one) hears of each."""
     from watkins_ml.evaluation.metrics import score
 
     data, train, val = inputs
     return fit(
         config,
-        partial(build_model, config.model, len(data.classes), pretrained=start is None),
+        partial(build_model, config.model, len(data.classes), pretrained=start is None and current().is_first),
         train,
         val,
         len(data.classes),
@@ -209,7 +258,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> 
 
     history = run.read_history()
     best = history.loc[history["val_loss"].idxmin()]
-    labels, logits = inputs.val.labels.numpy(), cut_logits(network, cut_windows(inputs.data, inputs.val))
+    labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.data, inputs.val)
     temperature = fit_temperature(labels, logits.numpy())
     metrics = {"best_epoch": int(best["epoch"]), "temperature": temperature}
     threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
@@ -235,11 +284,16 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     split = open_split(data, "test")
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
-    metrics = _report(cut_logits(network, cut_windows(data, split)), data, "test", split, run, temperature, threshold)
+    metrics = _report(_logits(network, data, split), data, "test", split, run, temperature, threshold)
     metrics |= {f"test_{name}": value for name, value in interval_scores(run.root, "test").items()}
     metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics
+
+
+def _logits(network: nn.Module, data: PreparedData, split: Split) -> torch.Tensor:
+    """Of each cut, (cuts, species); all processes of a training call this for the same splits in the same order."""
+    return cut_logits(network, cut_windows(data, split), group=current())
 
 
 def _report(

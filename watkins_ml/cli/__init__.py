@@ -25,9 +25,15 @@ for module in (data, fetch, runs, studies, models, trained):
 
 
 @app.callback()
-def _options(debug: bool = typer.Option(False, "--debug", help="Show the full traceback of an error.")) -> None:
+def _options(
+    context: typer.Context, debug: bool = typer.Option(False, "--debug", help="Show the full traceback of an error.")
+) -> None:
     if debug:
         os.environ["WATKINS_DEBUG"] = "1"
+    if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
+        from watkins_ml.processes import refuse
+
+        refuse(context.invoked_subcommand)
 
 
 def main() -> None:

@@ -26,7 +26,23 @@ def train(
         Path | None, typer.Option(help="Run directory of an interrupted run to go on with, exactly as it would have.")
     ] = None,
 ) -> None:
-    """One tracked run: train, evaluate on validation and test, log to MLflow, register."""
+    """One tracked run: train, evaluate on validation and test, log to MLflow, register.
+
+    Under torchrun, by several processes on one machine or many:
+    torchrun --standalone --nproc-per-node 2 -m watkins_ml train RECIPE
+    """
+    from watkins_ml.processes import joined
+
+    with joined() as group:
+        if group.is_first:
+            _train(recipe, override or [], run_dir, resume)
+        else:
+            from watkins_ml.experiment import help_training
+
+            help_training()
+
+
+def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resume: Path | None) -> None:
     from watkins_ml.config import load_config
 
     if resume is not None and run_dir is not None:
@@ -35,7 +51,7 @@ def train(
         raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
     if resume is not None and not (resume / "run.json").exists():
         raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
-    config = load_config(recipe or resume / "config.yaml", override or [])
+    config = load_config(recipe or resume / "config.yaml", overrides)
     from watkins_ml.cli.tables import print_run
     from watkins_ml.experiment import resume_experiment, run_experiment
 

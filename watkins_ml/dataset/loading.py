@@ -16,6 +16,7 @@ import torch
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, windows_beside
 from watkins_ml.errors import UserError
+from watkins_ml.processes import current
 
 READERS = 4
 """Threads that read batches from the disk, each one batch."""
@@ -134,11 +135,12 @@ def load_split(data: PreparedData, side: str) -> Split:
 def load_splits(data: PreparedData, sides: Sequence[str], memory_gb: float | None = None) -> list[Split]:
     """Some sides, all in memory or, where they would take more than `memory_gb` 10⁹ bytes of it, all on the disk.
 
-    Without a figure half of the memory that is free may be taken. Raises as `load_split`.
+    Without a figure half of the memory that is free may be taken, by all processes of a training together. Raises as
+    `load_split`.
     """
     splits = [open_split(data, side) for side in sides]
     size = sum(4 * math.prod(split.spectrograms.shape) for split in splits)
-    room = psutil.virtual_memory().available / 2 if memory_gb is None else memory_gb * 1e9
+    room = psutil.virtual_memory().available / (2 * current().here) if memory_gb is None else memory_gb * 1e9
     if size <= room:
         return [load_split(data, side) for side in sides]
     err.print(

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from watkins_ml.processes import ALONE, Alone
+
 BATCH = 32
 
 
@@ -30,12 +32,15 @@ class WindowOutputs(NamedTuple):
 
 
 @torch.inference_mode()
-def window_outputs(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> WindowOutputs:
+def window_outputs(
+    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: Alone = ALONE
+) -> WindowOutputs:
     """Put the windows of cuts through a network.
 
     Args:
         cuts: the windows of one cut after another, each (n, 1, n_mels, frames); read as they are needed, so that never
             many more than a batch are in memory.
+        group: the processes that share the work; each reads all cuts, and gets all outputs.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -47,15 +52,21 @@ def window_outputs(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size:
             yield from cut
 
     stream = windows()
-    embeddings, logits = [torch.empty(0, 0)], [torch.empty(0, 0)]
-    for batch in iter(lambda: list(islice(stream, batch_size)), []):
+    embeddings, logits = [], []
+    for number, batch in enumerate(iter(lambda: list(islice(stream, batch_size)), [])):
+        if not group.deals(number):
+            embeddings.append(len(batch))
+            logits.append(len(batch))
+            continue
         embedded = network.embed(torch.stack(batch).to(device))
         embeddings.append(embedded.float().cpu())
         logits.append(network.head(embedded).float().cpu())
-    return WindowOutputs(*(torch.cat(parts[1:] or parts) for parts in (embeddings, logits)), counts)
+    return WindowOutputs(*(group.merge(parts or [torch.empty(0, 0)]) for parts in (embeddings, logits)), counts)
 
 
-def cut_logits(network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> torch.Tensor:
+def cut_logits(
+    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: Alone = ALONE
+) -> torch.Tensor:
     """The mean of the logits over the windows of each cut, (cuts, species); with no cuts, (0, 0)."""
-    outputs = window_outputs(network, cuts, batch_size)
+    outputs = window_outputs(network, cuts, batch_size, group)
     return outputs.by_cut(outputs.logits)

@@ -14,7 +14,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
-DECISIVE = ("device", "threads", "version.torch")
+DECISIVE = ("device", "processes", "threads", "version.torch")
 """Where these are equal, the same configuration and seed give the same history to the last digit."""
 
 
@@ -23,6 +23,7 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
     import torch
 
     from watkins_ml.device import choose_device
+    from watkins_ml.processes import current
 
     device, commit = choose_device(config.train.device), _git_commit()
     stamp = leak_stamp(data.protocol)
@@ -34,6 +35,7 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device.type} ({platform.machine()})",
+        "processes": str(current().count),
         "threads": str(torch.get_num_threads()),
         "host": socket.gethostname(),
         "python": platform.python_version(),

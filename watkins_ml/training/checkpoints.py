@@ -14,6 +14,7 @@ import torch
 from watkins_ml.console import err
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.files import write_json, write_tensors
+from watkins_ml.processes import Alone
 
 FACTS = "facts"
 
@@ -55,6 +56,12 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
             except UserError as error:
                 err.print(f"{error}; going back to the one before", style="yellow")
     return None
+
+
+def told_checkpoint(checkpoint: Checkpoint | None, group: Alone) -> Checkpoint | None:
+    """The first process's checkpoint in all processes, for only its machine need have the run directory."""
+    tensors = group.told_tensors(checkpoint and {FACTS: json.dumps(checkpoint.facts), **checkpoint.tensors})
+    return tensors and Checkpoint(tensors, json.loads(tensors.pop(FACTS)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -19,9 +19,11 @@ from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
 from watkins_ml.errors import UserError
+from watkins_ml.processes import ALONE, Alone, current
 from watkins_ml.training.augment import Augment
-from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last
+from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.whole_batch import join
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
@@ -66,10 +68,13 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     best: Checkpoint | None = None
     """The network at the best epoch so far, and that epoch's facts."""
+    group: Alone = field(default_factory=current)
+    """The processes that train it; all draw the same batches, and each takes its rows."""
 
     def __post_init__(self) -> None:
         train, optim = self.config.train, self.config.optim
         self.forward: Callable[[torch.Tensor], torch.Tensor] = self.model  # only its tail where features are kept
+        self.learn = self.forward  # the same, as all processes train it
         self.precision = choose_precision(train.amp, self.device)
         self.model.to(self.device, memory_format=torch.channels_last)
         self.class_weights = self.class_weights.to(self.device)
@@ -91,19 +96,21 @@ class Trainer:
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
         for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
-            spectrograms, labels = self.augment(spectrograms, labels)
-            totals += self._step(*(each.to(self.device, non_blocking=True) for each in (spectrograms, labels)))
+            spectrograms, labels = self.group.share(*self.augment(spectrograms, labels))
+            measured = self._step(*(each.to(self.device, non_blocking=True) for each in (spectrograms, labels)))
+            if len(labels):  # of a last batch smaller than their number a process may have none
+                totals += measured
             seen += len(labels)
             if self.device.type == "cpu":  # reading totals from a GPU would make every step wait for it
                 on_step(float(totals[0] / totals[1]), float(totals[2] / seen))
-        loss, weight, correct = totals.tolist()
+        loss, weight, correct = self.group.total(totals).tolist()
         self._assert_finite(loss)
-        return {"train_loss": loss / weight, "train_accuracy": correct / seen}
+        return {"train_loss": loss / weight, "train_accuracy": correct / len(split)}
 
     def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
         with autocast(self.device, self.precision):
-            logits = self.forward(spectrograms)
+            logits = self.learn(spectrograms)
         smoothing = self.config.train.label_smoothing
         loss = F.cross_entropy(logits.float(), targets, self.step_weights, label_smoothing=smoothing)
         if targets.ndim == 1:
@@ -112,7 +119,7 @@ class Trainer:
             labels, weight = targets.argmax(dim=1), (targets @ self.step_weights).sum()
             loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(self.group.share_of(loss, weight)).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         correct = (logits.argmax(dim=1) == labels).sum()
@@ -120,7 +127,7 @@ class Trainer:
 
     def validate(self, split: Split, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
-        logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward)
+        logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward, self.group)
         labels = split.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
@@ -150,7 +157,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "order": self.order.get_state(),
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda_rng": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
         return Checkpoint(tensors, facts | {"best": self.best.facts})
 
@@ -168,7 +175,7 @@ class Trainer:
         self.order.set_state(tensors["order"])
         torch.set_rng_state(tensors["rng"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(tensors["cuda_rng"])
+            torch.cuda.set_rng_state(tensors["cuda_rng"][0], self.device)
         self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
 
 
@@ -180,17 +187,22 @@ def predict_logits(
     device: torch.device,
     precision: torch.dtype | None = None,
     forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    group: Alone = ALONE,
 ) -> torch.Tensor:
     """Logits (recordings, species) on the CPU in float32, in the order of the split.
 
-    `forward` is the part of the model to call, where the split holds what its frozen stages give.
+    `forward` is the part of the model to call, where the split holds what its frozen stages give. The processes of
+    `group` share the work, and all have all logits.
     """
     model.eval()
     logits = []
-    for spectrograms, _ in split.batches(batch_size):
+    for number, (spectrograms, _) in enumerate(split.batches(batch_size)):
+        if not group.deals(number):
+            logits.append(len(spectrograms))
+            continue
         with autocast(device, precision):
             logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float())
-    return torch.cat(logits).cpu()
+    return group.merge(logits)
 
 
 def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:
@@ -207,7 +219,7 @@ def fit(
     val: Split,
     species: int,
     score: Score,
-    recorder: Recorder,
+    recorder: Recorder | None,
     start: Checkpoint | None = None,
     features: FeatureStore | None = None,
 ) -> nn.Module:
@@ -217,6 +229,8 @@ def fit(
     on the same machine's CPU. With `features`, the outputs of frozen stages are computed once for all trainings where
     that pays (they differ in the last bits from those of a whole network, which depend on the size of the batch).
 
+    Several processes (see `processes`) train one network: the first has `build`'s weights, `start` and the recorder.
+
     Raises:
         UserError: the loss is not a number any more.
     """
@@ -224,18 +238,21 @@ def fit(
     alike = config.train.class_weights == "none"
     weights = torch.ones(species) if alike else balanced_weights(train.labels, species)
     trainer = Trainer(config, build(), weights, choose_device(config.train.device))
-    best = recorder.checkpoints / "best.pt"
-    if start is not None:
+    trainer.model.load_state_dict(trainer.group.told_tensors(trainer.model.state_dict()))
+    if (start := told_checkpoint(start, trainer.group)) is not None:
         trainer.restore(start)
-        save_checkpoint(best, trainer.best)  # a kill may have come before it, or torn it
+        if recorder is not None:  # a kill may have come before it, or torn it
+            save_checkpoint(recorder.checkpoints / "best.pt", trainer.best)
     if features is not None and not config.augment.is_on:  # what is changed is another input in every epoch
         train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
-    train, val = train.near(trainer.device), val.near(trainer.device)
+    trainer.learn = join(trainer.model, trainer.forward, trainer.group)
     for metrics, timing in _epochs(trainer, train, val, score):
-        save_last(recorder.checkpoints, trainer.checkpoint({"metrics": metrics, "timing": timing}))
-        if trainer.progress.stale_epochs == 0:
-            save_checkpoint(best, trainer.best)
-        recorder.epoch(metrics, timing)
+        last = trainer.checkpoint({"metrics": metrics, "timing": timing})
+        if recorder is not None:
+            save_last(recorder.checkpoints, last)
+            if trainer.progress.stale_epochs == 0:
+                save_checkpoint(recorder.checkpoints / "best.pt", trainer.best)
+            recorder.epoch(metrics, timing)
     trainer.model.load_state_dict(trainer.best.tensors["model"])
     return trainer.model
 
@@ -258,6 +275,7 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             metrics = {"epoch": epoch, **trainer.train_epoch(train, on_step)}
             trained = time.perf_counter() - started
             metrics |= trainer.validate(val, score) | {"learning_rate": rate}
+            metrics = trainer.group.told(metrics)  # one judgement decides what all do next
             trainer.scheduler.step(metrics["val_loss"])
             is_best = trainer.progress.update(metrics["val_loss"])
             seconds = time.perf_counter() - started

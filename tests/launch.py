@@ -1,0 +1,78 @@
+"""Commands of several processes, started by torch's own launcher as a user would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NOBODY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""The environment of a training that nobody tracks."""
+
+
+class Launched:
+    """One launcher with its processes; what they say is in `output`."""
+
+    def __init__(self, folder: Path, *arguments: object, count: int = 2, nodes: tuple = (), **environment: str):
+        self.output = folder / f"output-{time.monotonic_ns()}.txt"
+        where = nodes or ("--standalone",)
+        command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", count, *arguments]
+        with open(self.output, "w") as terminal:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], cwd=folder, env=os.environ | environment, stdout=terminal,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_signals,
+            )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines in which our processes say how the command ended."""
+        return [line for line in self.said.splitlines() if line.startswith("watkins: ")]
+
+    def wait(self, timeout: float = 240) -> int:
+        """The launcher's exit status; one that hangs is an error."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise AssertionError(f"still running after {timeout} s; it said:\n{self.said}") from None
+
+    def pid(self, rank: int) -> int:
+        """The process of a rank."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (found,) = [
+            int(child) for child in children if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0")
+        ]
+        return found
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+
+@contextmanager
+def two_machines(folders: tuple[Path, Path], port: int, *arguments: object, **environment) -> Iterator[list[Launched]]:
+    """Two launchers that meet at a port of this machine, with one process each; rank 0 is in the first folder."""
+    launched = []
+    for rank, folder in enumerate(folders):
+        meet = ("--nnodes", 2, "--node-rank", rank, "--master-addr", "127.0.0.1", "--master-port", port)
+        launched.append(Launched(folder, *arguments, count=1, nodes=meet, **environment))
+    try:
+        yield launched
+    finally:
+        for each in launched:
+            each.stop()
+
+
+def _hear_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -1,0 +1,82 @@
+"""Trainings in double precision, where rounding cannot hide a wrong gradient; alone or as one of several processes.
+
+Arguments: the file for the histories of the first process, and names of RECIPES.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from test_loop import CLASSES, bands, contradicted
+
+from watkins_ml.config import load_config
+from watkins_ml.evaluation.metrics import score
+from watkins_ml.models import build_model
+from watkins_ml.processes import joined
+from watkins_ml.training.loop import fit
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+PLAIN = ["data.batch_size=7", "train.device=cpu", "train.epochs=3", "data.dir=none"]
+EFFICIENTNET = ["model.weights=none", "data.batch_size=8", "train.epochs=2"]
+RECIPES: dict[str, tuple[str, list[str]]] = {
+    "baseline": ("baseline", []),
+    "masked-mixed-smoothed-and-sampled": (
+        "baseline",
+        [
+            "augment.freq_mask=8",
+            "augment.time_mask=6",
+            "augment.mixup=0.4",
+            "train.label_smoothing=0.1",
+            "train.class_weights=sampled",
+        ],
+    ),
+    "mixed-and-weighted": ("baseline", ["augment.mixup=0.4"]),
+    "smoothed-and-weighted": ("baseline", ["train.label_smoothing=0.1"]),
+    "stopped-early": ("baseline", ["train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003"]),
+    "efficientnet": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=0"]),
+    "frozen": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=6"]),
+    "head-only": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=9"]),
+}
+RECORDINGS = 22
+"""The last batch of seven has one recording: with three processes, two have none."""
+
+
+class History:
+    """A recorder of epochs."""
+
+    def __init__(self, folder: Path):
+        self.checkpoints, self.rows = folder, []
+
+    def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
+        self.rows.append(metrics)
+
+
+def history(name: str, is_first: bool) -> list[dict[str, float]]:
+    model, overrides = RECIPES[name]
+    config = load_config(EXPERIMENTS / f"{model}.yaml", [*PLAIN, *overrides])
+    train, val = bands(RECORDINGS), bands(11, seed=1)
+    val = contradicted(val) if name == "stopped-early" else val
+    with tempfile.TemporaryDirectory() as folder:
+        record = History(Path(folder))
+        build = partial(build_model, config.model, 3)
+        fit(config, build, train, val, 3, partial(score, classes=CLASSES), record if is_first else None)
+    return record.rows
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    with joined() as group:
+        found = {name: history(name, group.is_first) for name in sys.argv[2:]}
+        if group.is_first:
+            Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Several processes train what one process would have trained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from in_double import RECIPES
+from launch import Launched
+
+SCRIPT = Path(__file__).with_name("in_double.py")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict:
+    """The histories of one process, by recipe."""
+    out = tmp_path_factory.mktemp("alone") / "histories.json"
+    subprocess.run([sys.executable, SCRIPT, out, *RECIPES], check=True, env=os.environ, timeout=300)
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> dict:
+    """Those of three processes, whose shares of seven recordings are uneven."""
+    folder = tmp_path_factory.mktemp("together")
+    launched = Launched(folder, SCRIPT, "histories.json", *RECIPES, count=3)
+    assert launched.wait(400) == 0, launched.said
+    return json.loads((folder / "histories.json").read_text())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_in_exact_arithmetic_the_history_is_that_of_one_process(alone, together, name):
+    assert len(together[name]) == len(alone[name]) > 1
+    for mine, theirs in zip(together[name], alone[name], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-8)
+
+
+def test_all_stop_when_the_first_process_has_seen_enough(together):
+    assert 3 <= len(together["stopped-early"]) < 30
