@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, places_of, spectrogram_of

@@ -11,20 +11,22 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TextIO
-
-import torch
+from typing import TYPE_CHECKING, TextIO
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
-from watkins_ml.audio.frontend import MOST_WINDOWS, Frontend, FrontendSettings
+from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.console import progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_tensors
+
+if TYPE_CHECKING:
+    from watkins_ml.audio.frontend import Frontend
 
 FILES_WORTH_A_WORKER = 50
 """Starting a worker process costs seconds of imports; fewer files than this are done at once."""
@@ -168,6 +170,8 @@ def _examine(
 
 
 def _quiet_worker() -> None:
+    import torch
+
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
     Thread(target=_die_with_parent, daemon=True).start()
@@ -179,11 +183,15 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-_frontends: dict[FrontendSettings, Frontend] = {}
+@cache
+def _frontend(settings: FrontendSettings) -> Frontend:
+    from watkins_ml.audio.frontend import Frontend  # takes two seconds, which who hands out the work need not wait for
+
+    return Frontend(settings)
 
 
 def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, settings: FrontendSettings) -> Examined:
-    frontend = _frontends.setdefault(settings, Frontend(settings))
+    frontend = _frontend(settings)
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
     path = audio_dir / candidate.path
     try:
@@ -194,10 +202,10 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         return Examined(**key, reason=str(error))
     except OSError as error:
         return Examined(**key, reason=f"unreadable: {error.strerror}")
-    staged, windows = folder.staged(candidate.species, candidate.cut_id), frontend.windows(recording)
+    staged = folder.staged(candidate.species, candidate.cut_id)
     staged.unlink(missing_ok=True)  # an older one must never stand beside new windows
-    if len(windows) > 1:
-        write_tensors(windows_beside(staged), windows, durable=False)
+    if recording.windows:
+        write_tensors(windows_beside(staged), frontend.windows(recording), durable=False)
     write_tensors(staged, frontend.recording(recording), durable=False)
     return Examined(
         **key,
@@ -206,7 +214,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         duration_s=recording.duration_s,
         sha256=sha256,
         audio_digest=recording.digest,
-        windows=len(windows),
+        windows=len(recording.windows) or 1,
     )
 
 
