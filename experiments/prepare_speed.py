@@ -366,7 +366,9 @@ def main() -> None:
                         found.append(measure(way, archive, options) | {"round": turn})
                         print(found[-1], file=sys.stderr)
     found = pd.DataFrame(found)
-    print(f"{platform.processor() or platform.machine()}, {CORES} cores, torch {torch.__version__}, {options.rounds} rounds")
+    print(
+        f"{platform.processor() or platform.machine()}, {CORES} cores, torch {torch.__version__}, {options.rounds} rounds"
+    )
     for archive in made[1:]:
         print(f"\n{archive.name}: {archive.clips:,} usable clips, {archive.spectrograms:,} spectrograms")
         print(table(found, archive).to_string(), flush=True)

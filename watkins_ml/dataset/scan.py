@@ -224,22 +224,25 @@ def places_of(candidate: Candidate, folder: DataFolder) -> list[Path]:
     return [folder.staged(candidate.species, candidate.cut_id), *sides]
 
 
-def spectrogram_of(candidate: Candidate, folder: DataFolder, windows: int) -> Path | None:
-    """Where a candidate's newest spectrogram lies with so many windows beside it; None if there is none."""
-    for place in places_of(candidate, folder):
+def newest_of(places: list[Path], windows: int) -> Path | None:
+    """Where the newest spectrogram lies with so many windows beside it; None if there is none."""
+    for place in places:
         if _is_there(place) and (windows == 1 or _is_there(windows_beside(place))):
             return place
     return None
 
 
 def _is_there(file: Path) -> bool:
-    return file.exists() and file.stat().st_size > 0  # a power cut empties files
+    try:
+        return file.stat().st_size > 0  # a power cut empties files
+    except FileNotFoundError:
+        return False
 
 
 def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
     if not result.matches(candidate):
         return False
-    return result.reason is not None or spectrogram_of(candidate, folder, result.windows) is not None
+    return result.reason is not None or newest_of(places_of(candidate, folder), result.windows) is not None
 
 
 def _append(journal: TextIO, result: Examined) -> None:
