@@ -145,7 +145,7 @@ class Floor:
             audio = self.frontend.sound(sound[start : start + length], rate)
             out[place] = self.frontend(audio.numpy(), 16_000)[0] if self.same_bits else self.spectrogram(audio)
 
-    def spectrogram(self, audio):  # noqa: ANN001, ANN201
+    def spectrogram(self, audio):
         """float32 (samples,) at 16 kHz to (n_mels, frames)."""
         torch, s = self.torch, self.frontend.settings
         half = s.win_length // 2
@@ -212,11 +212,18 @@ class Peak(threading.Thread):
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
-        self.pid, self.mib, self.done = pid, 0.0, threading.Event()
+        self.pid, self.mib, self.spent, self.done = pid, 0.0, {}, threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(0.2):
-            self.mib = max(self.mib, sum(map(held, tree(self.pid))))
+            alive = tree(self.pid)
+            self.mib = max(self.mib, sum(map(held, alive)))
+            self.spent |= {each: max(processors(each), self.spent.get(each, 0.0)) for each in alive}
+
+    @property
+    def processors(self) -> float:
+        """Seconds, but for the last fifth of a second of each process; a parent that waits does not see all of them."""
+        return sum(self.spent.values())
 
 
 def tree(pid: int) -> list[int]:
@@ -235,37 +242,44 @@ def held(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
 
 
+def processors(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def timed(command: list[str], root: Path) -> tuple[float, float, float, str]:
     """Seconds, seconds of processors and peak MiB of a command and its children, and what it complained of."""
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as said:
-        started, before = time.perf_counter(), os.times()
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        started = time.perf_counter()
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said, cwd=root)
         peak = Peak(child.pid)
         peak.start()
         status = child.wait()
-        seconds, after = time.perf_counter() - started, os.times()
+        seconds = time.perf_counter() - started
         peak.done.set()
         peak.join()
         said.seek(0)
         problem = (said.read().strip().splitlines() or [f"status {status}"])[-1] if status else ""
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return seconds, spent, peak.mib, problem
+    return seconds, peak.processors, peak.mib, problem
 
 
 def measure(way: str, archive: Archive, options: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        root = Path(options.before) if way == "before" else ROOT
+        root = options.before if way == "before" else ROOT
         if way in COMMANDS:
             command = [sys.executable, "-m", "watkins_ml", "prepare", str(archive.folder), "--out", folder]
             command += ["--group-regex", archive.tape, "--min-clips", "2"]
         else:
             python = options.peers if "librosa" in way else sys.executable
-            command = [python, __file__, "--way", way, "--jobs", str(archive.jobs)]
-        seconds, processors, peak, problem = timed(command, root)
+            command = [python, str(Path(__file__).resolve()), "--way", way, "--jobs", str(archive.jobs)]
+        seconds, spent, peak, problem = timed(command, root)
     if problem:
         sys.exit(f"{way}: {problem}")
-    return {"archive": archive.name, "way": way, "seconds": seconds, "processors": processors, "peak": peak}
+    return {"archive": archive.name, "way": way, "seconds": seconds, "processors": spent, "peak": peak}
 
 
 class Archive:
@@ -342,12 +356,14 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, help="folder with data/watkins10, data/esc10 and the table of labels")
     parser.add_argument("--peers", help="Python with librosa; without, it is left out")
     parser.add_argument("--most", type=int, default=4000, help="librosa is left out for archives of more clips")
-    parser.add_argument("--before", help="another checkout of watkins_ml to compare with")
+    parser.add_argument("--before", type=Path, help="another checkout of watkins_ml to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="where archives and results lie meanwhile (1 GB for 1,000 clips)")
     for hidden in ("--way", "--jobs"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for name in ("shared", "before", "work"):
+        setattr(options, name, getattr(options, name) and getattr(options, name).absolute())
     if options.way:
         WAYS[options.way](json.loads(Path(options.jobs).read_text()))
         return
@@ -366,9 +382,8 @@ def main() -> None:
                         found.append(measure(way, archive, options) | {"round": turn})
                         print(found[-1], file=sys.stderr)
     found = pd.DataFrame(found)
-    print(
-        f"{platform.processor() or platform.machine()}, {CORES} cores, torch {torch.__version__}, {options.rounds} rounds"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {CORES} cores, torch {torch.__version__}, {options.rounds} rounds in turns, medians (range)")
     for archive in made[1:]:
         print(f"\n{archive.name}: {archive.clips:,} usable clips, {archive.spectrograms:,} spectrograms")
         print(table(found, archive).to_string(), flush=True)

@@ -132,9 +132,7 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     while len(block := audio.read(frames_at_once(audio, BLOCK_FRAMES), dtype="float32", always_2d=True)):
         digest.update(block)
         low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # both let NaN through
-        sounding = (
-            np.abs(block) > SILENCE
-        ).ravel()  # channel by channel: a maximum over them takes thirty times longer
+        sounding = (np.abs(block) > SILENCE).ravel()  # a maximum over channels would take thirty times longer
         if sounding.any():
             first = position + sounding.argmax() // audio.channels if first is None else first
             last = position + len(block) - sounding[::-1].argmax() // audio.channels

@@ -252,9 +252,8 @@ def _place(folder: DataFolder, candidates: list[Candidate], examined: list[Exami
         target = targets.get(candidate.path, places[0])
         newest = newest_of(places, result.windows) or target
         for place in places:
-            if (
-                place != newest and place.exists()
-            ):  # before the move, so that a kill cannot leave two, or new windows beside an old one
+            # before the move, so that a kill cannot leave two, or new windows beside an old one
+            if place != newest and place.exists():
                 place.unlink()
                 windows_beside(place).unlink(missing_ok=True)
         pairs = [(newest, target)]

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TextIO
@@ -155,7 +156,7 @@ def _examine(
     if workers <= 1:
         yield from (_examine_one(candidate, audio_dir, folder, settings) for candidate in todo)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_quiet_worker)
     try:
         pending = [pool.submit(_examine_one, candidate, audio_dir, folder, settings) for candidate in todo]
         for future in as_completed(pending):
@@ -167,6 +168,15 @@ def _examine(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Workers are forked from one process that has imported what they need, and share its memory; not on Windows."""
+    if os.name != "posix":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["watkins_ml.audio.frontend", __name__])
+    return context
 
 
 def _quiet_worker() -> None:
