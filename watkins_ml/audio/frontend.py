@@ -50,7 +50,7 @@ class Frontend:
             return_complex=True,
         )  # fmt: skip
         real, imaginary = spectrum.real, spectrum.imag  # .abs() would take roots only to square them, at twice the time
-        decibels = self.decibels(torch.addcmul(real.square(), imaginary, imaginary))
+        decibels = self.decibels(real.square().addcmul_(imaginary, imaginary))
         centred = decibels - decibels.mean()
         return (centred / centred.std().clamp(min=FLAT)).unsqueeze(0)
 
