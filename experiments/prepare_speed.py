@@ -317,6 +317,7 @@ def table(found: pd.DataFrame, archive: Archive) -> pd.DataFrame:
     start = found[found["archive"] == "start"].set_index(["round", "way"])
     mine = found[found["archive"] == archive.name].set_index(["round", "way"])
     speed = archive.clips / (mine["seconds"] - start["seconds"].reindex(mine.index))
+    work = 1000 * (mine["processors"] - start["processors"].reindex(mine.index)) / archive.clips
     rows = {}
     for way in mine.index.unique("way"):
         rows[way] = {
@@ -324,7 +325,7 @@ def table(found: pd.DataFrame, archive: Archive) -> pd.DataFrame:
             "ours, times this": spread(speed.xs("watkins", level="way") / speed.xs(way, level="way"), "{:.2f}"),
             "whole, s": spread(mine["seconds"].xs(way, level="way"), "{:.1f}"),
             "its start, s": spread(start["seconds"].xs(way, level="way"), "{:.1f}"),
-            "of processors, s": spread(mine["processors"].xs(way, level="way"), "{:.1f}"),
+            "of processors, ms a clip": spread(work.xs(way, level="way"), "{:.1f}"),
             "peak MiB": f"{mine['peak'].xs(way, level='way').max():.0f}",
         }
     return pd.DataFrame(rows).T

@@ -57,8 +57,7 @@ def seconds(command: list[str], folder: Path) -> dict[str, float]:
     _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"{' '.join(command[-3:])}: {said.splitlines()[-1] if said else status}")
-    spent = used.ru_utime + used.ru_stime
-    return {"seconds": time.perf_counter() - started, "of processors": spent, "peak MiB": used.ru_maxrss / 1024}
+    return {"seconds": time.perf_counter() - started, "of processors": used.ru_utime + used.ru_stime}
 
 
 def commands(data: Path) -> dict[str, list[str]]:

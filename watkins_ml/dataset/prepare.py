@@ -1,6 +1,6 @@
 """`watkins prepare`: a folder of recordings in, an annotated, split and labelled set of spectrograms out.
 
-Every step can be repeated: results already on disk are used, a kill costs the file in progress, and
+Every step can be repeated: results already on disk are used, a kill costs the files in progress, and
 `dataset.json` is written last, so a folder without it is never trained on.
 """
 
