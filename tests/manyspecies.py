@@ -13,7 +13,8 @@ import pandas as pd
 import soundfile
 import yaml
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import DataFolder, PreparedData
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.report import write_report

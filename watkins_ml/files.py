@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import torch
+from typing import TYPE_CHECKING, Any
 
 from watkins_ml.errors import UsageError, UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+
+def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -> None:
     """Write beside the target, flush to the disk, then rename over it; parents are made.
 
     Without `durable` the flush is left out: many times faster for thousands of small files, and a
@@ -51,9 +51,11 @@ def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) 
 
 def write_tensors(path: Path, tensors: Any, durable: bool = True) -> None:
     """Save tensors (or nested containers of them) for `torch.load(..., weights_only=True)`."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
-    write_bytes(path, buffer.getvalue(), durable)
+    write_bytes(path, buffer.getbuffer(), durable)
 
 
 def printable(path: Path) -> str:

@@ -6,7 +6,8 @@ import soundfile
 
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.excerpt import PEAK, mp3_excerpt
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 
 
 def write(path, frequency: float, seconds: float, rate: int, level: float = 0.01, offset: float = 0.0):

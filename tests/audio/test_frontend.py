@@ -9,7 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from watkins_ml.audio.decode import AudioError
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.errors import UsageError
 
 SETTINGS = FrontendSettings()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.graph import FrontendGraph
+from watkins_ml.audio.settings import FrontendSettings
 
 SETTINGS = {
     "usual": FrontendSettings(),

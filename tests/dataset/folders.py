@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 
 SIDES = ("train", "val", "test")
 OTHER_FRONTEND = FrontendSettings(sample_rate=8_000, n_fft=4096)

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from folders import OTHER_FRONTEND, spectrograms, table
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.errors import UserError
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.errors import UserError

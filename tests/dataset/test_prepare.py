@@ -14,7 +14,8 @@ import soundfile
 import torch
 from folders import OTHER_FRONTEND, SIDES, spectrograms, stamps, table
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 
 # ---------------------------------------------------------------- what is written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import DataFolder
 from watkins_ml.dataset.scan import examine_all, find_candidates
 from watkins_ml.errors import UsageError

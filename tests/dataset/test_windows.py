@@ -11,7 +11,8 @@ import torch
 from folders import spectrograms, table
 from test_prepare_again import killed_at
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared, windows_beside
 from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.dataset.prepare import PrepareOptions

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.evaluation.attribution import attribution_picture
 from watkins_ml.evaluation.plots import save
 

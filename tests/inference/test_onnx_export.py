@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.errors import UserError
 from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
 from watkins_ml.models import build_model

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.errors import UserError
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import load_bundle, save_bundle, to_probabilities

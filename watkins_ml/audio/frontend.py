@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,55 +9,13 @@ import numpy as np
 import soxr
 import torch
 import torchaudio
-from pydantic import BaseModel, ConfigDict, Field
 
 from watkins_ml.audio.decode import Recording, read_recording
+from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.errors import UsageError
 
-FRONTEND_VERSION = 3
-"""Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
-MOST_WINDOWS = 16
-"""How many spectrograms, evenly spread, a long recording is judged by at most."""
 FLAT = 1e-6
 """Standard deviation (dB) below which a spectrogram counts as flat: silence stays zero when it is standardised."""
-
-
-class FrontendSettings(BaseModel):
-    """Everything that decides a spectrogram; travels with every data set and every model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sample_rate: int = Field(default=16_000, ge=1_000, le=200_000)
-    n_fft: int = Field(default=2048, ge=64)
-    win_length: int = Field(default=512, ge=32)
-    hop_length: int = Field(default=160, ge=1)
-    n_mels: int = 128
-    frames: int = 400
-    top_db: float = Field(default=80.0, gt=0)
-    """Dynamic range kept below the loudest bin, in dB."""
-
-    @classmethod
-    def at(cls, sample_rate: int) -> FrontendSettings:
-        """The usual settings at another rate (Hz): the same window and hop in milliseconds, so the same 4 s."""
-        usual = cls()
-        win_length, hop_length = (
-            round(samples * sample_rate / usual.sample_rate) for samples in (usual.win_length, usual.hop_length)
-        )
-        n_fft = max(usual.n_fft, 1 << (4 * win_length - 1).bit_length())
-        return cls(sample_rate=sample_rate, n_fft=n_fft, win_length=max(win_length, 32), hop_length=max(hop_length, 1))
-
-    @property
-    def seconds(self) -> float:
-        """Duration of audio that one spectrogram covers."""
-        return self.samples / self.sample_rate
-
-    @property
-    def samples(self) -> int:
-        return (self.frames - 1) * self.hop_length + 1
-
-    def digest(self) -> str:
-        text = json.dumps({"version": FRONTEND_VERSION, **self.model_dump()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Frontend:
@@ -94,7 +50,7 @@ class Frontend:
             return_complex=True,
         )  # fmt: skip
         real, imaginary = spectrum.real, spectrum.imag  # .abs() would take roots only to square them, at twice the time
-        decibels = self.decibels(torch.addcmul(real.square(), imaginary, imaginary))
+        decibels = self.decibels(real.square().addcmul_(imaginary, imaginary))
         centred = decibels - decibels.mean()
         return (centred / centred.std().clamp(min=FLAT)).unsqueeze(0)
 

@@ -39,7 +39,7 @@ def prepare(
         raise UsageError(f"--split {split}: must be tape or random")
     from pydantic import ValidationError
 
-    from watkins_ml.audio.frontend import FrontendSettings
+    from watkins_ml.audio.settings import FrontendSettings
     from watkins_ml.cli.tables import print_prepared
     from watkins_ml.dataset.prepare import PrepareOptions
     from watkins_ml.dataset.prepare import prepare as prepare_data

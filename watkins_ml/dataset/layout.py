@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
+STAGING = ".staging"
 TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", *METADATA_COLUMNS), str)
 
 
@@ -52,16 +53,16 @@ class DataFolder:
     @property
     def staging(self) -> Path:
         """Where a new spectrogram waits until the split is known."""
-        return self.spectrograms / ".staging"
+        return self.spectrograms / STAGING
 
     def side(self, name: str) -> Path:
         return self.root / "annotations" / f"{name}.csv"
 
     def spectrogram(self, side: str, species: str, cut_id: str) -> Path:
-        return self.spectrograms / side / species / f"{cut_id}.pt"
+        return self.root.joinpath("spectrograms", side, species, f"{cut_id}.pt")
 
     def staged(self, species: str, cut_id: str) -> Path:
-        return self.staging / species / f"{cut_id}.pt"
+        return self.spectrogram(STAGING, species, cut_id)
 
 
 def windows_beside(spectrogram: Path) -> Path:

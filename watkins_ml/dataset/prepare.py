@@ -1,6 +1,6 @@
 """`watkins prepare`: a folder of recordings in, an annotated, split and labelled set of spectrograms out.
 
-Every step can be repeated: results already on disk are used, a kill costs the file in progress, and
+Every step can be repeated: results already on disk are used, a kill costs the files in progress, and
 `dataset.json` is written last, so a folder without it is never trained on.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.audio.frontend import FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
-from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, places_of, spectrogram_of
+from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, newest_of, places_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
@@ -128,13 +128,12 @@ def annotate(
     usable = rows["reason"].isna()
     copies = rows[usable].groupby("audio_digest")
     first = copies["path"].transform("first")
+    later = first[first != rows.loc[first.index, "path"]]
+    rows.loc[later.index, "reason"] = "duplicate of " + later
     conflict = copies["species"].transform("nunique") > 1
-    names = copies["species"].transform(lambda species: " and ".join(sorted(set(species))))
-    for index in first.index:
-        if conflict[index]:
-            rows.loc[index, "reason"] = f"conflict: the same audio is filed under {names[index]}"
-        elif first[index] != rows.loc[index, "path"]:
-            rows.loc[index, "reason"] = f"duplicate of {first[index]}"
+    for _, same in rows.loc[conflict.index[conflict]].groupby("audio_digest"):
+        names = " and ".join(sorted(set(same["species"])))
+        rows.loc[same.index, "reason"] = f"conflict: the same audio is filed under {names}"
     narrow = rows["reason"].isna() & (rows["sample_rate"] < least_rate)
     rows.loc[narrow, "reason"] = f"native rate below {least_rate} Hz: " + rows["sample_rate"].astype(str)
     usable = rows["reason"].isna()
@@ -249,11 +248,14 @@ def _place(folder: DataFolder, candidates: list[Candidate], examined: list[Exami
     moved = 0
     wanted = set()
     for candidate, result in zip(candidates, examined, strict=True):
-        target = targets.get(candidate.path, folder.staged(candidate.species, candidate.cut_id))
-        newest = spectrogram_of(candidate, folder, result.windows) or target
-        for place in places_of(candidate, folder):
-            if place != newest:  # before the move, so that a kill cannot leave two, or new windows beside an old one
-                _remove(place, windows_beside(place))
+        places = places_of(candidate, folder)
+        target = targets.get(candidate.path, places[0])
+        newest = newest_of(places, result.windows) or target
+        for place in places:
+            # before the move, so that a kill cannot leave two, or new windows beside an old one
+            if place != newest and place.exists():
+                place.unlink()
+                windows_beside(place).unlink(missing_ok=True)
         pairs = [(newest, target)]
         if result.windows > 1:
             pairs.insert(0, (windows_beside(newest), windows_beside(target)))
@@ -265,12 +267,6 @@ def _place(folder: DataFolder, candidates: list[Candidate], examined: list[Exami
             moved += 1
     for tree in (folder.staging, *(folder.spectrograms / side for side in SIDES)):
         for file in tree.rglob("*"):  # with what a killed run left half-written
-            if file.is_file() and file not in wanted:
+            if file not in wanted and file.is_file():
                 file.unlink()
     return moved
-
-
-def _remove(*files: Path) -> None:
-    for file in files:
-        if file.exists():
-            file.unlink()

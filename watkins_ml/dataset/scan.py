@@ -11,20 +11,23 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Thread
-from typing import TextIO
-
-import torch
+from typing import TYPE_CHECKING, TextIO
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
-from watkins_ml.audio.frontend import MOST_WINDOWS, Frontend, FrontendSettings
+from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.console import progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_tensors
+
+if TYPE_CHECKING:
+    from watkins_ml.audio.frontend import Frontend
 
 FILES_WORTH_A_WORKER = 50
 """Starting a worker process costs seconds of imports; fewer files than this are done at once."""
@@ -153,7 +156,7 @@ def _examine(
     if workers <= 1:
         yield from (_examine_one(candidate, audio_dir, folder, settings) for candidate in todo)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_quiet_worker)
     try:
         pending = [pool.submit(_examine_one, candidate, audio_dir, folder, settings) for candidate in todo]
         for future in as_completed(pending):
@@ -167,7 +170,18 @@ def _examine(
         pool.shutdown(cancel_futures=True)
 
 
+def _context() -> BaseContext:
+    """Workers are forked from one process that has imported what they need, and share its memory; not on Windows."""
+    if os.name != "posix":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["watkins_ml.audio.frontend", __name__])
+    return context
+
+
 def _quiet_worker() -> None:
+    import torch
+
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
     Thread(target=_die_with_parent, daemon=True).start()
@@ -179,11 +193,15 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-_frontends: dict[FrontendSettings, Frontend] = {}
+@cache
+def _frontend(settings: FrontendSettings) -> Frontend:
+    from watkins_ml.audio.frontend import Frontend  # takes two seconds, which who hands out the work need not wait for
+
+    return Frontend(settings)
 
 
 def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, settings: FrontendSettings) -> Examined:
-    frontend = _frontends.setdefault(settings, Frontend(settings))
+    frontend = _frontend(settings)
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
     path = audio_dir / candidate.path
     try:
@@ -194,10 +212,10 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         return Examined(**key, reason=str(error))
     except OSError as error:
         return Examined(**key, reason=f"unreadable: {error.strerror}")
-    staged, windows = folder.staged(candidate.species, candidate.cut_id), frontend.windows(recording)
+    staged = folder.staged(candidate.species, candidate.cut_id)
     staged.unlink(missing_ok=True)  # an older one must never stand beside new windows
-    if len(windows) > 1:
-        write_tensors(windows_beside(staged), windows, durable=False)
+    if recording.windows:
+        write_tensors(windows_beside(staged), frontend.windows(recording), durable=False)
     write_tensors(staged, frontend.recording(recording), durable=False)
     return Examined(
         **key,
@@ -206,7 +224,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         duration_s=recording.duration_s,
         sha256=sha256,
         audio_digest=recording.digest,
-        windows=len(windows),
+        windows=len(recording.windows) or 1,
     )
 
 
@@ -216,22 +234,25 @@ def places_of(candidate: Candidate, folder: DataFolder) -> list[Path]:
     return [folder.staged(candidate.species, candidate.cut_id), *sides]
 
 
-def spectrogram_of(candidate: Candidate, folder: DataFolder, windows: int) -> Path | None:
-    """Where a candidate's newest spectrogram lies with so many windows beside it; None if there is none."""
-    for place in places_of(candidate, folder):
+def newest_of(places: list[Path], windows: int) -> Path | None:
+    """Where the newest spectrogram lies with so many windows beside it; None if there is none."""
+    for place in places:
         if _is_there(place) and (windows == 1 or _is_there(windows_beside(place))):
             return place
     return None
 
 
 def _is_there(file: Path) -> bool:
-    return file.exists() and file.stat().st_size > 0  # a power cut empties files
+    try:
+        return file.stat().st_size > 0  # a power cut empties files
+    except FileNotFoundError:
+        return False
 
 
 def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
     if not result.matches(candidate):
         return False
-    return result.reason is not None or spectrogram_of(candidate, folder, result.windows) is not None
+    return result.reason is not None or newest_of(places_of(candidate, folder), result.windows) is not None
 
 
 def _append(journal: TextIO, result: Examined) -> None:

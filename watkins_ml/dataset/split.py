@@ -121,17 +121,15 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
     sums = np.zeros((3, counts.shape[1]))  # recordings per (side, species) so far
     sums[0] = counts[fixed].sum(axis=0)
     side = np.zeros(len(counts), dtype=int)
-    jitter = rng.random(len(counts))
+    jitter, each = rng.random(len(counts)), np.arange(3)
     order = [tape for tape in np.lexsort((jitter, -counts.sum(axis=1))) if not fixed[tape]]
 
     def best_side(tape: int) -> tuple[int, float]:
-        costs = []
-        for candidate in range(3):
-            sums[candidate] += counts[tape]
-            costs.append(_cost(sums, totals, tapes_per_species))
-            sums[candidate] -= counts[tape]
-        best = np.flatnonzero(np.isclose(costs, min(costs)))
-        return int(rng.choice(best)), min(costs)
+        on_each = np.repeat(sums[None], 3, axis=0)
+        on_each[each, each] += counts[tape]
+        costs = _cost(on_each, totals, tapes_per_species)
+        best = np.flatnonzero(np.isclose(costs, costs.min()))
+        return int(rng.choice(best)), float(costs.min())
 
     for tape in order:
         side[tape], cost = best_side(tape)
@@ -150,13 +148,13 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
     return cost, side
 
 
-def _cost(sums: np.ndarray, totals: np.ndarray, tapes: np.ndarray) -> float:
-    """How far a (partial) assignment is from 70/15/15, overall and within each species."""
-    overall = np.abs(sums.sum(axis=1) / totals.sum() - FRACTIONS).sum()
-    within = np.abs(sums / totals - FRACTIONS[:, None]).sum(axis=0).mean()
-    present = sums > 0
-    untrained = (~present[0] & (tapes >= 1)).mean()
-    untested = (~present[2] & (tapes >= 2)).mean()
-    unvalidated = (~present[1] & (tapes >= 3)).mean()
-    starved = np.clip(0.5 - sums[0] / totals, 0, None).mean()  # most of a rare species must train
+def _cost(sums: np.ndarray, totals: np.ndarray, tapes: np.ndarray) -> np.ndarray:
+    """How far (partial) assignments (..., side, species) are from 70/15/15, overall and within each species."""
+    overall = np.abs(sums.sum(axis=-1) / totals.sum() - FRACTIONS).sum(axis=-1)
+    within = np.abs(sums / totals - FRACTIONS[:, None]).sum(axis=-2).mean(axis=-1)
+    absent = np.moveaxis(sums <= 0, -2, 0)
+    untrained, unvalidated, untested = (
+        (missing & (tapes >= fewest)).mean(axis=-1) for missing, fewest in zip(absent, (1, 3, 2), strict=True)
+    )
+    starved = np.clip(0.5 - sums[..., 0, :] / totals, 0, None).mean(axis=-1)  # most of a rare species must train
     return 10 * overall + within + 4 * untrained + 4 * starved + 2 * untested + unvalidated

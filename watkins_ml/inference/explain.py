@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from watkins_ml.audio.decode import AudioError
-from watkins_ml.audio.frontend import MOST_WINDOWS
+from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.resolve import load_classifier

@@ -17,7 +17,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from watkins_ml.audio.frontend import Frontend, FrontendSettings
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
