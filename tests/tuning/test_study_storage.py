@@ -14,7 +14,6 @@ from servers import Postgres
 from sqlalchemy import event
 
 from watkins_ml.errors import UserError
-from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.study import Study
 
 DISK_FULL = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'no space left'; END $$"
@@ -42,7 +41,7 @@ def brittle(small, begin, postgres, monkeypatch):
     monkeypatch.setattr("watkins_ml.tuning.storage.PAUSE", 0.01)
 
     def open_study(name: str) -> Study:
-        recipe: StudyRecipe = replace(small, name=name, settings=small.settings.model_copy(update={"trials": 1000}))
+        recipe = replace(small, name=name, settings=small.settings.model_copy(update={"trials": 1000}))
         return begin(recipe, postgres.url())
 
     return open_study
@@ -69,20 +68,20 @@ class Breaker:
 def test_a_connection_that_breaks_before_any_statement_changes_nothing(brittle, postgres, step):
     study, breaker = brittle(f"breaks-{step}"), Breaker(postgres)
     finished = []
+
+    def take(name: str, act: Callable, *arguments: object):
+        if name != step:
+            return act(*arguments)
+        with interfering(study, breaker):
+            return act(*arguments)
+
     for breaker.number in itertools.count(1):
         breaker.seen = 0
-
-        def disturbed(name: str, act: Callable):
-            if name != step:
-                return act()
-            with interfering(study, breaker):
-                return act()
-
-        claim = disturbed("claim", study.claim)
-        disturbed("report", lambda: study.report(claim.trial, 1, 0.25))
-        assert disturbed("finish", lambda: study.finish(claim, TrialState.COMPLETE, 0.5))
+        claim = take("claim", study.claim)
+        take("report", study.report, claim.trial, 1, 0.25)
+        assert take("finish", study.finish, claim, TrialState.COMPLETE, 0.5)
         finished.append(claim.trial.number)
-        trials = disturbed("trials", lambda: study.trials)
+        trials = take("trials", lambda: study.trials)
         assert [trial.number for trial in trials if trial.state is TrialState.COMPLETE] == finished
         if breaker.seen < breaker.number:
             break
