@@ -258,7 +258,7 @@ def test_another_program_makes_the_tables_at_the_same_time(tmp_path, moment):
 ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), ENDS), max_size=14), st.integers(1, 4))
 def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events, wanted):
     """Three workers take turns; each event says whose trial ends, and how."""
