@@ -23,6 +23,7 @@ from watkins_ml.evaluation.runs import ComparedRun
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
+pytestmark = pytest.mark.slow  # seven trainings with their reports
 RULE = FoldRule(3)
 TESTABLE = ["FinWhale", "Risso'sDolphin", "Short_Finned(Pacific)PilotWhale"]
 

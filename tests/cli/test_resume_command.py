@@ -50,6 +50,7 @@ def test_a_recipe_given_again_is_compared_too_and_every_differing_key_is_named(w
     assert_one_line(said, 2, "data.batch_size was 8, now 32", "data.dir was", "train.epochs was 3, now 10")
 
 
+@pytest.mark.slow
 def test_the_same_configuration_given_again_is_taken_and_another_number_of_threads_said(watkins, interrupted):
     journal = interrupted.journal.read_text()
     (tags,) = [entry["values"] for entry in interrupted.entries() if entry["kind"] == "tags"]

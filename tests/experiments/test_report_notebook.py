@@ -18,6 +18,7 @@ from watkins_ml.evaluation import plots
 from watkins_ml.evaluation.runs import ComparedRun
 from watkins_ml.tracking.server import client
 
+pytestmark = pytest.mark.slow  # kernels start, folds train
 NOTEBOOK = Path(__file__).resolve().parents[2] / "experiments" / "report.ipynb"
 
 
