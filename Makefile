@@ -18,7 +18,7 @@ demo: setup  ## the whole job on a small generated ocean
 	$(BIN)/watkins demo
 
 test: setup  ## the test suite, offline and in parallel
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)
 	$(BIN)/python -m pytest -n auto --dist load -m faults

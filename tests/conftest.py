@@ -21,6 +21,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: in parallel a file is one piece of work, and a long one must not be the last."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def without_server(patch: pytest.MonkeyPatch) -> None:
     """No tracking server from outside; and none that MLflow itself writes into the environment outlives the patch."""
     patch.setenv("MLFLOW_TRACKING_URI", "")

@@ -50,19 +50,15 @@ def test_a_recipe_given_again_is_compared_too_and_every_differing_key_is_named(w
     assert_one_line(said, 2, "data.batch_size was 8, now 32", "data.dir was", "train.epochs was 3, now 10")
 
 
-def test_the_same_configuration_given_again_is_taken(watkins, interrupted):
+@pytest.mark.slow
+def test_the_same_configuration_given_again_is_taken_and_another_number_of_threads_said(watkins, interrupted):
+    journal = interrupted.journal.read_text()
+    (tags,) = [entry["values"] for entry in interrupted.entries() if entry["kind"] == "tags"]
+    interrupted.journal.write_text(journal.replace(f'"threads": "{tags["threads"]}"', '"threads": "64"'))
     said = watkins("train", "runs/first/config.yaml", "--resume", "runs/first")
     assert said.status == 0, said.err
     assert "Resuming runs/first after epoch 3" in said.err
     assert interrupted.facts["status"] == "FINISHED"
-
-
-def test_another_torch_or_number_of_threads_is_said(watkins, interrupted):
-    journal = interrupted.journal.read_text()
-    (tags,) = [entry["values"] for entry in interrupted.entries() if entry["kind"] == "tags"]
-    interrupted.journal.write_text(journal.replace(f'"threads": "{tags["threads"]}"', '"threads": "64"'))
-    said = watkins("train", "--resume", "runs/first")
-    assert said.status == 0, said.err
     assert f"threads was 64, now {tags['threads']}: the history may end otherwise in its last digits" in said.err
     assert "version.torch was" not in said.err
 

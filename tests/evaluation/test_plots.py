@@ -1,3 +1,4 @@
+import io
 import threading
 
 import numpy as np
@@ -5,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from watkins_ml.evaluation import plots
@@ -146,10 +148,16 @@ def test_save_is_atomic_and_needs_no_pyplot(tmp_path):
     assert pyplot.get_fignums() == []
 
 
+def test_what_is_drawn_is_what_savefig_writes():
+    fig = plots.learning_curves({"one": history()})
+    drawn, saved = np.asarray(plots.draw(fig)), io.BytesIO()
+    plots.learning_curves({"one": history()}).savefig(saved, format="png", dpi=plots.DPI)
+    np.testing.assert_array_equal(drawn, Image.open(saved).convert("RGB"))
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path):
-    class Broken:
-        def savefig(self, path, **_):
-            path.write(b"half")
+    class Broken(Figure):
+        def draw(self, renderer):
             raise OSError("disk full")
 
     path = tmp_path / "p.png"

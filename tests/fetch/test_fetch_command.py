@@ -30,6 +30,7 @@ def start(host, out: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fetch_prepare_train_with_no_other_step(watkins, at_host, some_cuts, store, tmp_path):
     serve_catalogue(at_host, some_cuts)
     serve_archive(at_host, archive_zip(some_cuts))

@@ -27,7 +27,7 @@ class CutOff(RunDirectory):
         super().epoch(metrics, timing)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def training(recipe):
     """A function that trains, or goes on from the newest checkpoint; returns the network."""
 
@@ -63,22 +63,31 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.fixture(scope="module", params=RECIPES)
+def undisturbed(request, training, tmp_path_factory):
+    """A function that trains by a recipe, and what it gave undisturbed: the network and its run directory's folder."""
+    how = dict(RECIPES[request.param])
+    overrides, folder = how.pop("overrides", []), tmp_path_factory.mktemp("whole")
+
+    def train(record: RunDirectory):
+        return training(record, *overrides, **how)
+
+    return train, train(RunDirectory(folder)), folder
+
+
 @pytest.mark.parametrize("cut", [0, 1, 3])
-def test_resumed_after_any_epoch_it_ends_the_same(training, tmp_path, name, cut):
-    how = dict(RECIPES[name])
-    overrides = how.pop("overrides", [])
-    whole = training(RunDirectory(tmp_path / "whole"), *overrides, **how)
+def test_resumed_after_any_epoch_it_ends_the_same(undisturbed, tmp_path, cut):
+    train, whole, folder = undisturbed
     with pytest.raises(KeyboardInterrupt):
-        training(CutOff(tmp_path / "cut", cut), *overrides, **how)
+        train(CutOff(tmp_path, cut))
     torch.rand(7)  # another process has another random state
-    resumed = training(RunDirectory(tmp_path / "cut"), *overrides, **how)
+    resumed = train(RunDirectory(tmp_path))
     assert same_weights(whole, resumed)
-    expected = (tmp_path / "whole" / "history.csv").read_text().splitlines()[cut + 2 :]
-    rest = tmp_path / "cut" / "history.csv"  # the rows before are the record's to keep
+    expected = (folder / "history.csv").read_text().splitlines()[cut + 2 :]
+    rest = tmp_path / "history.csv"  # the rows before are the record's to keep
     assert expected == (rest.read_text().splitlines()[1:] if rest.exists() else [])
     for checkpoint in ("best.pt", "last.pt"):
-        kept = [load_checkpoint(tmp_path / each / "checkpoints" / checkpoint) for each in ("whole", "cut")]
+        kept = [load_checkpoint(each / "checkpoints" / checkpoint) for each in (folder, tmp_path)]
         assert kept[0].facts["epoch"] == kept[1].facts["epoch"]
         assert all(torch.equal(kept[0].tensors["model"][key], kept[1].tensors["model"][key])
                    for key in kept[0].tensors["model"])  # fmt: skip

@@ -258,7 +258,7 @@ def test_another_program_makes_the_tables_at_the_same_time(tmp_path, moment):
 ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), ENDS), max_size=14), st.integers(1, 4))
 def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events, wanted):
     """Three workers take turns; each event says whose trial ends, and how."""
@@ -315,6 +315,7 @@ def claim_and_finish(recipe: StudyRecipe, url: str, folder: Path, dies_after: in
         study.finish(claim, COMPLETE, claim.trial.params["optim.lr"])
 
 
+@pytest.mark.slow
 def test_four_processes_share_a_study_and_two_of_them_die(small, storage, tmp_path):
     """As many points as asked for, each done once, though all four ask at the same time."""
     recipe = named(small, f"crowd-{os.getpid()}", trials=30)

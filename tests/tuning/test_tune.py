@@ -25,6 +25,7 @@ from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.tune import tune
 
+pytestmark = pytest.mark.slow  # whole studies
 BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
 RECIPE = """
 base: {base}

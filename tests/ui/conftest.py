@@ -12,7 +12,7 @@ from servers import Server
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
 
-MODELS = ("baseline", "efficientnet")
+MODELS = {"baseline": (), "efficientnet": ("model.freeze_depth=9",)}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ def tracked(chromium, recipe, empty_store, tmp_path_factory) -> Tracked:
         patch.chdir(folder)
         server = Server(folder).start()
         patch.setenv("MLFLOW_TRACKING_URI", server.address)
-        runs = {name: run_experiment(recipe(name), folder / "runs" / name).run_dir for name in MODELS}
+        runs = {
+            name: run_experiment(recipe(name, *overrides), folder / "runs" / name).run_dir
+            for name, overrides in MODELS.items()
+        }
     yield Tracked(server.address, runs)
     server.stop()
 

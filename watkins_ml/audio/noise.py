@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import fft
 
 FLOOR = 1e-4
 """Amplitude above a cut-off, relative to full: below every frontend's dynamic range."""
@@ -15,12 +16,12 @@ def coloured_noise(rng: np.random.Generator, samples: int) -> np.ndarray:
     flat in some and by tens of decibels in others; in every other one nothing is left above a random cut-off, as in
     recordings made at a lower sample rate.
     """
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    spectrum = fft.rfft(rng.standard_normal(samples))
     height = np.log(np.arange(1, len(spectrum) + 1)) / np.log(len(spectrum))
     places = np.sort(np.concatenate([[0.0, 1.0], rng.random(rng.integers(0, 7))]))
     decibels = rng.uniform(0, 30) * rng.standard_normal(len(places))
     spectrum *= 10 ** (np.interp(height, places, decibels) / 20)
     if rng.random() < 0.5:
         spectrum[round(rng.uniform(0.15, 1) * len(spectrum)) :] *= FLOOR
-    noise = np.fft.irfft(spectrum, samples)
+    noise = fft.irfft(spectrum, samples)
     return (0.1 * noise / noise.std()).astype(np.float32)

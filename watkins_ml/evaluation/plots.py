@@ -33,11 +33,17 @@ DPI = 130
 
 def save(fig: Figure, path: Path) -> None:
     """Write `fig` to `path` as PNG of 256 colours (a gallery of noise takes less than half the room), atomically."""
-    picture, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(picture, format="png", dpi=DPI)
-    colours = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    colours.save(small, "PNG")
+    small = io.BytesIO()
+    draw(fig).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG")
     write_bytes(path, small.getvalue())
+
+
+def draw(fig: Figure) -> Image.Image:
+    """The pixels that `savefig` would write, in RGB; it would lay the figure out twice and pack and unpack a PNG."""
+    fig.set_dpi(DPI)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | None = None) -> Figure:

@@ -26,6 +26,8 @@ EMBEDDED = Path("runs") / "studies.db"
 """The embedded storage, used where neither --storage nor WATKINS_STORAGE names a database."""
 PATIENCE = 900.0
 """Seconds that a study waits for its database to come back."""
+PAUSE = 1.0
+"""Seconds between two tries."""
 OTHERS = 10
 """So often other programs may make a table at the very moment at which it is made here."""
 CONNECTION = {
@@ -144,7 +146,7 @@ class StudyDatabase:
         if not self._is_away:
             self._is_away = True
             err.print(f"Study database {self.name} is away ({first_line(error)}); waiting for it", style="yellow")
-        time.sleep(1.0)
+        time.sleep(PAUSE)
         self.healthy_since = time.monotonic()
 
     def again(self, operation: Callable[[], Result]) -> Result:
@@ -164,7 +166,7 @@ class StudyDatabase:
                 if time.monotonic() > deadline:
                     raise DatabaseAwayError(f"--storage {self.name}: does not answer ({_cause(error)})") from None
                 self.healthy_since = time.monotonic()
-                time.sleep(1.0)
+                time.sleep(PAUSE)
 
     @contextmanager
     def exclusive(self, study: str) -> Iterator[Callable[[], None]]:
@@ -203,14 +205,27 @@ def _public(url: sqlalchemy.URL) -> str:
 
 def _passes(error: BaseException) -> bool:
     """Whether an error of the database may be gone the next time: the connection broke, or others were busy in it."""
-    while error.__cause__ is not None and not isinstance(error, DBAPIError):
-        error = error.__cause__
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    return lost or any(sign in str(error) for sign in (*PASSING, *AWAY))
+    first = _first(error)
+    lost = isinstance(first, DBAPIError) and first.connection_invalidated
+    return lost or any(sign in str(first) for sign in (*PASSING, *AWAY))
 
 
 def _cause(error: BaseException) -> str:
     """What the driver says, without SQLAlchemy's and Optuna's words around it."""
+    error = _first(error)
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_line(getattr(error, "orig", None) or error)
+    return first_line(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first refusal of the database behind an error, or the error itself.
+
+    After one, Optuna asks for the trials once more in the same transaction, and reports that this was refused.
+    """
+    first, earlier = error, error
+    while earlier is not None:
+        if isinstance(earlier, DBAPIError):
+            first = earlier
+        earlier = earlier.__cause__ or (None if earlier.__suppress_context__ else earlier.__context__)
+    return first

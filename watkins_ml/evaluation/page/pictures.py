@@ -46,12 +46,10 @@ def figures(runs: list[ComparedRun], budget: int) -> list[Figure]:
 def learning_curves(runs: list[ComparedRun], budget: int) -> Picture:
     """The learning curves of all runs in one figure."""
     best = {run.title: int(at) for run in runs if (at := run.metrics.get("best_epoch")) is not None}
-    drawn = io.BytesIO()
-    figure = plots.learning_curves({run.title: run.history for run in runs}, best)
-    figure.savefig(drawn, format="png", dpi=plots.DPI)
+    drawn = plots.draw(plots.learning_curves({run.title: run.history for run in runs}, best))
     names = ", ".join(run.title for run in runs)
     caption = "Loss, accuracy and macro F1 by epoch: validation solid, training dashed, best epoch starred"
-    return picture(Image.open(drawn), names, caption, budget)
+    return picture(drawn, names, caption, budget)
 
 
 def picture_file(path: Path, run: str, caption: str, budget: int, jpeg: bool = False) -> Picture:
