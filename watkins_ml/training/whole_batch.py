@@ -33,9 +33,7 @@ def join(network: nn.Module, forward: Forward, group: Alone) -> Forward:
             layer.forward = partial(_normalised_over_all, layer, layer.forward, group)
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # has no implementation for the CPU
-    return DistributedDataParallel(
-        _Called(network, forward), device_ids=[device] if device.type == "cuda" else None, forward_sync_buffers=False
-    )
+    return DistributedDataParallel(_Called(network, forward), device_ids=[device] if device.type == "cuda" else None)
 
 
 class _Called(nn.Module):
