@@ -1,6 +1,8 @@
 import json
+import shutil
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -115,6 +117,25 @@ def test_spectrograms_read_from_the_disk_give_the_same_history(recipe, prepared,
         fit(config, build, *sides, len(data.classes), partial(score, classes=data.classes), record)
         histories.append(record.history.read_bytes())
     assert histories[0] == histories[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+def test_a_compiled_training_learns_the_same(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    same = "train.epochs=2", "model.dropout=0.0"  # which is drawn in another way
+    _, _, plain = train(*same, name="plain")
+    network, _, compiled = train(*same, "train.compile=true", name="compiled")
+    np.testing.assert_allclose(compiled["train_loss"], plain["train_loss"], rtol=1e-3)
+    assert not any(name.startswith("_orig_mod") for name in network.state_dict())
+
+
+def test_where_nothing_can_be_compiled_one_sentence_says_so(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/compiler",))
+    torch.compiler.reset()
+    with pytest.raises(UserError, match=r"train.compile: torch cannot compile .* set train.compile=false"):
+        train("train.epochs=1", "train.compile=true")
 
 
 def test_training_stops_early_and_gives_back_the_best_epoch(train):

@@ -18,7 +18,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_device, choose_precision, make_repeatable
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, first_line
 from watkins_ml.processes import ALONE, Alone, current
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
@@ -97,7 +97,9 @@ class Trainer:
         seen = 0
         for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
             spectrograms, labels = self.group.share(*self.augment(spectrograms, labels))
-            measured = self._step(*(each.to(self.device, non_blocking=True) for each in (spectrograms, labels)))
+            measured = self._compiled_step(
+                *(each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
+            )
             if len(labels):  # of a last batch smaller than their number a process may have none
                 totals += measured
             seen += len(labels)
@@ -106,6 +108,17 @@ class Trainer:
         loss, weight, correct = self.group.total(totals).tolist()
         self._assert_finite(loss)
         return {"train_loss": loss / weight, "train_accuracy": correct / len(split)}
+
+    def _compiled_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._step(spectrograms, targets)
+        except RuntimeError as error:
+            if not self.config.train.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            raise UserError(
+                f"train.compile: torch cannot compile the network on this machine ({first_line(error)}); set "
+                "train.compile=false"
+            ) from None
 
     def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
@@ -246,6 +259,8 @@ def fit(
     if features is not None and not config.augment.is_on:  # what is changed is another input in every epoch
         train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
     trainer.learn = join(trainer.model, trainer.forward, trainer.group)
+    if config.train.compile:
+        trainer.learn = torch.compile(trainer.learn, dynamic=False)  # for whole batches, and the smaller last one
     for metrics, timing in _epochs(trainer, train, val, score):
         last = trainer.checkpoint({"metrics": metrics, "timing": timing})
         if recorder is not None:
