@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from watkins_ml.errors import UsageError
 
 FLAT = 1e-6
 """Standard deviation (dB) below which a spectrogram counts as flat: silence stays zero when it is standardised."""
+TILE = 16
+"""Mel bands that are summed in one product: neighbours need the same small part of a spectrum."""
 
 
 class Frontend:
@@ -41,6 +44,8 @@ class Frontend:
                 f"{s.sample_rate} Hz; use a larger n_fft"
             )
 
+        self._tiles = list(_tiles(self.filters))
+
     def __call__(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """Spectrogram of the first `settings.seconds` of `waveform`, shape (samples,), at `native_rate` Hz."""
         s = self.settings
@@ -49,15 +54,14 @@ class Frontend:
             audio, s.n_fft, s.hop_length, s.win_length, self.window, center=True, pad_mode="constant",
             return_complex=True,
         )  # fmt: skip
-        real, imaginary = spectrum.real, spectrum.imag  # .abs() would take roots only to square them, at twice the time
-        decibels = self.decibels(real.square().addcmul_(imaginary, imaginary))
-        centred = decibels - decibels.mean()
-        return (centred / centred.std().clamp(min=FLAT)).unsqueeze(0)
+        squares = torch.view_as_real(spectrum.mT).flatten(start_dim=1).square_()
+        mel = torch.cat([squares[:, parts] @ filters for parts, filters in self._tiles], dim=1).T.contiguous()
+        decibels = self.decibels(mel)
+        centred = decibels.sub_(decibels.mean())
+        return centred.div_(centred.std().clamp(min=FLAT)).unsqueeze(0)
 
-    def decibels(self, power: torch.Tensor) -> torch.Tensor:
-        """Power spectra (..., n_fft // 2 + 1, frames) to mel bands in dB (..., n_mels, frames), each sample limited
-        to `top_db` below its own maximum."""
-        mel = self.filters.T @ power
+    def decibels(self, mel: torch.Tensor) -> torch.Tensor:
+        """Power in mel bands (..., n_mels, frames) to dB, each sample limited to `top_db` below its own maximum."""
         decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
         return decibels.maximum(decibels.amax(dim=(-2, -1), keepdim=True) - self.settings.top_db)
 
@@ -108,3 +112,12 @@ class Frontend:
         """Spectrograms of a recording from beginning to end, (n, 1, n_mels, frames); of a short one just one."""
         excerpts = recording.windows or (recording.waveform,)
         return torch.stack([self(excerpt, recording.sample_rate) for excerpt in excerpts])
+
+
+def _tiles(filters: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """For every few of the mel filters (bins, n_mels): which numbers of a spectrum they need, real and imaginary parts
+    beside each other, and what the squares of those are multiplied by. Powers need not be added up first."""
+    for bands in filters.split(TILE, dim=1):
+        bins = bands.any(dim=1).nonzero()
+        first, last = int(bins[0]), int(bins[-1]) + 1
+        yield slice(2 * first, 2 * last), bands[first:last].repeat_interleave(2, dim=0)

@@ -29,7 +29,7 @@ class FrontendGraph(nn.Module):
         padded = nn.functional.pad(waveforms, self.padding).unsqueeze(1)
         parts = nn.functional.conv1d(padded, self.waves, stride=self.frontend.settings.hop_length).square()
         real, imaginary = parts.chunk(2, dim=1)
-        decibels = self.frontend.decibels(real + imaginary)
+        decibels = self.frontend.decibels(self.frontend.filters.T @ (real + imaginary))
         centred = decibels - _mean(decibels)
         values = centred[0].numel()
         deviation = (_mean(centred.square()) * (values / (values - 1))).sqrt()

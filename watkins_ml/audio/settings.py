@@ -7,7 +7,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FRONTEND_VERSION = 3
+FRONTEND_VERSION = 4
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""
