@@ -61,7 +61,9 @@ def ours(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
     from watkins_ml.inference.judge import Listening
     from watkins_ml.inference.kept import Kept
     from watkins_ml.inference.resolve import load_classifier
+    from watkins_ml.memory import keep_freed_memory
 
+    keep_freed_memory()
     classifier, listening = load_classifier(run), Listening(OVERLAP)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

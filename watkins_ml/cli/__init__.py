@@ -9,6 +9,7 @@ import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
 from watkins_ml.errors import UsageError, UserError
+from watkins_ml.memory import keep_freed_memory
 
 app = typer.Typer(
     name="watkins",
@@ -38,6 +39,7 @@ def _options(
 
 def main() -> None:
     """Run a command; exit with 0, 1 (failed) or 2 (misused) and one clear line for an error."""
+    keep_freed_memory()
     try:
         app()
     except UserError as error:

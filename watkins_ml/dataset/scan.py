@@ -25,6 +25,7 @@ from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_tensors
+from watkins_ml.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from watkins_ml.audio.frontend import Frontend
@@ -183,6 +184,7 @@ def _quiet_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
     Thread(target=_die_with_parent, daemon=True).start()
 
