@@ -161,11 +161,11 @@ def test_another_recipe_or_other_folds_are_refused_with_the_difference(validated
 def test_the_leaky_reference_is_stamped_and_rewards_looking_up_the_tape(validated, settings, folder):
     with at_work_in(folder):
         quick = settings("train.epochs=1")
-        leaky = cross_validate(quick, FoldRule(2, "random"), folder / "runs" / "leaky")
+        leaky = cross_validate(quick, FoldRule(3, "random"), folder / "runs" / "leaky")
         store = client()
         experiment = store.get_experiment_by_name("folds").experiment_id
         stamped = {run.info.run_name for run in store.search_runs([experiment]) if "leaky_reference" in run.data.tags}
-    assert stamped == {"leaky", "leaky fold-1", "leaky fold-2"}
+    assert stamped == {"leaky", "leaky fold-1", "leaky fold-2", "leaky fold-3"}
     facts = [json.loads((run.run_dir / "run.json").read_text()) for run in (validated, leaky)]
     assert [each["split_protocol"] for each in facts] == ["tape", "random"]
     assert facts[0]["data_digest"] != facts[1]["data_digest"]

@@ -79,12 +79,12 @@ def test_its_confusion_matrix_is_the_one_of_the_report(champion, finished):
 def test_a_cross_validation_is_opened_from_a_server_with_its_mistakes_to_listen_to(recipe, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     config = recipe("baseline", "tracking.experiment=notebook", "train.epochs=1")
-    done = cross_validate(config, FoldRule(2), Path("runs/folds"))
+    done = cross_validate(config, FoldRule(3), Path("runs/folds"))
     tracker = client()
     experiment = tracker.get_experiment_by_name("notebook").experiment_id
     [parent] = tracker.search_runs([experiment], "attributes.run_name = 'folds'")
     notebook = executed(Path.cwd(), f"runs:/{parent.info.run_id}")
-    assert "pooled over 2 folds" in printed(notebook)
+    assert "pooled over 3 folds" in printed(notebook)
     run = ComparedRun.from_dir(done.run_dir, "folds")
     mistakes = run.cuts().query("shown_in == 'pair_mistake'")
     sounds = [html for html in outputs(notebook, "text/html") if "<audio" in html]

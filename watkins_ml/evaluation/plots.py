@@ -275,7 +275,8 @@ def gallery(
         )  # fmt: skip
         right = truth == predicted
         said = f"✓ {confidence:.0%}" if right else f"✗ {_text(predicted)} {confidence:.0%}"
-        axes.set_title(f"{_text(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG)
+        # with its height given, matplotlib does not measure all that may lie in a title's way
+        axes.set_title(f"{_text(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG, y=1.0)
         axes.tick_params(labelsize=8)
     fig.supxlabel("seconds", fontsize=11, y=0.1 / height, va="bottom")
     fig.supylabel("mel band (low to high frequency)", fontsize=11, x=0.008)
