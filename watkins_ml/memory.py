@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import ctypes
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT = 1 << 28
-LARGEST_KEPT = 1 << 25  # the most that glibc takes
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+ALL = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed, up to 256 MiB, for the next tensor instead of giving it back to the system.
+    """Keep what is freed for the next tensor instead of giving it back to the system, and share it among threads.
 
-    Every spectrogram and every step needs the same few megabytes again, and the system would clear them each time
-    before giving them. Only glibc (Linux) needs to be told; elsewhere nothing changes.
+    Every spectrogram, layer and step needs the same megabytes again, and the system would clear them each time before
+    giving them. Only glibc (Linux) needs to be told; elsewhere nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; Windows
         return
-    mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
-    mallopt(TRIM_THRESHOLD, KEPT)
+    for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, ALL), (ARENA_MAX, 1)):
+        mallopt(option, value)
