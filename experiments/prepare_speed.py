@@ -7,8 +7,7 @@ more of a long one), in turns, each from a process of its own:
 - watkins: the command itself, with everything that it does: scan, checks, digests, files on the disk, split, tables;
 - librosa: `librosa.load`, `melspectrogram`, `power_to_db`, one clip after the other; and in a pool of all cores;
 - floor: soundfile, soxr, FFT and mel in all cores with the fastest parts found, into one array in memory. It is told
-  beforehand where the excerpts lie, and neither checks nor writes anything. `floor, same bits` takes the FFT, power and
-  mel of the frontend instead: the fastest parts give the same only to the sixth digit.
+  beforehand where the excerpts lie, and neither checks nor writes anything.
 
 The start is what the same way takes for 120 clips of 50 ms, measured apart in every round; clips a second are beyond
 it. Memory is the peak of the whole process tree, with shared pages divided among those who share them (PSS).
@@ -115,16 +114,16 @@ def librosa_clip(job: tuple[str, list[int], int]) -> int:
 
 
 class Floor:
-    """The fastest parts found here; `same_bits` takes FFT, power and mel as the frontend has them."""
+    """The fastest parts found here, in memory that is there already."""
 
     TILE = 16
 
-    def __init__(self, same_bits: bool):
+    def __init__(self):
         import torch
 
         from watkins_ml.audio.frontend import Frontend
 
-        self.torch, self.frontend, self.same_bits = torch, Frontend(), same_bits
+        self.torch, self.frontend = torch, Frontend()
         s = self.frontend.settings
         self.frames, self.mel = torch.zeros(s.frames, s.n_fft), torch.empty(s.n_mels, s.frames)
         self.first = (s.n_fft - s.win_length) // 2
@@ -143,7 +142,7 @@ class Floor:
         sound = sound if sound.ndim == 1 else sound.mean(axis=1)
         for place, start in enumerate(starts):
             audio = self.frontend.sound(sound[start : start + length], rate)
-            out[place] = self.frontend(audio.numpy(), 16_000)[0] if self.same_bits else self.spectrogram(audio)
+            out[place] = self.spectrogram(audio)
 
     def spectrogram(self, audio):
         """float32 (samples,) at 16 kHz to (n_mels, frames)."""
@@ -160,7 +159,7 @@ class Floor:
         return decibels / decibels.std()
 
 
-def floor(jobs: list, same_bits: bool) -> int:
+def floor(jobs: list) -> int:
     """All cores, each with clips of its own, into one array that they share."""
     import mmap
     from multiprocessing import get_context
@@ -176,7 +175,7 @@ def floor(jobs: list, same_bits: bool) -> int:
     left = context.Value("l", 0)
 
     def work() -> None:
-        made, chunk = Floor(same_bits), 16
+        made, chunk = Floor(), 16
         while True:
             with left.get_lock():
                 begin, left.value = left.value, left.value + chunk
@@ -198,8 +197,7 @@ def floor(jobs: list, same_bits: bool) -> int:
 WAYS = {
     "librosa": partial(with_librosa, workers=1),
     f"librosa, {CORES} processes": partial(with_librosa, workers=CORES),
-    "floor": partial(floor, same_bits=False),
-    "floor, same bits": partial(floor, same_bits=True),
+    "floor": floor,
 }
 COMMANDS = ("watkins", "before")
 

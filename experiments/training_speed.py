@@ -3,7 +3,9 @@
 `watkins train`'s own loop and a bare one (shuffle, forward, loss, backward, AdamW; nothing counted, nothing shown)
 take turns in one process, an epoch each, on random spectrograms of 128 × 400, so that a busy machine slows both; the
 first epoch of each is left out. Printed: training clips per second of both, the ratio of paired epochs (1 is the bare
-loop), a whole epoch of ours with validation and checkpoint, and the peak memory of the process, each row's its own.
+loop), a whole epoch of ours with validation and checkpoint, the peak memory of the process, each row's its own, and two
+floors of an epoch: its multiplications at the rate of a large matrix product, and what its layers read and write, each
+by itself, at the rate of a copy; both rates measured on the device (fused layers and caches can be below the second).
 
 `--clips 1000 4000 15000` shows how an epoch grows; `--streamed` reads the spectrograms from files, as where the memory
 cannot take them; `--alone` leaves out the bare loop, and the memory is that of a training; `-o` changes the recipe, as
@@ -18,6 +20,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +34,9 @@ import torch
 from predict_speed import peak_mib
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from watkins_ml.audio.frontend import FrontendSettings
 from watkins_ml.config import ExperimentConfig, load_config
@@ -69,14 +75,17 @@ class Bare:
         with as_fast_as_possible():
             started = now(self.device)
             for chosen in torch.randperm(len(self.labels), device=self.device).split(self.batch):
-                with autocast(self.device, self.precision):
-                    logits = self.model(self.spectrograms[chosen])
-                loss = F.cross_entropy(logits.float(), self.labels[chosen])
-                self.optimizer.zero_grad(set_to_none=True)
-                self.scaler.scale(loss).backward()
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
+                self.step(chosen)
             return now(self.device) - started
+
+    def step(self, chosen: torch.Tensor) -> None:
+        with autocast(self.device, self.precision):
+            logits = self.model(self.spectrograms[chosen])
+        loss = F.cross_entropy(logits.float(), self.labels[chosen])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
 
 @contextmanager
@@ -103,6 +112,8 @@ class Turns:
 
     checkpoints: Path
     bare: Bare | None
+    floors: tuple[float, float] | None = None
+    """Seconds of an epoch; see `floors`."""
     ours: list[float] = field(default_factory=list)
     """Training clips per second, epoch by epoch."""
     theirs: list[float] = field(default_factory=list)
@@ -116,6 +127,41 @@ class Turns:
         if self.bare is not None:
             self.theirs.append(len(self.bare.labels) / self.bare.epoch())
         self.begun = time.perf_counter()
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that every operation reads and writes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        if not function.is_view:
+            tensors = filter(torch.is_tensor, tree_leaves((arguments, keywords, result)))
+            self.bytes += sum(tensor.nbytes for tensor in tensors)
+        return result
+
+
+def floors(bare: Bare) -> tuple[float, float]:
+    """Seconds that an epoch needs at least for its multiplications, and for its memory."""
+    size = 8192 if bare.device.type == "cuda" else 1024
+    left = torch.randn(size, size, device=bare.device, dtype=bare.precision or torch.float32)
+    large = torch.empty(2, 1 << 26, device=bare.device)
+    product, copy = (best(work, bare.device) for work in (lambda: left @ left, lambda: large[0].copy_(large[1])))
+    with FlopCounterMode(display=False) as work, Traffic() as traffic:
+        bare.step(torch.arange(bare.batch, device=bare.device))
+    steps = len(bare.labels) / bare.batch
+    return steps * work.get_total_flops() * product / (2 * size**3), steps * traffic.bytes * copy / large.nbytes
+
+
+def best(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds, the least of several times."""
+    seconds = []
+    for _ in range(8):
+        started = now(device)
+        work()
+        seconds.append(now(device) - started)
+    return min(seconds)
 
 
 def random_split(clips: int, seed: int) -> Split:
@@ -142,7 +188,7 @@ def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -
         bare = None if alone else Bare(config, train)
         if streamed:
             train, val = (on_disk(split, Path(folder) / name) for name, split in (("train", train), ("val", val)))
-        turns = Turns(Path(folder), bare, begun=time.perf_counter())
+        turns = Turns(Path(folder), bare, floors(bare) if bare else None, begun=time.perf_counter())
         build = partial[nn.Module](build_model, config.model, SPECIES)
         fit(config, build, train, val, SPECIES, partial(score, classes=classes), turns)
     return turns
@@ -158,7 +204,8 @@ def row(name: str, config: ExperimentConfig, clips: int, streamed: bool, alone: 
     else:
         ratios = ours / bare
         text += f"{np.median(bare):>12.1f}{np.median(ratios):>10.3f} ({ratios.min():.3f}–{ratios.max():.3f})"
-    return f"{text}{np.median(whole):>13.2f}{peak_mib():>12,.0f}"
+    text += f"{np.median(whole):>13.2f}{peak_mib():>12,.0f}"
+    return text + "".join(f"{seconds:>14.2f}" for seconds in turns.floors or ())
 
 
 def main() -> None:
@@ -184,7 +231,8 @@ def main() -> None:
         parser.error(str(error))
     card = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{device.type}, {card}; torch {torch.__version__}; {os.cpu_count()} cores; {options.epochs - 1} epochs each")
-    print(f"{'model':<14}{'clips':>8}{'clips/s':>12}{'bare':>12}{'ratio (range)':>24}{'epoch, s':>13}{'peak MiB':>12}")
+    print(f"{'model':<14}{'clips':>8}{'clips/s':>12}{'bare':>12}{'ratio (range)':>24}{'epoch, s':>13}{'peak MiB':>12}"
+          f"{'products, s':>14}{'memory, s':>14}")  # fmt: skip
     for name, config in recipes.items():
         for clips in options.clips or [10_784 if device.type == "cuda" else 256]:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # for a memory of its own
