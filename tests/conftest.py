@@ -29,8 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def without_server(patch: pytest.MonkeyPatch) -> None:
     """No tracking server from outside; and none that MLflow itself writes into the environment outlives the patch."""
-    patch.setenv("MLFLOW_TRACKING_URI", "")
-    patch.delenv("MLFLOW_TRACKING_URI")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        patch.setenv(name, "")
+        patch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,8 @@ def address(store_uri, tmp_path_factory) -> str:
     """Where a real `mlflow models serve` answers for the champion."""
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
     programs = Path(sys.executable).parent
-    environment = os.environ | {"MLFLOW_TRACKING_URI": store_uri, "PATH": f"{programs}:{os.environ['PATH']}"}
+    stores = {"MLFLOW_TRACKING_URI": store_uri, "MLFLOW_REGISTRY_URI": store_uri}
+    environment = os.environ | stores | {"PATH": f"{programs}:{os.environ['PATH']}"}
     command = [programs / "mlflow", "models", "serve", "--model-uri", MODEL, "--env-manager", "local"]
     log = folder / "log"
     with open(log, "w") as output:
