@@ -148,10 +148,14 @@ def floors(bare: Bare) -> tuple[float, float]:
     left = torch.randn(size, size, device=bare.device, dtype=bare.precision or torch.float32)
     large = torch.empty(2, 1 << 26, device=bare.device)
     product, copy = (best(work, bare.device) for work in (lambda: left @ left, lambda: large[0].copy_(large[1])))
-    with FlopCounterMode(display=False) as work, Traffic() as traffic:
-        bare.step(torch.arange(bare.batch, device=bare.device))
+    rows = torch.arange(bare.batch, device=bare.device)
+    with FlopCounterMode(display=False) as work, autocast(bare.device, bare.precision):
+        bare.model(bare.spectrograms[rows])
+    with Traffic() as traffic:
+        bare.step(rows)
     steps = len(bare.labels) / bare.batch
-    return steps * work.get_total_flops() * product / (2 * size**3), steps * traffic.bytes * copy / large.nbytes
+    multiplied = 3 * work.get_total_flops()  # back through a layer are two more products; counted by torch, too many
+    return steps * multiplied * product / (2 * size**3), steps * traffic.bytes * copy / large.nbytes
 
 
 def best(work: Callable[[], object], device: torch.device) -> float:
