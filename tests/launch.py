@@ -24,7 +24,7 @@ class Launched:
         command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", count, *arguments]
         with open(self.output, "w") as terminal:
             self.process = subprocess.Popen(
-                [str(part) for part in command], cwd=folder, env=os.environ | environment, stdout=terminal,
+                [str(part) for part in command], cwd=folder, env=_untracked() | environment, stdout=terminal,
                 stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_signals,
             )  # fmt: skip
 
@@ -71,6 +71,13 @@ def two_machines(folders: tuple[Path, Path], port: int, *arguments: object, **en
     finally:
         for each in launched:
             each.stop()
+
+
+def _untracked() -> dict[str, str]:
+    """The environment without the stores that MLflow has written into it for other tests."""
+    return {
+        name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    }
 
 
 def _hear_signals() -> None:
