@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,8 @@ def main() -> None:
         return
     if min(options.hours) < 1 / 60 or options.rounds < 1:
         parser.error("--hours must be a minute (0.017) or more, --rounds 1 or more")
+    if options.peers and not shutil.which(options.peers):
+        parser.error(f"--peers {options.peers}: not a Python that can be run")
     ways = {way: options.peers for way in WAYS if options.peers} | {"watkins": sys.executable}
     for hours in options.hours:
         found = []

@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -368,6 +369,14 @@ def main() -> None:
         return
     if min(options.clips) < 500 or options.rounds < 1:
         parser.error("--clips must be 500 or more, --rounds 1 or more")
+    if options.shared and not (options.shared / "data" / "watkins_full_cuts.csv").exists():
+        parser.error(f"--shared {options.shared}: has no data/watkins_full_cuts.csv")
+    if options.before and not (options.before / "watkins_ml").is_dir():
+        parser.error(f"--before {options.before}: not a checkout of watkins_ml")
+    if options.work and not options.work.is_dir():
+        parser.error(f"--work {options.work}: no such folder")
+    if options.peers and not shutil.which(options.peers):
+        parser.error(f"--peers {options.peers}: not a Python that can be run")
     ways = ["watkins", *(["before"] if options.before else []), *(way for way in WAYS if "floor" in way)]
     ways += [way for way in WAYS if "librosa" in way and options.peers]
     import torch

@@ -8,8 +8,8 @@ floors of an epoch: its multiplications at the rate of a large matrix product, a
 by itself, at the rate of a copy; both rates measured on the device (fused layers and caches can be below the second).
 
 `--clips 1000 4000 15000` shows how an epoch grows; `--streamed` reads the spectrograms from files, as where the memory
-cannot take them; `--alone` leaves out the bare loop, and the memory is that of a training; `-o` changes the recipe, as
-for `watkins train`.
+cannot take them; `--alone` leaves out the bare loop, and the memory is that of a training; `--give-back` lets freed
+memory go back to the system, as other programs do; `-o` changes the recipe, as for `watkins train`.
 
 Example: python experiments/training_speed.py --models baseline --clips 512 --epochs 5 -o train.amp=bf16
 """
@@ -198,12 +198,13 @@ def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -
     return turns
 
 
-def row(name: str, config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -> str:
-    keep_freed_memory()  # as the command does; the bare loop gains by it too
-    turns = measure(config, clips, streamed, alone)
+def row(name: str, config: ExperimentConfig, clips: int, options: argparse.Namespace) -> str:
+    if not options.give_back:
+        keep_freed_memory()  # as the command does; the bare loop gains by it too
+    turns = measure(config, clips, options.streamed, options.alone)
     ours, bare, whole = (np.array(each[1:]) for each in (turns.ours, turns.theirs, turns.whole))
     text = f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}"
-    if alone:
+    if options.alone:
         text += f"{'–':>12}{'–':>24}"
     else:
         ratios = ours / bare
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6, help="of each loop, the first one uncounted")
     parser.add_argument("--streamed", action="store_true", help="read spectrograms from the disk, batch by batch")
     parser.add_argument("--alone", action="store_true", help="without the bare loop")
+    parser.add_argument("--give-back", action="store_true", help="let freed memory go back to the system")
     parser.add_argument("-o", "--override", action="append", default=[], help="key.path=value of the recipe")
     options = parser.parse_args()
     if options.epochs < 2 or min(options.clips or [32]) < 32:
@@ -240,7 +242,7 @@ def main() -> None:
     for name, config in recipes.items():
         for clips in options.clips or [10_784 if device.type == "cuda" else 256]:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # for a memory of its own
-                done = process.submit(row, name, config, clips, options.streamed, options.alone)
+                done = process.submit(row, name, config, clips, options)
                 print(done.result(), flush=True)
 
 
