@@ -22,7 +22,7 @@ from watkins_ml.training.loop import fit
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 PLAIN = ["data.batch_size=7", "train.device=cpu", "train.epochs=3", "data.dir=none"]
-EFFICIENTNET = ["model.weights=none", "data.batch_size=8", "train.epochs=2"]
+EFFICIENTNET = ["model.weights=none", "data.batch_size=8"]
 RECIPES: dict[str, tuple[str, list[str]]] = {
     "baseline": ("baseline", []),
     "masked-mixed-smoothed-and-sampled": (
@@ -38,9 +38,9 @@ RECIPES: dict[str, tuple[str, list[str]]] = {
     "mixed-and-weighted": ("baseline", ["augment.mixup=0.4"]),
     "smoothed-and-weighted": ("baseline", ["train.label_smoothing=0.1"]),
     "stopped-early": ("baseline", ["train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003"]),
-    "efficientnet": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=0"]),
-    "frozen": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=6"]),
-    "head-only": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=9"]),
+    "efficientnet": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=0", "train.epochs=2"]),
+    "frozen": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=6", "train.epochs=1"]),
+    "head-only": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=9", "train.epochs=1"]),
 }
 RECORDINGS = 22
 """The last batch of seven has one recording: with three processes, two have none."""

@@ -33,7 +33,7 @@ def together(tmp_path_factory) -> dict:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_in_exact_arithmetic_the_history_is_that_of_one_process(alone, together, name):
-    assert len(together[name]) == len(alone[name]) > 1
+    assert len(together[name]) == len(alone[name]) > 0
     for mine, theirs in zip(together[name], alone[name], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-8)
 
