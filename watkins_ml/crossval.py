@@ -18,8 +18,9 @@ from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.dataset.split import SIDES
+from watkins_ml.endings import RunInterruptedError, ending
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.experiment import RunInterruptedError, ending, read_inputs, train_and_report
+from watkins_ml.experiment import read_inputs, train_and_report
 from watkins_ml.files import disk_errors, write_csv
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +18,14 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
+from watkins_ml.endings import ending, interruptible
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors
 from watkins_ml.keeping import keep_model, keep_novelty
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
-from watkins_ml.processes import LostError, current, noticing_losses
+from watkins_ml.processes import current
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
@@ -133,64 +130,6 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     inputs = Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
     group.barrier()  # before anything is written, all can read
     return inputs
-
-
-class RunInterruptedError(UserError):
-    """Ctrl-C, a signal or the loss of another process ended a run that can be continued."""
-
-
-@contextmanager
-def ending(run: RunDirectory, again: str, stops: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Whatever happens, the record says how the run ended; after one of the exceptions `stops`, KILLED.
-
-    Raises:
-        RunInterruptedError: as `interruptible`.
-    """
-    try:
-        with interruptible(again):
-            yield
-    except (RunInterruptedError, *stops):
-        run.finish("KILLED")
-        raise
-    except BaseException:
-        run.finish("FAILED")
-        raise
-    run.finish("FINISHED")
-
-
-@contextmanager
-def interruptible(again: str) -> Iterator[None]:
-    """Turn what ends a run that can be continued into one sentence.
-
-    Raises:
-        RunInterruptedError: Ctrl-C, a signal, or another process lost; the message ends with `again`.
-    """
-    try:
-        with signals_as_interrupts(), noticing_losses():
-            yield
-    except (KeyboardInterrupt, LostError) as interrupt:
-        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
-
-
-@contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """A scheduler's SIGTERM and a closed terminal's SIGHUP end the block as Ctrl-C does."""
-
-    def interrupt(number: int, _: object) -> None:
-        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
-
-    def is_default(number: int) -> bool:  # `nohup` and programs that use us as a library have set their own
-        return threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name) and is_default(getattr(signal, name))]
-    for name in names:
-        signal.signal(getattr(signal, name), interrupt)
-    try:
-        yield
-    finally:
-        for name in names:
-            if signal.getsignal(getattr(signal, name)) is interrupt:
-                signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def train_and_report(

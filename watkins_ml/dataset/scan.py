@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
@@ -258,7 +258,7 @@ def _still_good(result: Examined, candidate: Candidate, folder: DataFolder) -> b
 
 
 def _append(journal: TextIO, result: Examined) -> None:
-    journal.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+    journal.write(json.dumps(vars(result), ensure_ascii=False) + "\n")
     journal.flush()
 
 

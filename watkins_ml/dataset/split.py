@@ -13,6 +13,8 @@ from watkins_ml.errors import UserError
 
 SIDES = ("train", "val", "test")
 FRACTIONS = np.array([0.70, 0.15, 0.15])
+FEWEST_TAPES = np.array([1, 3, 2])
+"""A species with so many should be on that side."""
 LEAKY = {"random": "leaky reference", "tape": ""}
 """What numbers of a protocol are stamped with."""
 
@@ -128,8 +130,9 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
         on_each = np.repeat(sums[None], 3, axis=0)
         on_each[each, each] += counts[tape]
         costs = _cost(on_each, totals, tapes_per_species)
-        best = np.flatnonzero(np.isclose(costs, costs.min()))
-        return int(rng.choice(best)), float(costs.min())
+        least = costs.min()
+        best = np.flatnonzero(costs <= least + 1e-8 + 1e-5 * least)
+        return int(rng.choice(best)), float(least)
 
     for tape in order:
         side[tape], cost = best_side(tape)
@@ -151,10 +154,9 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
 def _cost(sums: np.ndarray, totals: np.ndarray, tapes: np.ndarray) -> np.ndarray:
     """How far (partial) assignments (..., side, species) are from 70/15/15, overall and within each species."""
     overall = np.abs(sums.sum(axis=-1) / totals.sum() - FRACTIONS).sum(axis=-1)
-    within = np.abs(sums / totals - FRACTIONS[:, None]).sum(axis=-2).mean(axis=-1)
-    absent = np.moveaxis(sums <= 0, -2, 0)
-    untrained, unvalidated, untested = (
-        (missing & (tapes >= fewest)).mean(axis=-1) for missing, fewest in zip(absent, (1, 3, 2), strict=True)
-    )
-    starved = np.clip(0.5 - sums[..., 0, :] / totals, 0, None).mean(axis=-1)  # most of a rare species must train
+    shares = sums / totals
+    within = np.abs(shares - FRACTIONS[:, None]).sum(axis=-2).mean(axis=-1)
+    absent = (sums <= 0) & (tapes >= FEWEST_TAPES[:, None])
+    untrained, unvalidated, untested = np.moveaxis(np.count_nonzero(absent, axis=-1) / len(tapes), -1, 0)
+    starved = np.maximum(0.5 - shares[..., 0, :], 0).mean(axis=-1)  # most of a rare species must train
     return 10 * overall + within + 4 * untrained + 4 * starved + 2 * untested + unvalidated

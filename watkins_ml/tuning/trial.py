@@ -12,8 +12,9 @@ from typing import Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import ExperimentConfig
+from watkins_ml.endings import ending
 from watkins_ml.errors import UserError
-from watkins_ml.experiment import Inputs, ending, record_result, report_validation, train
+from watkins_ml.experiment import Inputs, record_result, report_validation, train
 from watkins_ml.files import disk_errors
 from watkins_ml.keeping import keep_model
 from watkins_ml.tracking.rundir import TUNE, RunDirectory

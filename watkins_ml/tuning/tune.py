@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.device import choose_device
+from watkins_ml.endings import signals_as_interrupts
 from watkins_ml.errors import UserError
-from watkins_ml.experiment import signals_as_interrupts
 from watkins_ml.models import build_model
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tuning.display import has_result, line, note

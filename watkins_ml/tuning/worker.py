@@ -15,8 +15,9 @@ import optuna
 from optuna.trial import TrialState
 
 from watkins_ml.console import err
+from watkins_ml.endings import RunInterruptedError
 from watkins_ml.errors import UserError, first_line
-from watkins_ml.experiment import RunInterruptedError, read_inputs
+from watkins_ml.experiment import read_inputs
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import HOST, INTERRUPTED, Claim, Study, TrialLostError
