@@ -21,6 +21,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: much of the time tests wait for servers and processes that they have started."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: in parallel a file is one piece of work, and a long one must not be the last."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

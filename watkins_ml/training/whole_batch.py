@@ -66,7 +66,7 @@ def _normalised_over_all(layer: nn.BatchNorm2d, alone: Forward, group: Group, x:
 
 
 @torch.no_grad()
-def _moments(x: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor, float]:
+def _moments(x: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean and variance (channels,) of the maps (rows, channels, height, width) of all processes, and how many points.
 
     From each process's own moments (Chan et al. 1983), for sums of squares would lose digits.
@@ -80,7 +80,7 @@ def _moments(x: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor,
     shares = counts / counts.sum()
     mean = (shares * means).sum(dim=0)
     variance = (shares * (variances + (means - mean).square())).sum(dim=0)
-    return mean.to(x.dtype), variance.to(x.dtype), float(counts.sum())
+    return mean.to(x.dtype), variance.to(x.dtype), counts.sum()
 
 
 class _Normalise(torch.autograd.Function):
