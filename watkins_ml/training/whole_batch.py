@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from watkins_ml.processes import Alone, Group
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+OF_CHANNELS = (1, -1, 1, 1)
 
 
 def join(network: nn.Module, forward: Forward, group: Alone) -> Forward:
@@ -74,8 +75,9 @@ def _moments(x: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor,
     channels, count = x.shape[1], x.numel() // x.shape[1]
     own = torch.zeros(2 * channels + 1, dtype=torch.float64)
     if count:
-        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        own = torch.cat([mean, variance, torch.tensor([count])]).double()
+        mean = x.mean(dim=(0, 2, 3))
+        variance = (x - mean.view(OF_CHANNELS)).square_().mean(dim=(0, 2, 3))  # torch.var_mean takes four times longer
+        own = torch.cat([mean.double(), variance.double(), torch.tensor([count])])
     means, variances, counts = group.gathered(own).split([channels, channels, 1], dim=1)
     shares = counts / counts.sum()
     mean = (shares * means).sum(dim=0)
@@ -88,17 +90,21 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, count, eps, group):
-        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
-        ctx.count, ctx.group = count, group
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.count, ctx.eps, ctx.group = count, eps, group
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
     def backward(ctx, gradient):
-        x, weight, mean, scale = ctx.saved_tensors
-        shape = (1, -1, 1, 1)
-        gradient, normalised = gradient.to(mean.dtype), (x.to(mean.dtype) - mean.view(shape)) * scale.view(shape)
-        own = torch.stack([gradient.sum(dim=(0, 2, 3)), (gradient * normalised).sum(dim=(0, 2, 3))])
-        along_mean, along_scale = ctx.group.total(own) / ctx.count
-        of_x = gradient - along_mean.view(shape) - normalised * along_scale.view(shape)
-        of_x = (of_x * (weight * scale).view(shape)).to(x.dtype)
-        return of_x, own[1], own[0], None, None, None, None, None
+        saved, weight, mean, variance = ctx.saved_tensors
+        x = saved.to(mean.dtype)
+        of_x, of_weight, of_bias = gradient.to(mean.dtype), torch.zeros_like(mean), torch.zeros_like(mean)
+        if len(x):  # torch's own ends the program where there is nothing
+            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(  # as if the moments were constants
+                of_x, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            )
+        along_scale, along_mean = ctx.group.total(torch.stack([of_weight, of_bias])) / ctx.count
+        scale = weight * (variance + ctx.eps).rsqrt()
+        slope = -scale * along_scale * (variance + ctx.eps).rsqrt()
+        of_x.addcmul_(x, slope.view(OF_CHANNELS)).sub_((slope * mean + scale * along_mean).view(OF_CHANNELS))
+        return of_x.to(saved.dtype), of_weight, of_bias, None, None, None, None, None
