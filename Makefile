@@ -23,14 +23,8 @@ test: setup  ## the test suite, offline and in parallel
 faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)
 	$(BIN)/python -m pytest -n auto --dist load -m faults
 
-bench: setup  ## start-up, prepare, the training loop; what tracking costs an epoch and a study its trials; what workers and kept outputs gain
-	$(BIN)/python experiments/startup.py
-	$(BIN)/python experiments/prepare_speed.py --clips 1000 4000
-	$(BIN)/python experiments/training_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python experiments/tracking_cost.py
-	OMP_NUM_THREADS=1 $(BIN)/python experiments/study_cost.py
-	$(BIN)/python experiments/study_growth.py
-	OMP_NUM_THREADS=1 $(BIN)/python experiments/frozen_cache.py
+bench: setup  ## all benchmarks and one table of them (an hour); BENCH="--shared DIR --peers PYTHON --run RUN" adds more
+	$(BIN)/python experiments/bench.py $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check watkins_ml tests experiments

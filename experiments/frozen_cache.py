@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench import beside
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig, load_config
@@ -103,6 +104,7 @@ def measure(config: ExperimentConfig, data: PreparedData, splits: list[Split], f
 def row(depth: int, naive: Recorder, cached: Recorder, store: TimedStore, recordings: int) -> str:
     seconds = [np.array(recorder.seconds[1:]) for recorder in (naive, cached)]
     texts = ["{1:8.2f} ({0:.2f}-{2:.2f})".format(*np.quantile(each, [0.25, 0.5, 0.75])) for each in seconds]
+    beside(f"epoch on kept outputs, {depth} frozen stages", "the same without", seconds[0] / seconds[1])
     low, middle, high = np.quantile(seconds[0] / seconds[1], [0.25, 0.5, 0.75])
     off = max(abs(one / other - 1) for one, other in zip(naive.losses, cached.losses, strict=True))
     text = f"{depth:>5} {texts[0]:>24} {texts[1]:>24} {middle:8.2f} ({low:.2f}-{high:.2f})"

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench import beside
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 48_000
@@ -178,6 +179,9 @@ def table(found: list[dict[str, object]], hours: float) -> pd.DataFrame:
                 print(f"left out: {way} ({mine[0]['problem']})")
             continue
         ratios = [each["seconds"] / first[each["round"]]["seconds"] for each in mine]
+        if way != "watkins":
+            ours_mib = max(each["peak_mib"] for each in first.values())
+            beside(f"predict, {hours:g} h", way, ratios, ours_mib)
         same = np.mean([np.equal(*zip(*zip(each["top"], first[each["round"]]["top"]))) for each in mine])  # noqa: B905
         rows[way] = {
             "times real time": 3600 * hours / np.median([each["seconds"] for each in mine]),

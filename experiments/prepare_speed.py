@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench import beside
 
 ROOT = Path(__file__).resolve().parents[1]
 CORES = os.cpu_count() or 1
@@ -319,13 +320,17 @@ def table(found: pd.DataFrame, archive: Archive) -> pd.DataFrame:
     work = 1000 * (mine["processors"] - start["processors"].reindex(mine.index)) / archive.clips
     rows = {}
     for way in mine.index.unique("way"):
+        ratios = (speed.xs("watkins", level="way") / speed.xs(way, level="way")).dropna()
+        peak = mine["peak"].xs(way, level="way").max()
+        if way != "watkins":
+            beside(f"prepare, {archive.name}", way, ratios, mine["peak"].xs("watkins", level="way").max())
         rows[way] = {
             "clips/s": spread(speed.xs(way, level="way"), "{:.0f}"),
-            "ours, times this": spread(speed.xs("watkins", level="way") / speed.xs(way, level="way"), "{:.2f}"),
+            "ours, times this": spread(ratios, "{:.2f}"),
             "whole, s": spread(mine["seconds"].xs(way, level="way"), "{:.1f}"),
             "its start, s": spread(start["seconds"].xs(way, level="way"), "{:.1f}"),
             "of processors, ms a clip": spread(work.xs(way, level="way"), "{:.1f}"),
-            "peak MiB": f"{mine['peak'].xs(way, level='way').max():.0f}",
+            "peak MiB": f"{peak:.0f}",
         }
     return pd.DataFrame(rows).T
 

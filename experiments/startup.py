@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from bench import beside
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = {
@@ -96,6 +97,9 @@ def main() -> None:
         )
         beyond = (whole - alone).reset_index().assign(what=f"{model}: beyond its libraries")
         found = pd.concat([found, beyond])
+        beside(f"start of train to its first step, {model}", "importing its libraries", alone.seconds / whole.seconds)
+    of_help = found.loc[found["what"] == "watkins --help", "seconds"]
+    beside("watkins --help", "half a second", 0.5 / of_help)
     print(f"{os.cpu_count()} cores, {options.rounds} rounds in turns, medians (range)")
     spread = found.groupby("what", sort=False).agg(
         {

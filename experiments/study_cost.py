@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import yaml
+from bench import beside
 
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -186,6 +187,7 @@ def main() -> None:
             prepare(folder / "ocean", data, PrepareOptions())
         found = measure(describe(folder, data, arguments.pairs + 1, arguments.epochs), folder, arguments.pairs)
         cpu, waiting = watching(describe(folder, data, 3, arguments.epochs))
+    beside("trial of a study", "bare Optuna", found["bare"] / found["ours"])
     low, middle, high = np.quantile(found["ours"] / found["bare"], [0.25, 0.5, 0.75])
     outside = {name: float(np.median(found[f"{name} outside"])) for name in ("ours", "bare")}
     trial = float(np.median(found["bare"]))

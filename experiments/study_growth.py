@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import yaml
+from bench import beside
 from study_cost import RECIPE, SEARCH
 
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -83,6 +84,10 @@ def main() -> None:
     print(f"{cores} cores, {arguments.trials} trials a study, medians of {arguments.rounds} rounds")
     for workers, measured in found.items():
         rate, seconds = np.median(measured, axis=0)
+        if workers != arguments.workers[0]:
+            beside(
+                f"study with {workers} workers", f"with {arguments.workers[0]}", [each / base for each, _ in measured]
+            )
         print(f"{workers:>3} workers {rate:8.1f} trials a minute   ratio {rate / base:5.2f}   whole {seconds:6.1f} s")
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from bench import beside
 
 from watkins_ml.config import load_config
 from watkins_ml.dataset.layout import PreparedData, read_prepared
@@ -185,6 +186,7 @@ def main() -> None:
             server.terminate()
             server.wait()
     ratios = found["tracked"] / found["untracked"]
+    beside("epoch with tracking", "the same without", 1 / ratios)
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     epoch = float(np.median(found["untracked"]))
     work = found["waited"] + found["cpu"]

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from bench import beside
 from predict_speed import peak_mib
 from torch import nn
 from torch.nn import functional as F
@@ -208,6 +209,7 @@ def row(name: str, config: ExperimentConfig, clips: int, options: argparse.Names
         text += f"{'–':>12}{'–':>24}"
     else:
         ratios = ours / bare
+        beside(f"training loop, {name}, {clips:,} clips", "a bare PyTorch loop", ratios, peak_mib())
         text += f"{np.median(bare):>12.1f}{np.median(ratios):>10.3f} ({ratios.min():.3f}–{ratios.max():.3f})"
     text += f"{np.median(whole):>13.2f}{peak_mib():>12,.0f}"
     return text + "".join(f"{seconds:>14.2f}" for seconds in turns.floors or ())
