@@ -315,7 +315,7 @@ def claim_and_finish(recipe: StudyRecipe, url: str, folder: Path, dies_after: in
         study.finish(claim, COMPLETE, claim.trial.params["optim.lr"])
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_four_processes_share_a_study_and_two_of_them_die(small, storage, tmp_path):
     """As many points as asked for, each done once, though all four ask at the same time."""
     recipe = named(small, f"crowd-{os.getpid()}", trials=30)

@@ -303,6 +303,7 @@ def test_a_folder_with_another_study(tuned, watkins, tmp_path, monkeypatch):
     one_line(watkins("tune", tuned.recipe), 2, "runs/small", "holds another study", "--name")
 
 
+@pytest.mark.faults
 def test_workers_that_all_fail_end_the_study_with_the_reason(watkins, recipe_file, tmp_path, monkeypatch):
     """Learning rates that no network survives: after three failed trials in a row the worker gives up."""
     recipe_file.write_text(recipe_file.read_text().replace("low: 0.0001, high: 0.02", "low: 1.0e+10, high: 1.0e+14"))
@@ -316,6 +317,7 @@ def test_workers_that_all_fail_end_the_study_with_the_reason(watkins, recipe_fil
     assert {run.info.status for run in found.values()} == {"FAILED"} and len(found) == 4
 
 
+@pytest.mark.faults
 def test_no_server_and_a_later_sync(
     recipe_file, watkins, tmp_path, monkeypatch, empty_store, nobody_listens, impatient
 ):
