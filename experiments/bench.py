@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,30 +69,41 @@ def commands(options: argparse.Namespace) -> list[tuple[list[str], dict[str, str
     ]
 
 
+def run_all(chosen: list[tuple[list[str], dict[str, str]]], rows: Path) -> list[str]:
+    """The names of those that failed."""
+    failed = []
+    for command, environment in chosen:
+        print(f"\n== {' '.join(command)}", flush=True)
+        script = [sys.executable, str(HERE / command[0]), *command[1:]]
+        if subprocess.run(script, env=os.environ | environment | {ROWS: str(rows)}).returncode:
+            failed.append(command[0])
+    return failed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", help="folder with data/watkins10, data/esc10 and data/watkins_full_cuts.csv")
     parser.add_argument("--peers", help="Python with librosa and opensoundscape")
-    parser.add_argument("--run", help="a run directory or another MODEL, for predict_speed.py")
+    parser.add_argument("--run", help="a run directory, for predict_speed.py")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of these benchmarks, as startup or study_cost")
     options = parser.parse_args()
+    for name, is_there in (("shared", os.path.isdir), ("peers", shutil.which), ("run", os.path.exists)):
+        if (given := getattr(options, name)) and not is_there(given):  # not after an hour of measuring
+            parser.error(f"--{name} {given}: not found")
     chosen = [each for each in commands(options) if not options.only or Path(each[0][0]).stem in options.only]
     if unknown := set(options.only or []) - {Path(command[0]).stem for command, _ in chosen}:
         parser.error(f"--only {sorted(unknown)[0]}: no such benchmark{' without --run' * ('predict_speed' in unknown)}")
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         rows.touch()
-        failed = []
-        for command, environment in chosen:
-            print(f"\n== {' '.join(command)}", flush=True)
-            done = subprocess.run(
-                [sys.executable, str(HERE / command[0]), *command[1:]],
-                env=os.environ | environment | {ROWS: str(rows)},
-            )
-            failed += [command[0]] if done.returncode else []
-        print(f"\n{table(rows).to_string(index=False)}")
+        try:
+            failed = run_all(chosen, rows)
+        except KeyboardInterrupt:
+            failed = ["interrupted"]
+        if rows.stat().st_size:
+            print(f"\n{table(rows).to_string(index=False)}")
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+        sys.exit(f"not all measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

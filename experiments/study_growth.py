@@ -5,8 +5,6 @@ busy machine slows all. Printed: trials a minute from the start of the first to 
 study's own times, and the ratio to one worker; then the whole command, with the start of its processes, the test of the
 best trial and the pictures. More workers than cores share them.
 
-With `--storage` the studies lie in a PostgreSQL that other machines can reach too, else in a file.
-
 Example: python experiments/study_growth.py --workers 1 2 4 --trials 16 --rounds 2
 """
 
@@ -38,20 +36,19 @@ def recipe(folder: Path, data: Path, arguments: argparse.Namespace) -> Path:
     return path
 
 
-def run(path: Path, workers: int, turn: int, storage: str | None) -> tuple[float, float]:
+def run(path: Path, workers: int, turn: int) -> tuple[float, float]:
     """Trials a minute, and the seconds of the whole command."""
     folder = path.parent / f"{workers}-{turn}"
     folder.mkdir()
-    name = f"growth-{os.getpid()}-{workers}-{turn}"
-    storage = storage or f"sqlite:///{folder / 'studies.db'}"
-    command = [sys.executable, "-m", "watkins_ml", "tune", str(path), "--workers", str(workers), "--name", name]
-    nobody = {"MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1", "WATKINS_STORAGE": storage}
+    storage = f"sqlite:///{folder / 'studies.db'}"
+    command = [sys.executable, "-m", "watkins_ml", "tune", str(path), "--workers", str(workers)]
+    own = {"MLFLOW_TRACKING_URI": "", "OMP_NUM_THREADS": "1", "WATKINS_STORAGE": storage}
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=os.environ | nobody, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"watkins tune --workers {workers}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
-    trials = optuna.load_study(study_name=name, storage=storage).trials
+    trials = optuna.load_study(study_name=path.stem, storage=storage).trials
     span = max(trial.datetime_complete for trial in trials) - min(trial.datetime_start for trial in trials)
     return 60 * len(trials) / span.total_seconds(), seconds
 
@@ -63,10 +60,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of each trial")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--data", type=Path, help="prepared data; default the demo's ocean, made anew")
-    parser.add_argument("--storage", help="postgresql+psycopg://…; default a file")
     arguments = parser.parse_args()
     if min(*arguments.workers, arguments.epochs, arguments.rounds) < 1 or arguments.trials < max(arguments.workers):
         parser.error("--workers, --epochs and --rounds must be 1 or more, --trials not fewer than workers")
+    if len(set(arguments.workers)) < len(arguments.workers):
+        parser.error("--workers: each number once")
     if arguments.data and not (arguments.data / "dataset.json").exists():
         parser.error(f"--data {arguments.data}: not a folder that `watkins prepare` has finished")
     found: dict[int, list[tuple[float, float]]] = {workers: [] for workers in arguments.workers}
@@ -79,7 +77,7 @@ def main() -> None:
         path = recipe(folder, data, arguments)
         for turn in range(arguments.rounds):
             for workers in arguments.workers[:: -1 if turn % 2 else 1]:
-                found[workers].append(run(path, workers, turn, arguments.storage))
+                found[workers].append(run(path, workers, turn))
     cores, base = os.cpu_count(), np.median([rate for rate, _ in found[arguments.workers[0]]])
     print(f"{cores} cores, {arguments.trials} trials a study, medians of {arguments.rounds} rounds")
     for workers, measured in found.items():

@@ -131,7 +131,7 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
         on_each[each, each] += counts[tape]
         costs = _cost(on_each, totals, tapes_per_species)
         least = costs.min()
-        best = np.flatnonzero(costs <= least + 1e-8 + 1e-5 * least)
+        best = np.flatnonzero(costs <= least + 1e-8 + 1e-5 * least)  # as near as `np.isclose` calls equal
         return int(rng.choice(best)), float(least)
 
     for tape in order:

@@ -18,6 +18,7 @@ from watkins_ml.processes import Alone, Group
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 OF_CHANNELS = (1, -1, 1, 1)
+"""The shape of a number a channel, beside maps (rows, channels, height, width)."""
 
 
 def join(network: nn.Module, forward: Forward, group: Alone) -> Forward:
