@@ -65,6 +65,9 @@ def make_repeatable(config: TrainConfig) -> None:
     """Same configuration, seed and device: same history."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if config.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:  # the same for the kernels, without importing the compiler
+        torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # no layer reads what it has not written
     torch.backends.cudnn.benchmark = False

@@ -23,6 +23,7 @@ from watkins_ml.processes import ALONE, Alone, current
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.optimizer import AdamW
 from watkins_ml.training.whole_batch import join
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
@@ -79,7 +80,7 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         self.class_weights = self.class_weights.to(self.device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
+        self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience
         )

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+
+from watkins_ml.training.optimizer import AdamW
+
+
+def trained(kind, seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    optimizer = kind(network.parameters(), lr=0.01, weight_decay=0.1)
+    for batch in torch.randn(6, 8, 5):
+        optimizer.zero_grad(set_to_none=True)
+        network(batch).square().mean().backward()
+        optimizer.step()
+    return network, optimizer
+
+
+def test_steps_are_those_of_torch():
+    (ours, mine), (theirs, yours) = trained(AdamW), trained(torch.optim.AdamW)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(mine.state_dict(), yours.state_dict(), rtol=0, atol=0)
+
+
+def test_a_state_taken_up_again_is_the_same_state():
+    _, first = trained(AdamW)
+    _, second = trained(AdamW, seed=1)
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
+
+
+def test_a_training_does_not_import_the_compiler(recipe):
+    """It takes a second and a half, and only `train.compile` needs it."""
+    settings = recipe().train.model_dump()
+    script = (
+        "import sys, torch\nfrom watkins_ml.config import TrainConfig\nfrom watkins_ml.device import make_repeatable\n"
+        f"from watkins_ml.training import loop\nmake_repeatable(TrainConfig(**{settings}))\n"
+        "weight = torch.ones(3, requires_grad=True)\noptimizer = loop.AdamW([weight])\noptimizer.zero_grad()\n"
+        "weight.sum().backward()\noptimizer.step()\noptimizer.load_state_dict(optimizer.state_dict())\n"
+        "print(*{'torch._dynamo', 'torch._inductor'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
