@@ -7,7 +7,8 @@ more of a long one), in turns, each from a process of its own:
 - watkins: the command itself, with everything that it does: scan, checks, digests, files on the disk, split, tables;
 - librosa: `librosa.load`, `melspectrogram`, `power_to_db`, one clip after the other; and in a pool of all cores;
 - floor: soundfile, soxr, FFT and mel in all cores with the fastest parts found, into one array in memory. It is told
-  beforehand where the excerpts lie, and neither checks nor writes anything.
+  beforehand where the excerpts lie, and neither checks nor writes anything;
+- floor, digests and files: the same, with the digests of file and sound, and a file a spectrogram.
 
 The start is what the same way takes for 120 clips of 50 ms, measured apart in every round; clips a second are beyond
 it. Memory is the peak of the whole process tree, with shared pages divided among those who share them (PSS).
@@ -28,16 +29,14 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from bench import beside
+from prepare_ways import CORES, MOST_WINDOWS, WAYS
 
 ROOT = Path(__file__).resolve().parents[1]
-CORES = os.cpu_count() or 1
-MOST_WINDOWS = 16
 REAL = {"watkins10": r"^(\d+_[A-Z]+_\d+)_", "esc10": r"^\d-(\d+)-"}
 RATES = {  # native rates of 1,325 Watkins cuts, rounded, with their shares
     81_920: 0.36, 80_000: 0.14, 60_606: 0.09, 40_960: 0.09, 10_240: 0.11, 166_600: 0.04, 20_000: 0.05, 30_000: 0.04,
@@ -83,124 +82,6 @@ def excerpts(folder: Path) -> list[tuple[str, list[int], int]]:
     return jobs
 
 
-# ---------------------------------------------------------------- the ways
-
-
-def with_librosa(jobs: list, workers: int) -> int:
-    """What one writes in an afternoon; returns how many spectrograms came out."""
-    if workers == 1:
-        return sum(map(librosa_clip, jobs))
-    from multiprocessing import get_context
-
-    with get_context("fork").Pool(workers) as pool:
-        return sum(pool.imap_unordered(librosa_clip, jobs, chunksize=16))
-
-
-def librosa_clip(job: tuple[str, list[int], int]) -> int:
-    import librosa
-    import soundfile
-
-    path, starts, length = job
-    native = soundfile.info(path).samplerate
-    sound, rate = librosa.load(path, sr=16_000)
-    for start in starts:
-        first = round(start * rate / native)
-        part = sound[first : first + min(63_841, round(length * rate / native) + 1)]
-        part = np.resize(part, 63_841)  # repeats what is short, as watkins_ml does
-        mel = librosa.feature.melspectrogram(
-            y=part, sr=rate, n_fft=2048, win_length=512, hop_length=160, n_mels=128, htk=True, norm=None
-        )
-        decibels = librosa.power_to_db(mel, top_db=80)
-        (decibels - decibels.mean()) / decibels.std()
-    return len(starts)
-
-
-class Floor:
-    """The fastest parts found here, in memory that is there already."""
-
-    TILE = 16
-
-    def __init__(self):
-        import torch
-
-        from watkins_ml.audio.frontend import Frontend
-
-        self.torch, self.frontend = torch, Frontend()
-        s = self.frontend.settings
-        self.frames, self.mel = torch.zeros(s.frames, s.n_fft), torch.empty(s.n_mels, s.frames)
-        self.first = (s.n_fft - s.win_length) // 2
-        pairs = self.frontend.filters.repeat_interleave(2, dim=0)  # for real and imaginary parts as they lie
-        self.tiles = []
-        for row in range(0, s.n_mels, self.TILE):
-            used = pairs[:, row : row + self.TILE].amax(dim=1).nonzero().flatten()
-            bins = slice(int(used[0]), int(used[-1]) + 1)
-            self.tiles.append((slice(row, row + self.TILE), bins, pairs[bins, row : row + self.TILE].T.contiguous()))
-
-    def clip(self, job: tuple[str, list[int], int], out: np.ndarray) -> None:
-        import soundfile
-
-        path, starts, length = job
-        sound, rate = soundfile.read(path, dtype="float32")
-        sound = sound if sound.ndim == 1 else sound.mean(axis=1)
-        for place, start in enumerate(starts):
-            audio = self.frontend.sound(sound[start : start + length], rate)
-            out[place] = self.spectrogram(audio)
-
-    def spectrogram(self, audio):
-        """float32 (samples,) at 16 kHz to (n_mels, frames)."""
-        torch, s = self.torch, self.frontend.settings
-        half = s.win_length // 2
-        parts = torch.nn.functional.pad(audio, (half, half)).unfold(0, s.win_length, s.hop_length)
-        torch.mul(parts, self.frontend.window, out=self.frames[:, self.first : self.first + s.win_length])
-        power = torch.view_as_real(torch.fft.rfft(self.frames)).view(s.frames, -1).square_().T
-        for rows, bins, weights in self.tiles:
-            torch.mm(weights, power[bins], out=self.mel[rows])
-        decibels = self.mel.clamp_(min=1e-12).log10_().mul_(10)
-        decibels = decibels.maximum(decibels.max() - s.top_db)
-        decibels -= decibels.mean()
-        return decibels / decibels.std()
-
-
-def floor(jobs: list) -> int:
-    """All cores, each with clips of its own, into one array that they share."""
-    import mmap
-    from multiprocessing import get_context
-
-    import torch
-
-    torch.set_num_threads(1)
-    first = np.cumsum([0, *(len(starts) for _, starts, _ in jobs)])
-    ring = min(int(first[-1]), 2048) + MOST_WINDOWS + 1  # written over again, as gigabytes of it need not fit
-    shared = mmap.mmap(-1, ring * 128 * 400 * 4)
-    out = np.frombuffer(shared, np.float32).reshape(ring, 128, 400)
-    context = get_context("fork")
-    left = context.Value("l", 0)
-
-    def work() -> None:
-        made, chunk = Floor(), 16
-        while True:
-            with left.get_lock():
-                begin, left.value = left.value, left.value + chunk
-            if begin >= len(jobs):
-                return
-            for number in range(begin, min(begin + chunk, len(jobs))):
-                made.clip(jobs[number], out[int(first[number]) % (ring - MOST_WINDOWS - 1) :])
-
-    workers = [context.Process(target=work) for _ in range(CORES)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise RuntimeError("a worker of the floor died")
-    return int(first[-1])
-
-
-WAYS = {
-    "librosa": partial(with_librosa, workers=1),
-    f"librosa, {CORES} processes": partial(with_librosa, workers=CORES),
-    "floor": floor,
-}
 COMMANDS = ("watkins", "before")
 
 
@@ -275,7 +156,8 @@ def measure(way: str, archive: Archive, options: argparse.Namespace) -> dict[str
             command += ["--group-regex", archive.tape, "--min-clips", "2"]
         else:
             python = options.peers if "librosa" in way else sys.executable
-            command = [python, str(Path(__file__).resolve()), "--way", way, "--jobs", str(archive.jobs)]
+            ways = Path(__file__).resolve().with_name("prepare_ways.py")
+            command = [python, str(ways), way, str(archive.jobs), folder]
         seconds, spent, peak, problem = timed(command, root)
     if problem:
         sys.exit(f"{way}: {problem}")
@@ -364,14 +246,9 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout of watkins_ml to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="where archives and results lie meanwhile (1 GB for 1,000 clips)")
-    for hidden in ("--way", "--jobs"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     for name in ("shared", "before", "work"):
         setattr(options, name, getattr(options, name) and getattr(options, name).absolute())
-    if options.way:
-        WAYS[options.way](json.loads(Path(options.jobs).read_text()))
-        return
     if min(options.clips) < 500 or options.rounds < 1:
         parser.error("--clips must be 500 or more, --rounds 1 or more")
     if options.shared and not (options.shared / "data" / "watkins_full_cuts.csv").exists():

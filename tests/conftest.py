@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from servers import Proxy, Server, free_port
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel; one thread each is fastest
 torch.set_num_threads(1)
+gc.set_threshold(20_000, 10, 10)  # as `watkins` does, see memory.py
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
@@ -48,7 +50,7 @@ def isolated(tmp_path, monkeypatch):
     rng = torch.get_rng_state()
     yield
     torch.set_rng_state(rng)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(scope="session")

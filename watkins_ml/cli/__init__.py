@@ -9,7 +9,7 @@ import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.memory import keep_freed_memory
+from watkins_ml.memory import use_memory_freely
 
 app = typer.Typer(
     name="watkins",
@@ -39,7 +39,7 @@ def _options(
 
 def main() -> None:
     """Run a command; exit with 0, 1 (failed) or 2 (misused) and one clear line for an error."""
-    keep_freed_memory()
+    use_memory_freely()
     try:
         app()
     except UserError as error:

@@ -25,7 +25,7 @@ from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_tensors
-from watkins_ml.memory import keep_freed_memory
+from watkins_ml.memory import use_memory_freely
 
 if TYPE_CHECKING:
     from watkins_ml.audio.frontend import Frontend
@@ -184,7 +184,7 @@ def _quiet_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
-    keep_freed_memory()
+    use_memory_freely()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
     Thread(target=_die_with_parent, daemon=True).start()
 

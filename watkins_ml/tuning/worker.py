@@ -18,6 +18,7 @@ from watkins_ml.console import err
 from watkins_ml.endings import RunInterruptedError
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.experiment import read_inputs
+from watkins_ml.memory import use_memory_freely
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import HOST, INTERRUPTED, Claim, Study, TrialLostError
@@ -91,6 +92,7 @@ class StudyWatcher:
 def work(assignment: Assignment) -> None:
     """The life of a worker process; it exits with 1 and one line in its log if it has to give up."""
     stop = Stop()
+    use_memory_freely()
     with open(assignment.log, "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
