@@ -68,6 +68,14 @@ def test_same_configuration_and_seed_give_the_same_history_and_weights(train):
     assert same_weights(first, second)
 
 
+def test_both_splits_may_move_to_the_memory_of_the_device(train, monkeypatch):
+    """Without a GPU none does; the test holds that training asks."""
+    asked, near = [], Split.near
+    monkeypatch.setattr(Split, "near", lambda split, device: asked.append((len(split), device)) or near(split, device))
+    train("train.epochs=1")
+    assert asked == [(24, torch.device("cpu")), (12, torch.device("cpu"))]
+
+
 def test_another_seed_gives_another_history(train):
     first, first_run, _ = train(name="a")
     second, second_run, _ = train("train.seed=1", name="b")

@@ -259,6 +259,7 @@ def fit(
             save_checkpoint(recorder.checkpoints / "best.pt", trainer.best)
     if features is not None and not config.augment.is_on:  # what is changed is another input in every epoch
         train, val, trainer.forward = features.shorten(trainer.model, train, val, trainer.device, trainer.precision)
+    train, val = train.near(trainer.device), val.near(trainer.device)
     trainer.learn = join(trainer.model, trainer.forward, trainer.group)
     if config.train.compile:
         trainer.learn = torch.compile(trainer.learn, dynamic=False)  # for whole batches, and the smaller last one
