@@ -23,6 +23,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
 
 
+@pytest.hookimpl(optionalhook=True)  # there is no such hook without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: much of the time tests wait for servers and processes that they have started."""
     return (os.cpu_count() or 1) + 1
@@ -92,11 +93,12 @@ def archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(archive, tmp_path_factory) -> Path:
-    """The archive as `watkins prepare` leaves it. Read only."""
+    """The archive as `watkins prepare` leaves it, but with spectrograms of one second, not four. Read only."""
+    from watkins_ml.audio.settings import FrontendSettings
     from watkins_ml.dataset.prepare import PrepareOptions, prepare
 
     out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(archive, out, PrepareOptions(workers=1))
+    prepare(archive, out, PrepareOptions(workers=1, frontend=FrontendSettings(frames=100)))
     return out
 
 

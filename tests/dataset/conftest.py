@@ -21,6 +21,14 @@ def no_fsync(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
+@pytest.fixture(scope="session")
+def prepared(archive, tmp_path_factory) -> Path:
+    """The archive as `watkins prepare` leaves it. Read only."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(archive, out, PrepareOptions(workers=1))
+    return out
+
+
 def write_cut(path: Path, seed: int, seconds: float = 0.05) -> Path:
     """A short recording of noise, of the kind that its suffix says; 16-bit, so that containers agree."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -132,11 +132,11 @@ def test_cuts_are_kept_with_picture_and_sound_or_with_the_reason_why_there_is_no
     run_dir, frame, cuts = kept
     for cut in cuts.itertuples():
         with Image.open(run_dir / cut.picture) as image:
-            assert image.size == (400, 128)
+            assert image.size == (100, 128)
         if cut.path == frame.path[0]:
             assert cut.sound == "" and cut.silent.startswith("unreadable: ")
         else:
-            assert soundfile.info(run_dir / cut.sound).duration == pytest.approx(4, abs=0.02)
+            assert soundfile.info(run_dir / cut.sound).duration == pytest.approx(1, abs=0.02)
     assert frame.path[0] in set(cuts.path)
     random = cuts[cuts.shown_in == "random"]
     assert random.path.tolist() == frame.path.tolist()  # fewer than 25

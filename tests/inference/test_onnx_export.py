@@ -59,7 +59,7 @@ def test_a_file_with_other_answers_is_refused(exported, classifier):
     with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in a probability, .* nothing was written"):
         differences(exported, replace(classifier, temperature=3.0))
     with pytest.raises(UserError, match="differs from PyTorch"):
-        differences(exported, replace(classifier, frontend=Frontend(FrontendSettings(top_db=30))))
+        differences(exported, replace(classifier, frontend=Frontend(FrontendSettings(frames=100, top_db=30))))
 
 
 def test_a_file_with_another_novelty_is_refused(exported, classifier):
@@ -73,11 +73,11 @@ def test_its_metadata_say_what_a_user_of_the_file_has_to_know(classifier, sessio
     assert json.loads(about["classes"]) == classifier.classes
     assert json.loads(about["frontend"]) == classifier.frontend.settings.model_dump()
     assert json.loads(about["facts"]) == classifier.facts
-    assert (about["model"], about["sample_rate"], about["samples"]) == ("models:/watkins-baseline/1", "16000", "63841")
+    assert (about["model"], about["sample_rate"], about["samples"]) == ("models:/watkins-baseline/1", "16000", "15841")
     assert float(about["temperature"]) == 1.7
-    assert "exactly 63841 samples" in about["recipe"] and "resample before" in about["recipe"]
+    assert "exactly 15841 samples" in about["recipe"] and "resample before" in about["recipe"]
     (waveform,) = session.get_inputs()
-    assert (waveform.name, waveform.shape) == ("waveform", ["batch", 63_841])
+    assert (waveform.name, waveform.shape) == ("waveform", ["batch", 15_841])
 
 
 def test_no_trace_of_this_machine_is_in_the_file(exported):

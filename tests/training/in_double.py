@@ -38,7 +38,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {
     "mixed-and-weighted": ("baseline", ["augment.mixup=0.4"]),
     "smoothed-and-weighted": ("baseline", ["train.label_smoothing=0.1"]),
     "stopped-early": ("baseline", ["train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003"]),
-    "efficientnet": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=0", "train.epochs=2"]),
+    "efficientnet": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=0", "train.epochs=1"]),
     "frozen": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=6", "train.epochs=1"]),
     "head-only": ("efficientnet", [*EFFICIENTNET, "model.freeze_depth=9", "train.epochs=1"]),
 }
