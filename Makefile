@@ -23,7 +23,7 @@ test: setup  ## the test suite, offline and in parallel
 faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)
 	$(BIN)/python -m pytest -n auto --dist load -m faults
 
-bench: setup  ## all benchmarks and one table of them (an hour); BENCH="--shared DIR --peers PYTHON --run RUN" adds more
+bench: setup  ## all benchmarks and one table of them (over an hour); BENCH="--shared DIR --peers PYTHON --run RUN" adds more
 	$(BIN)/python experiments/bench.py $(BENCH)
 
 lint: setup
