@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -277,9 +278,10 @@ def test_preparing_again_leaves_what_is_kept(folder, config):
     torch.manual_seed(0)
     store.shorten(build_model(config(9).model, 3), train, val, CPU, None)
     kept = entries(store)
-    again = prepare(data.summary["audio_dir"], folder, PrepareOptions(workers=1))
+    options = PrepareOptions(workers=1, frontend=data.frontend)
+    again = prepare(data.summary["audio_dir"], folder, options)
     assert (again.computed, again.moved) == (0, 0)
-    prepare(data.summary["audio_dir"], folder, PrepareOptions(workers=1, seed=1))  # other sides, another digest
+    prepare(data.summary["audio_dir"], folder, replace(options, seed=1))  # other sides, another digest
     assert entries(store) == kept
     assert read_prepared(folder).digest != data.digest
 
