@@ -11,7 +11,7 @@ class AdamW(torch.optim.AdamW):
     """The same steps as torch's; Loshchilov and Hutter 2019, arXiv:1711.05101.
 
     torch wraps these methods so that its compiler leaves them alone, and each wrapper first imports that compiler: a
-    second and a half in every training. Nothing here compiles them. Hooks on steps are not called.
+    second and a half in every training. Nothing here compiles them.
     """
 
     zero_grad = unwrap(torch.optim.AdamW.zero_grad)
