@@ -8,10 +8,12 @@ Example: python experiments/prepare_ways.py floor jobs.json out
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -72,19 +74,23 @@ class Floor:
             bins = slice(int(used[0]), int(used[-1]) + 1)
             self.tiles.append((slice(row, row + self.TILE), bins, pairs[bins, row : row + self.TILE].T.contiguous()))
 
-    def clip(self, job: Job, out: np.ndarray, digests: bool) -> None:
+    def clip(self, job: Job, out: np.ndarray) -> None:
         import soundfile
 
         path, starts, length = job
         sound, rate = soundfile.read(path, dtype="float32")
-        if digests:
-            hashlib.sha256(sound)
-            with open(path, "rb") as file:
-                hashlib.file_digest(file, "sha256")
+        self.decoded(path, sound)
         sound = sound if sound.ndim == 1 else sound.mean(axis=1)
         for place, start in enumerate(starts):
             audio = self.frontend.sound(sound[start : start + length], rate)
             out[place] = self.spectrogram(audio)
+        self.made(path, out)
+
+    def decoded(self, path: str, sound: np.ndarray) -> None:
+        pass
+
+    def made(self, path: str, spectrograms: np.ndarray) -> None:
+        pass
 
     def spectrogram(self, audio):
         """float32 (samples,) at 16 kHz to (n_mels, frames)."""
@@ -101,12 +107,32 @@ class Floor:
         return decibels / decibels.std()
 
 
-def floor(jobs: list[Job], out: Path, files: bool) -> int:
-    """All cores, each with clips of its own, into one array that they share.
+class FloorWithFiles(Floor):
+    """And what `prepare` cannot do without: digests of file and sound, and files of the spectrograms.
 
-    With `files`, also what `prepare` cannot do without: digests of file and sound, and files of the spectrograms (of a
-    long clip one of its windows and one of its middle).
+    Those of a long clip are two, one of its windows and one of its middle.
     """
+
+    def __init__(self, out: Path):
+        super().__init__()
+        self.out = out
+
+    def decoded(self, path: str, sound: np.ndarray) -> None:
+        hashlib.sha256(sound)
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, "sha256")
+
+    def made(self, path: str, spectrograms: np.ndarray) -> None:
+        place = self.out / Path(path).parent.name / Path(path).stem
+        place.parent.mkdir(exist_ok=True)
+        tensors = self.torch.tensor(spectrograms)
+        self.torch.save(tensors[-1].clone(), place.with_suffix(".pt"))
+        if len(tensors) > 1:
+            self.torch.save(tensors[:-1].clone(), place.with_suffix(".windows.pt"))
+
+
+def floor(jobs: list[Job], out: Path, begin: Callable[[Path], Floor]) -> int:
+    """All cores, each with clips of its own, into one array that they share."""
     import mmap
     from multiprocessing import get_context
 
@@ -117,26 +143,21 @@ def floor(jobs: list[Job], out: Path, files: bool) -> int:
     torch.set_num_threads(1)
     keep_freed_memory()
     first = np.cumsum([0, *(len(starts) for _, starts, _ in jobs)])
-    ring = min(int(first[-1]), 2048) + MOST_WINDOWS + 1  # written over again, as gigabytes of it need not fit
-    shared = mmap.mmap(-1, ring * 128 * 400 * 4)
-    spectrograms = np.frombuffer(shared, np.float32).reshape(ring, 128, 400)
+    ring = min(int(first[-1]), 2048)  # written over again, as gigabytes of it need not fit
+    shared = mmap.mmap(-1, (ring + MOST_WINDOWS + 1) * 128 * 400 * 4)
+    spectrograms = np.frombuffer(shared, np.float32).reshape(-1, 128, 400)
     context = get_context("fork")
-    left = context.Value("l", 0)
+    taken = context.Value("l", 0)
 
     def work() -> None:
-        parts, chunk = Floor(), 16
+        parts, chunk = begin(out), 16
         while True:
-            with left.get_lock():
-                begin, left.value = left.value, left.value + chunk
-            if begin >= len(jobs):
+            with taken.get_lock():
+                start, taken.value = taken.value, taken.value + chunk
+            if start >= len(jobs):
                 return
-            for number in range(begin, min(begin + chunk, len(jobs))):
-                made = spectrograms[int(first[number]) % (ring - MOST_WINDOWS - 1) :][: len(jobs[number][1])]
-                parts.clip(jobs[number], made, files)
-                if files:
-                    torch.save(torch.tensor(made[-1:]), out / f"{number}.pt")
-                if files and len(made) > 1:
-                    torch.save(torch.tensor(made[:-1]), out / f"{number}.windows.pt")
+            for place, job in zip(first[start:] % ring, jobs[start : start + chunk], strict=False):
+                parts.clip(job, spectrograms[place : place + len(job[1])])
 
     workers = [context.Process(target=work) for _ in range(CORES)]
     for worker in workers:
@@ -144,16 +165,37 @@ def floor(jobs: list[Job], out: Path, files: bool) -> int:
     for worker in workers:
         worker.join()
     if any(worker.exitcode for worker in workers):
-        raise RuntimeError("a worker of the floor died")
+        sys.exit("a worker of the floor died")
     return int(first[-1])
 
 
 WAYS = {
     "librosa": partial(with_librosa, workers=1),
     f"librosa, {CORES} processes": partial(with_librosa, workers=CORES),
-    "floor": partial(floor, files=False),
-    "floor, digests and files": partial(floor, files=True),
+    "floor": partial(floor, begin=lambda out: Floor()),
+    "floor, digests and files": partial(floor, begin=FloorWithFiles),
 }
 
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("jobs", type=Path, help="JSON, a list of [path, starts, samples]")
+    parser.add_argument("out", type=Path, help="an empty folder for files, where the way writes some")
+    options = parser.parse_args()
+    if not options.out.is_dir():
+        parser.error(f"{options.out}: no such folder")
+    try:
+        jobs = [(str(path), [int(start) for start in starts], int(length)) for path, starts, length in
+                json.loads(options.jobs.read_text())]  # fmt: skip
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(f"{options.jobs}: not a list of jobs ({error})")
+    if not jobs:
+        parser.error(f"{options.jobs}: no jobs")
+    if missing := next((path for path, *_ in jobs if not os.path.isfile(path)), None):
+        parser.error(f"{options.jobs}: {missing} is not there")
+    WAYS[options.way](jobs, options.out)
+
+
 if __name__ == "__main__":
-    WAYS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()), Path(sys.argv[3]))
+    main()
