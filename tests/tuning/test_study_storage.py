@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,25 @@ def test_a_connection_that_breaks_before_any_statement_changes_nothing(brittle, 
             break
     assert breaker.number > 1
     assert all(trials[number].intermediate_values == {1: 0.25} and trials[number].value == 0.5 for number in finished)
+
+
+def test_a_trial_that_was_lost_while_it_was_claimed_can_be_continued(brittle, postgres):
+    """Its lock is given back at once, not when Python finds the garbage: whoever continues it waits for that."""
+    study, breaker = brittle("lost-claim"), Breaker(postgres)
+
+    def end_before_it_is_named(backend: int, statement: str) -> str:
+        if not breaker.number and statement.startswith("INSERT INTO trial_user_attributes"):
+            breaker.number = breaker.seen + 1
+        return breaker(backend, statement)
+
+    gc.disable()
+    try:
+        with interfering(study, end_before_it_is_named):
+            claim = study.claim()
+        assert breaker.number and claim.run == "trial-001"
+        assert study._is_free("trial-000")
+    finally:
+        gc.enable()
 
 
 def test_a_database_that_refuses_is_quoted(brittle):

@@ -120,10 +120,14 @@ class Study:
             run = trial.user_attrs.get("run", f"trial-{trial.number:03d}")
             lock = self._lock(run)
             lock.acquire()  # free: a trial is continued only when nobody holds it
-            trial.set_user_attr("run", run)
-            trial.set_user_attr("pid", os.getpid())
-            trial.set_user_attr("host", HOST)
-            trial.set_user_attr("place", self.place)  # last: who has it counts as a worker
+            try:
+                trial.set_user_attr("run", run)
+                trial.set_user_attr("pid", os.getpid())
+                trial.set_user_attr("host", HOST)
+                trial.set_user_attr("place", self.place)  # last: who has it counts as a worker
+            except BaseException:  # the trial is given up, so it must look so to whoever would continue it
+                lock.release()
+                raise
             return Claim(trial, run, lock)
 
     def _lock(self, run: str) -> FileLock:
