@@ -28,7 +28,7 @@ LIBRARIES = {
 FIRST_STEP = """
 import os, sys
 from watkins_ml.cli import main
-from watkins_ml.training.loop import Trainer
+from watkins_ml.training.trainer import Trainer
 step = Trainer._step
 def first(*arguments):
     step(*arguments)

@@ -15,7 +15,7 @@ from watkins_ml.dataset.loading import Split
 from watkins_ml.errors import UserError
 from watkins_ml.models import build_model
 from watkins_ml.models.efficientnet import SpectrogramEfficientNet, build_efficientnet
-from watkins_ml.training.loop import Trainer
+from watkins_ml.training.trainer import Trainer
 
 
 def config(weights: object = "none", freeze_depth: int = 0) -> EfficientNetModel:
@@ -75,7 +75,7 @@ def test_training_leaves_frozen_stages_as_they_were_and_changes_the_others(recip
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     split = Split(None, torch.randn(4, 1, 64, 64), torch.tensor([0, 1, 0, 1]))
     trainer = Trainer(recipe("efficientnet", "data.batch_size=2"), network, torch.ones(2), torch.device("cpu"))
-    trainer.train_epoch(split, lambda loss, accuracy: None)
+    trainer.train_epoch(split, lambda note: None)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
 
     frozen = {name for name in before if name.startswith(tuple(f"features.{stage}." for stage in range(depth)))}

@@ -14,7 +14,8 @@ from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from watkins_ml.training.loop import Trainer, balanced_weights, fit, predict_logits
+from watkins_ml.training.loop import fit
+from watkins_ml.training.trainer import Trainer, balanced_weights, predict_logits
 
 CLASSES = ["low", "middle", "high"]
 

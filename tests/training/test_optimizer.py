@@ -36,6 +36,19 @@ def test_a_state_taken_up_again_is_the_same_state():
     torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 
+def test_a_state_of_a_gpu_is_taken_up_on_a_cpu():
+    """There the optimiser is told that its steps are recorded and fused."""
+    network, first = trained(AdamW)
+    copy, second = trained(AdamW)
+    state = second.state_dict()
+    state["param_groups"][0] |= {"fused": True, "capturable": True}
+    second.load_state_dict(state)
+    for model, optimizer in ((network, first), (copy, second)):
+        model(torch.ones(2, 5)).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(copy.state_dict(), network.state_dict(), rtol=0, atol=0)
+
+
 def test_a_training_does_not_import_the_compiler():
     """It takes a second and a half, and only `train.compile` needs it."""
     script = (

@@ -49,6 +49,7 @@ def time_roll(spectrograms: torch.Tensor, generator: torch.Generator) -> torch.T
     Where in its window a call begins says nothing about who called.
     """
     frames = spectrograms.shape[-1]
-    shifts = torch.randint(frames, (len(spectrograms), 1), generator=generator).to(spectrograms.device)
+    shifts = torch.randint(frames, (len(spectrograms), 1), generator=generator)
+    shifts = shifts.to(spectrograms.device, non_blocking=True)
     index = (torch.arange(frames, device=shifts.device) - shifts) % frames
     return spectrograms.gather(-1, index[:, None, None, :].expand_as(spectrograms))

@@ -1,0 +1,171 @@
+"""Training on a GPU: steps that are replayed are the steps taken one by one, and the host never waits for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from test_loop import CLASSES, bands, same_weights
+from test_resume import RECIPES, CutOff
+
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import Split, open_split
+from watkins_ml.evaluation.metrics import score
+from watkins_ml.models import build_model
+from watkins_ml.processes import Alone
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.training import replay
+from watkins_ml.training.checkpoints import latest_checkpoint
+from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.loop import fit
+from watkins_ml.training.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
+MANY = 61
+"""Recordings: seven whole batches of eight, of which four are replayed in the first epoch, and one of five."""
+
+
+@pytest.fixture
+def train(recipe, tmp_path):
+    """A function that trains on the GPU, or goes on from the newest checkpoint; returns the network and its run."""
+
+    def run(name: str, *overrides: str, model: str = "baseline", val: Split | None = None, record=None, **more):
+        config = recipe(model, "train.epochs=4", "train.device=cuda", *overrides)
+        record = record or RunDirectory(tmp_path / name)
+        build, val = partial(build_model, config.model, 3), val or bands(12, seed=1)
+        start, judge = latest_checkpoint(record.checkpoints), partial(score, classes=CLASSES)
+        return fit(config, build, bands(MANY), val, 3, judge, record, start, **more), record
+
+    return run
+
+
+def replays_of(monkeypatch) -> list[int]:
+    """Counts, from now on, the steps that are replayed."""
+    counts, original = [0], torch.cuda.CUDAGraph.replay
+
+    def counted(graph) -> None:
+        counts[0] += 1
+        original(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    return counts
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "fp16", "compiled"])
+def test_replayed_steps_give_the_history_of_steps_taken_one_by_one(train, monkeypatch, name):
+    how = dict(RECIPES.get(name, {}))
+    overrides = how.pop("overrides", [f"train.{'amp=fp16' if name == 'fp16' else 'compile=true'}"])
+    counts = replays_of(monkeypatch)
+    network, record = train("replayed", *overrides, **how)
+    steps = 4 * (MANY // 8) - replay.WARM_UP
+    assert counts == [steps]
+    monkeypatch.setattr(replay, "WARM_UP", 1000)
+    again, one_by_one = train("one-by-one", *overrides, **how)
+    assert counts == [steps]
+    assert record.history.read_bytes() == one_by_one.history.read_bytes()
+    assert same_weights(network, again)
+    if name == "plateau":
+        assert record.read_history()["learning_rate"].nunique() > 2
+
+
+def test_the_same_seed_gives_the_same_history(train):
+    (first, record), (second, other) = train("first"), train("second")
+    assert record.history.read_bytes() == other.history.read_bytes()
+    assert same_weights(first, second)
+
+
+def test_a_gpu_learns_what_a_cpu_learns(train, recipe):
+    _, record = train("gpu", "train.amp=none")
+    _, other = train("cpu", "train.device=cpu")
+    for loss in ("train_loss", "val_loss"):
+        mine, theirs = (each.read_history()[loss].tolist() for each in (record, other))
+        assert mine == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize(("before", "after"), [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_training_that_was_cut_off_goes_on_here_and_on_a_machine_without(train, tmp_path, before, after):
+    whole, record = train("whole", "train.amp=none")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", f"train.device={before}", "train.amp=none", record=CutOff(tmp_path / "cut", 2))
+    rest = RunDirectory(tmp_path / "cut")
+    network, _ = train("cut", f"train.device={after}", "train.amp=none", record=rest)
+    assert rest.read_history()["epoch"].iloc[-1] == 4
+    if before == after:
+        assert same_weights(whole, network)
+    last = [each.read_history()["val_loss"].iloc[-1] for each in (record, rest)]
+    assert last[0] == pytest.approx(last[1], rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["baseline", "efficientnet"])
+@pytest.mark.parametrize("mixed", [[], ["augment.mixup=0.4", "augment.freq_mask=8"]], ids=["plain", "mixed"])
+def test_the_host_does_not_wait_inside_an_epoch(train, monkeypatch, model, mixed):
+    """From the second epoch on; in the first the step is recorded."""
+    epoch, total = Trainer.train_epoch, Alone.total
+
+    def watched(trainer, split, on_step):
+        if trainer.progress.epoch:
+            torch.cuda.set_sync_debug_mode("error")
+        return epoch(trainer, split, on_step)
+
+    def until_the_end(group, tensor):
+        assert trainer_waits() == (epochs[0] == 0)
+        epochs[0] += 1
+        torch.cuda.set_sync_debug_mode("default")
+        return total(group, tensor)
+
+    def trainer_waits() -> bool:
+        return torch.cuda.get_sync_debug_mode() == 0
+
+    epochs = [0]
+    monkeypatch.setattr(Trainer, "train_epoch", watched)
+    monkeypatch.setattr(Alone, "total", until_the_end)
+    try:
+        train("run", "train.epochs=3", *mixed, model=model)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert epochs == [3]
+
+
+def test_spectrograms_read_from_the_disk_give_the_history_of_those_on_the_gpu(recipe, prepared, tmp_path):
+    data, config = read_prepared(prepared), recipe("baseline", "train.device=cuda", "data.batch_size=4")
+    histories = []
+    for name, memory in (("near", True), ("disk", False)):
+        train, val = open_split(data, "train"), open_split(data, "val")
+        if memory:
+            train, val = (Split(side.frame, side.spectrograms[:], side.labels) for side in (train, val))
+        assert train.near(torch.device("cuda")).labels.is_cuda == memory
+        build, record = partial(build_model, config.model, 3), RunDirectory(tmp_path / name)
+        fit(config, build, train, val, 3, partial(score, classes=data.classes), record)
+        histories.append(record.history.read_bytes())
+    assert histories[0] == histories[1]
+
+
+def test_outputs_of_frozen_stages_are_trained_on(train, monkeypatch, tmp_path):
+    counts = replays_of(monkeypatch)
+    plain = ["augment.time_roll=false", "model.freeze_depth=6", "train.amp=none"]
+    store = FeatureStore(tmp_path / "features", "digest", 1.0)
+    _, record = train("kept", *plain, model="efficientnet", features=store)
+    assert counts[0] and any((tmp_path / "features").iterdir())
+    _, other = train("anew", *plain, model="efficientnet")
+    assert record.read_history()["val_loss"].tolist() == pytest.approx(
+        other.read_history()["val_loss"].tolist(), rel=0.02
+    )
+
+
+def test_torchrun_takes_nccl(recipe, prepared, tmp_path):
+    """One process of a group, for no two may share a GPU."""
+    words = ["-o", f"data.dir={prepared}", "-o", "data.batch_size=7", "-o", "train.epochs=2", "-o", "train.device=cuda"]
+    recipe_file = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    command = [*launcher, "-m", "watkins_ml", "train", str(recipe_file), "--run-dir", "run", *words]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"NCCL_DEBUG": "VERSION"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NCCL version" in done.stdout + done.stderr
+    assert RunDirectory(tmp_path / "run").read_history()["epoch"].tolist() == [1, 2]

@@ -1,0 +1,221 @@
+"""One network in training: its steps, its validation, and all of it that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.dataset.loading import Split
+from watkins_ml.device import autocast, choose_precision
+from watkins_ml.errors import UserError, first_line
+from watkins_ml.processes import ALONE, Alone, Group, current
+from watkins_ml.training.augment import Augment
+from watkins_ml.training.checkpoints import Checkpoint
+from watkins_ml.training.optimizer import AdamW
+from watkins_ml.training.replay import Replayed
+
+Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+"""Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come; with the tensors, all that a checkpoint holds."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_val_loss: float = float("inf")
+    stale_epochs: int = 0
+
+    def update(self, val_loss: float) -> bool:
+        """Count one more epoch; True if it is the best so far, and then none is stale."""
+        self.epoch += 1
+        if val_loss < self.best_val_loss:
+            self.best_epoch, self.best_val_loss, self.stale_epochs = self.epoch, val_loss, 0
+            return True
+        self.stale_epochs += 1
+        return False
+
+
+@dataclass
+class Trainer:
+    """One network, its optimiser and the data order; everything that changes during training."""
+
+    config: ExperimentConfig
+    model: nn.Module
+    class_weights: torch.Tensor
+    """float32, shape (species,): what a recording counts in the loss."""
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
+    best: Checkpoint | None = None
+    """The network at the best epoch so far, and that epoch's facts."""
+    group: Alone = field(default_factory=current)
+    """The processes that train it; all draw the same batches, and each takes its rows."""
+
+    def __post_init__(self) -> None:
+        train, optim = self.config.train, self.config.optim
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.model  # only its tail where features are kept
+        self.learn = self.forward  # the same, as all processes train it
+        self.precision = choose_precision(train.amp, self.device)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.class_weights = self.class_weights.to(self.device)
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        replays = self.device.type == "cuda" and not isinstance(self.group, Group)
+        self.step = Replayed(self._step, self._learning_rate) if replays else self._step
+        self.order = torch.Generator().manual_seed(train.seed)
+        self.augment = Augment(self.config.augment, len(self.class_weights), self.order)
+        drawn = train.class_weights == "sampled"  # a rare species comes more often instead of counting more
+        self.step_weights = torch.ones_like(self.class_weights) if drawn else self.class_weights
+        self.chances = self.class_weights.cpu() if drawn else None
+
+    def _learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def train_epoch(self, split: Split, on_step: Callable[[str], None]) -> dict[str, float]:
+        """One pass over the training split; loss and accuracy are running means over it.
+
+        After each step `on_step` is told what there is to show of them.
+        """
+        self.model.train()
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
+        seen = 0
+        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
+            spectrograms, labels = self.group.share(*self.augment(spectrograms, labels))
+            measured = self._compiled_step(
+                *(each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
+            )
+            if len(labels):  # of a last batch smaller than their number a process may have none
+                totals += measured
+            seen += len(labels)
+            readable = self.device.type == "cpu"  # reading totals from a GPU would make every step wait for it
+            on_step(f"loss {totals[0] / totals[1]:.3f}  accuracy {totals[2] / seen:.3f}" if readable else "")
+        loss, weight, correct = self.group.total(totals).tolist()
+        self._assert_finite(loss)
+        return {"train_loss": loss / weight, "train_accuracy": correct / len(split)}
+
+    def _compiled_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        try:
+            return self.step(spectrograms, targets)
+        except RuntimeError as error:
+            if not self.config.train.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            raise UserError(
+                f"train.compile: torch cannot compile the network on this machine ({first_line(error)}); set "
+                "train.compile=false"
+            ) from None
+
+    def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
+        with autocast(self.device, self.precision):
+            logits = self.learn(spectrograms)
+        smoothing = self.config.train.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets, self.step_weights, label_smoothing=smoothing)
+        if targets.ndim == 1:
+            labels, weight = targets, self.step_weights[targets].sum()
+        else:
+            labels, weight = targets.argmax(dim=1), (targets @ self.step_weights).sum()
+            loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(self.group.share_of(loss, weight)).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        correct = (logits.argmax(dim=1) == labels).sum()
+        return torch.stack([loss.detach() * weight, weight, correct]).double()
+
+    def validate(self, split: Split, score: Score) -> dict[str, float]:
+        size = self.config.data.batch_size
+        logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward, self.group)
+        labels = split.labels.cpu()
+        loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
+        self._assert_finite(loss)
+        scores = score(labels.numpy(), logits.softmax(dim=1).numpy())
+        kept = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
+        return {"val_loss": loss} | {f"val_{name}": scores[name] for name in kept}
+
+    def _assert_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is not a number in epoch {self.progress.epoch + 1}; "
+                f"lower optim.lr ({self.config.optim.lr:g}) or set train.amp=none"
+            )
+
+    def checkpoint(self, epoch: dict[str, object]) -> Checkpoint:
+        """Everything that an exact continuation needs; `epoch` is what the one just ended measured."""
+        facts = vars(self.progress) | epoch
+        if self.progress.stale_epochs == 0:
+            still = self._frozen_tensors()  # shared, not copied: torch.save then writes them once
+            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in still}
+            self.best = Checkpoint({"model": still | copy}, facts)
+        tensors = {
+            "model": self.model.state_dict(),
+            "best": self.best.tensors,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "order": self.order.get_state(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
+        }
+        return Checkpoint(tensors, facts | {"best": self.best.facts})
+
+    def _frozen_tensors(self) -> dict[str, torch.Tensor]:
+        return self.model.frozen_tensors() if hasattr(self.model, "frozen_tensors") else {}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what the trainer was when the checkpoint was made."""
+        tensors, facts = checkpoint
+        self.model.load_state_dict(tensors["model"])
+        self.best = Checkpoint({"model": tensors["best"]["model"] | self._frozen_tensors()}, facts["best"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.scheduler.load_state_dict(tensors["scheduler"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        self.order.set_state(tensors["order"])
+        torch.set_rng_state(tensors["rng"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["cuda_rng"][0], self.device)
+        self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    group: Alone = ALONE,
+) -> torch.Tensor:
+    """Logits (recordings, species) on the CPU in float32, in the order of the split.
+
+    `forward` is the part of the model to call, where the split holds what its frozen stages give. The processes of
+    `group` share the work, and all have all logits.
+    """
+    model.eval()
+    logits = []
+    for number, (spectrograms, _) in enumerate(split.batches(batch_size)):
+        if not group.deals(number):
+            logits.append(len(spectrograms))
+            continue
+        with autocast(device, precision):
+            logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float())
+    return group.merge(logits)
+
+
+def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:
+    """Per-class weights inverse to frequency, mean 1 over the recordings (0 for a class never seen)."""
+    counts = torch.bincount(labels, minlength=species).float()
+    weights = len(labels) / (species * counts)
+    return torch.where(counts > 0, weights, torch.zeros(()))
