@@ -76,7 +76,7 @@ class Split:
         else:
             drawn = chances[self.labels.cpu()]
             order = torch.multinomial(drawn, len(self), replacement=True, generator=generator)
-        batches = order.to(self.labels.device).split(batch_size)
+        batches = order.to(self.labels.device, non_blocking=True).split(batch_size)
         at_hand = torch.is_tensor(self.spectrograms) and (self.spectrograms.is_cuda or not torch.cuda.is_available())
         spectrograms = map(self.spectrograms.__getitem__, batches) if at_hand else _ahead(self.spectrograms, batches)
         for chosen, batch in zip(batches, spectrograms, strict=True):

@@ -27,8 +27,8 @@ class BaselineCNN(nn.Module):
         return nn.Sequential(
             nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
             nn.BatchNorm2d(after),
-            nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),  # the same as before the pooling, on a quarter of the numbers
         )
 
     def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:

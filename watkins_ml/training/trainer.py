@@ -74,6 +74,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         replays = self.device.type == "cuda" and not isinstance(self.group, Group)
         self.step = Replayed(self._step, self._learning_rate) if replays else self._step
+        self.answer = Replayed(self._answer, lambda: None) if replays else self._answer
         self.order = torch.Generator().manual_seed(train.seed)
         self.augment = Augment(self.config.augment, len(self.class_weights), self.order)
         drawn = train.class_weights == "sampled"  # a rare species comes more often instead of counting more
@@ -134,9 +135,12 @@ class Trainer:
         correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
+    def _answer(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        return self.forward(spectrograms)
+
     def validate(self, split: Split, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
-        logits = predict_logits(self.model, split, size, self.device, self.precision, self.forward, self.group)
+        logits = predict_logits(self.model, split, size, self.device, self.precision, self.answer, self.group)
         labels = split.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
@@ -184,7 +188,8 @@ class Trainer:
         self.order.set_state(tensors["order"])
         torch.set_rng_state(tensors["rng"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["cuda_rng"][0], self.device)
+            for state in tensors["cuda_rng"]:  # none where it was made on a machine without a GPU
+                torch.cuda.set_rng_state(state, self.device)
         self.progress = Progress(**{name: facts[name] for name in vars(self.progress)})
 
 
@@ -200,8 +205,8 @@ def predict_logits(
 ) -> torch.Tensor:
     """Logits (recordings, species) on the CPU in float32, in the order of the split.
 
-    `forward` is the part of the model to call, where the split holds what its frozen stages give. The processes of
-    `group` share the work, and all have all logits.
+    `forward` is called instead of the model, by its last part where the split holds what frozen stages give; it may
+    answer in the same memory every time. The processes of `group` share the work, and all have all logits.
     """
     model.eval()
     logits = []
@@ -210,7 +215,7 @@ def predict_logits(
             logits.append(len(spectrograms))
             continue
         with autocast(device, precision):
-            logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float())
+            logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float().clone())
     return group.merge(logits)
 
 
