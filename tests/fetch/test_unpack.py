@@ -62,7 +62,11 @@ def test_a_hostile_zip_is_refused_whole_before_it_is_downloaded(watkins, at_host
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".wav"]
 
 
-@pytest.mark.parametrize("body", [b"", b"PK", b"no zip at all", TWO[:-30], TWO[: len(TWO) // 2]])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"PK", b"no zip at all", TWO[:-30], TWO[: len(TWO) // 2]],
+    ids=["nothing", "two letters", "text", "no end", "a half"],
+)
 def test_what_is_no_zip_is_one_sentence(watkins, at_host, tmp_path, body):
     serve_archive(at_host, body)
     said = watkins("fetch", "archive", "--out", "wk")

@@ -1,11 +1,13 @@
 """Trainings in double precision, where rounding cannot hide a wrong gradient; alone or as one of several processes.
 
-Arguments: the file for the histories of the first process, and names of RECIPES.
+Arguments: the file for the histories of the first process, and names of RECIPES. With DEVICE=cuda in the environment
+all are on one GPU.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from functools import partial
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import torch
 from test_loop import CLASSES, bands, contradicted
+from torch import distributed as dist
 
+from watkins_ml import device, processes
 from watkins_ml.config import load_config
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
@@ -21,7 +25,8 @@ from watkins_ml.processes import joined
 from watkins_ml.training.loop import fit
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-PLAIN = ["data.batch_size=7", "train.device=cpu", "train.epochs=3", "data.dir=none"]
+DEVICE = os.environ.get("DEVICE", "cpu")
+PLAIN = ["data.batch_size=7", f"train.device={DEVICE}", "train.amp=none", "train.epochs=3", "data.dir=none"]
 EFFICIENTNET = ["model.weights=none", "data.batch_size=8"]
 RECIPES: dict[str, tuple[str, list[str]]] = {
     "baseline": ("baseline", []),
@@ -68,8 +73,19 @@ def history(name: str, is_first: bool) -> list[dict[str, float]]:
     return record.rows
 
 
+def share_one_gpu(count: int) -> None:
+    """Let processes be a group on a machine with one GPU: a single one, which meets NCCL, or several over gloo."""
+    processes._launched = lambda: True
+    if count > 1:  # NCCL wants a GPU for each
+        device._own = lambda *_: torch.device("cuda", 0)
+        begin = dist.init_process_group
+        dist.init_process_group = lambda backend, **settings: begin("gloo", **settings)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    if DEVICE == "cuda" and "WORLD_SIZE" in os.environ:
+        share_one_gpu(int(os.environ["WORLD_SIZE"]))
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
     with joined() as group:

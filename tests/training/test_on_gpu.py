@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launch import Launched
 from test_loop import CLASSES, bands, same_weights
 from test_resume import RECIPES, CutOff
 
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this mach
 MANY = 61
 """Recordings: seven whole batches of eight, of which four are replayed in the first epoch, and one of five."""
 
+SCRIPT = Path(__file__).with_name("in_double.py")
+SHARED = ["mixed-and-weighted", "smoothed-and-weighted", "frozen"]
 SURE = ["train.amp=none", "model.dropout=0"]
 """Nothing that another kind of device does in its own way, but for the last bits."""
 
@@ -160,15 +164,23 @@ def test_outputs_of_frozen_stages_are_trained_on(train, monkeypatch, tmp_path):
     )
 
 
-def test_torchrun_takes_nccl(recipe, prepared, tmp_path):
-    """One process of a group, for no two may share a GPU."""
-    words = ["-o", f"data.dir={prepared}", "-o", "data.batch_size=7", "-o", "train.epochs=2", "-o", "train.device=cuda"]
-    recipe_file = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    command = [*launcher, "-m", "watkins_ml", "train", str(recipe_file), "--run-dir", "run", *words]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"NCCL_DEBUG": "VERSION"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Init COMPLETE" in (tmp_path / "nccl").read_text()
-    assert RunDirectory(tmp_path / "run").read_history()["epoch"].tolist() == [1, 2]
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict:
+    """Histories of one process on the GPU, in double precision, by recipe."""
+    out = tmp_path_factory.mktemp("alone") / "histories.json"
+    command = [sys.executable, SCRIPT, out, *SHARED]
+    subprocess.run(command, check=True, env=os.environ | {"DEVICE": "cuda"}, timeout=300)
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_that_share_a_gpu_train_what_one_would(alone, tmp_path, count):
+    """The one over NCCL; two over gloo, with shares of seven recordings that are uneven."""
+    launched = Launched(tmp_path, SCRIPT, "histories.json", *SHARED, count=count, DEVICE="cuda", NCCL_DEBUG="INFO")
+    assert launched.wait() == 0, launched.said
+    assert ("Init COMPLETE" in launched.said) == (count == 1)
+    together = json.loads((tmp_path / "histories.json").read_text())
+    for name in SHARED:
+        assert len(together[name]) == len(alone[name]) > 0
+        for mine, theirs in zip(together[name], alone[name], strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-6)

@@ -33,7 +33,8 @@ class BaselineCNN(nn.Module):
 
     def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """(batch, 1, n_mels, frames) to pooled maps (batch, 128)."""
-        return self.features(spectrograms).mean(dim=(2, 3))
+        channels_last = spectrograms.squeeze(1).unsqueeze(-1).movedim(-1, 1)  # with one channel torch cannot tell
+        return self.features(channels_last).mean(dim=(2, 3))
 
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """What `embed` gives to logits (batch, species)."""

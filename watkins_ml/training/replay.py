@@ -26,17 +26,17 @@ class Replayed:
     def __init__(self, step: Step, settings: Callable[[], object]):
         self._step, self._settings = step, settings
         self._stream = torch.cuda.Stream()  # nothing may be recorded on the default one
-        self._steps = 0
         self._shapes: list[torch.Size] = []
+        self._steps = 0
+        """Taken on batches of these shapes."""
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
-        self._steps += 1
         shapes = [each.shape for each in batch]
-        if self._steps == 1:
-            self._shapes = shapes
+        self._shapes = self._shapes or shapes
         if shapes != self._shapes:
             return self._step(*batch)
+        self._steps += 1
         if self._steps <= WARM_UP:
             return self._aside(*batch)
         if self._graph is None or self._recorded_with != self._settings():
