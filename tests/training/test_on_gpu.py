@@ -33,6 +33,11 @@ MANY = 61
 
 SCRIPT = Path(__file__).with_name("in_double.py")
 SHARED = ["mixed-and-weighted", "smoothed-and-weighted", "frozen"]
+ALSO = {
+    "fp16": ["train.amp=fp16"],
+    "compiled": ["train.compile=true"],
+    "smoothed": ["train.label_smoothing=0.1"],
+}
 SURE = ["train.amp=none", "model.dropout=0"]
 """Nothing that another kind of device does in its own way, but for the last bits."""
 
@@ -63,10 +68,10 @@ def replays_of(monkeypatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "fp16", "compiled"])
+@pytest.mark.parametrize("name", [*RECIPES, *ALSO])
 def test_replayed_steps_give_the_history_of_steps_taken_one_by_one(train, monkeypatch, name):
     how = dict(RECIPES.get(name, {}))
-    overrides = how.pop("overrides", [f"train.{'amp=fp16' if name == 'fp16' else 'compile=true'}"])
+    overrides = how.pop("overrides", ALSO.get(name, []))
     counts = replays_of(monkeypatch)
     network, record = train("replayed", *overrides, **how)
     steps = 4 * (MANY // 8) + 4 * 1 - 2 * replay.WARM_UP  # twelve recordings of validation are one whole batch

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,13 @@ class Split:
             drawn = chances[self.labels.cpu()]
             order = torch.multinomial(drawn, len(self), replacement=True, generator=generator)
         batches = order.to(self.labels.device, non_blocking=True).split(batch_size)
-        at_hand = torch.is_tensor(self.spectrograms) and (self.spectrograms.is_cuda or not torch.cuda.is_available())
-        spectrograms = map(self.spectrograms.__getitem__, batches) if at_hand else _ahead(self.spectrograms, batches)
-        for chosen, batch in zip(batches, spectrograms, strict=True):
-            yield batch, self.labels[chosen]
+        if torch.is_tensor(self.spectrograms) and (self.spectrograms.is_cuda or not torch.cuda.is_available()):
+            for chosen in batches:
+                yield self.spectrograms[chosen], self.labels[chosen]
+            return
+        with closing(_ahead(self.spectrograms, batches)) as coming:
+            for chosen, batch in zip(batches, coming, strict=True):
+                yield batch, self.labels[chosen]
 
     def near(self, device: torch.device) -> Split:
         """The split in the memory of a GPU, if it takes no more than half of what is free there."""
@@ -92,7 +96,7 @@ class Split:
         return replace(self, spectrograms=self.spectrograms.to(device), labels=self.labels.to(device))
 
 
-def _ahead(spectrograms: torch.Tensor | SpectrogramFiles, batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _ahead(spectrograms: torch.Tensor | SpectrogramFiles, batches: Sequence[torch.Tensor]) -> Generator[torch.Tensor]:
     """Each batch got together while those before it are learned from, where a GPU can fetch it by itself."""
 
     def gather(chosen: torch.Tensor) -> torch.Tensor:

@@ -121,8 +121,10 @@ class Trainer:
         """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
         with autocast(self.device, self.precision):
             logits = self.learn(spectrograms)
-        smoothing = self.config.train.label_smoothing
-        loss = F.cross_entropy(logits.float(), targets, self.step_weights, label_smoothing=smoothing)
+        logits, smoothing = logits.float(), self.config.train.label_smoothing
+        if smoothing and targets.ndim == 1:  # of labels, torch's smoothing makes the host of a GPU wait
+            targets = torch.eye(logits.shape[1], dtype=logits.dtype, device=self.device)[targets]
+        loss = F.cross_entropy(logits, targets, self.step_weights, label_smoothing=smoothing)
         if targets.ndim == 1:
             labels, weight = targets, self.step_weights[targets].sum()
         else:

@@ -1,0 +1,44 @@
+"""What a CPU can tell of a step that a GPU replays: nothing in it makes the host wait for a number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_loop import bands
+from test_resume import RECIPES
+from torch.profiler import ProfilerActivity, profile
+
+from watkins_ml.models import build_model
+from watkins_ml.training.trainer import Trainer
+
+WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal"}
+"""Operations whose result, or its shape, the host must know."""
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "smoothed"])
+def test_a_step_makes_nobody_wait(recipe, monkeypatch, name):
+    how = RECIPES.get(name, {"overrides": ["train.label_smoothing=0.1"]})
+    config = recipe(how.get("model", "baseline"), *how.get("overrides", []))
+    trainer = Trainer(config, build_model(config.model, 3), torch.tensor([0.5, 1.0, 1.5]), torch.device("cpu"))
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)  # on a GPU it is another one
+    trainer.model.train()
+    for spectrograms, labels in bands(8).batches(8):
+        batch = trainer.augment(spectrograms, labels)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            trainer._step(*batch)
+        names = {each.key for each in seen.key_averages()}
+        assert "aten::convolution_backward" in names and not names & WAITS
+
+
+def test_smoothed_labels_count_as_torch_has_them_count(recipe):
+    config = recipe("baseline", "model.dropout=0", "train.label_smoothing=0.2")
+    weights = torch.tensor([0.5, 1.0, 1.5])
+    trainer = Trainer(config, build_model(config.model, 3), weights, torch.device("cpu"))
+    trainer.model.train()
+    side = bands(8)
+    logits = trainer.model(side.spectrograms)
+    expected = torch.nn.functional.cross_entropy(logits, side.labels, weights, label_smoothing=0.2)
+    loss, weight, correct = trainer._step(side.spectrograms, side.labels)
+    assert weight == weights[side.labels].sum()
+    assert correct == (logits.argmax(dim=1) == side.labels).sum()
+    torch.testing.assert_close((loss / weight).float(), expected.detach())
