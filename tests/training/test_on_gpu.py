@@ -17,6 +17,7 @@ from test_resume import RECIPES, CutOff
 
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, open_split
+from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models import build_model
 from watkins_ml.processes import Alone
@@ -167,6 +168,16 @@ def test_outputs_of_frozen_stages_are_trained_on(train, monkeypatch, tmp_path):
     assert record.read_history()["val_loss"].tolist() == pytest.approx(
         other.read_history()["val_loss"].tolist(), rel=0.05
     )
+
+
+def test_a_batch_that_its_memory_cannot_take_is_one_sentence(train):
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)  # of an H200 14 MB
+    try:
+        with pytest.raises(UserError, match=r"data.batch_size 61: the GPU's memory cannot take"):
+            train("run", "data.batch_size=61", model="efficientnet")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ class Trainer:
         seen = 0
         for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
             spectrograms, labels = self.group.share(*self.augment(spectrograms, labels))
-            measured = self._compiled_step(
+            measured = self._explained_step(
                 *(each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
             )
             if len(labels):  # of a last batch smaller than their number a process may have none
@@ -106,9 +106,14 @@ class Trainer:
         self._assert_finite(loss)
         return {"train_loss": loss / weight, "train_accuracy": correct / len(split)}
 
-    def _compiled_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _explained_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         try:
             return self.step(spectrograms, targets)
+        except torch.OutOfMemoryError:  # of a GPU
+            raise UserError(
+                f"data.batch_size {self.config.data.batch_size}: the GPU's memory cannot take so many recordings at a "
+                "time; lower it"
+            ) from None
         except RuntimeError as error:
             if not self.config.train.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 raise
