@@ -126,6 +126,17 @@ def test_gallery_names_truth_and_prediction_low_frequencies_below(count, shape):
     assert inside(fig)
 
 
+def test_right_and_wrong_keep_their_colours_in_the_picture_of_a_gallery(tmp_path):
+    """Among 25 pictures of noise, which ask for all 256 colours."""
+    noise = np.random.default_rng(0).normal(size=(25, 128, 400))
+    fig = plots.gallery(noise, ["Whale"] * 25, ["Whale", "Seal"] * 12 + ["Whale"], [0.5] * 25, "title")
+    plots.save(fig, tmp_path / "gallery.png")
+    drawn = np.asarray(Image.open(tmp_path / "gallery.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for wanted in (plots.RIGHT, plots.WRONG, "#FFFFFF"):
+        colour = [int(wanted[at : at + 2], 16) for at in (1, 3, 5)]
+        assert np.abs(drawn - colour).max(axis=1).min() <= 10
+
+
 def test_names_cannot_break_a_picture(tmp_path):
     names = ["$\\frac{1$", "x" * 200, "Dall'sPorpoise, juvenile"]
     plots.save(plots.confusion_matrix(np.arange(3), np.arange(3), names), tmp_path / "m.png")

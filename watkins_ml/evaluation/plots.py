@@ -34,7 +34,7 @@ DPI = 130
 def save(fig: Figure, path: Path) -> None:
     """Write `fig` to `path` as PNG of 256 colours (a gallery of noise takes less than half the room), atomically."""
     small = io.BytesIO()
-    draw(fig).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG")
+    draw(fig).quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "PNG")
     write_bytes(path, small.getvalue())
 
 
