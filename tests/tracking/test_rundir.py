@@ -92,16 +92,6 @@ def test_numbers_are_kept_in_full(tmp_path):
     assert pd.read_csv(run.timing)["epoch"].tolist() == [1, 2]
 
 
-def test_a_torn_last_line_is_no_entry_and_does_not_spoil_the_next(tmp_path):
-    run = RunDirectory(tmp_path)
-    run.record("start", name="né")
-    with open(run.journal, "ab") as journal:
-        journal.write('{"kind": "metrics", "name": "é'.encode()[:-1])
-    assert [entry["kind"] for entry in run.entries()] == ["start"]
-    run.record("end", status="FAILED")
-    assert [entry["kind"] for entry in run.entries()] == ["start", "end"]
-
-
 def test_whoever_listens_is_told_after_the_entry_is_written(tmp_path):
     run, seen = RunDirectory(tmp_path), []
     run.on_record = lambda: seen.append(run.entries()[-1]["kind"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -19,6 +18,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
+from watkins_ml.tracking import journal
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings
 
 ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
@@ -201,12 +201,7 @@ class RunDirectory:
 
     def record(self, kind: str, **content: Any) -> None:
         """Append one entry to the journal, on the disk before this returns."""
-        entry = {"kind": kind, "time_ms": int(time.time() * 1000), **content}
-        with open(self.journal, "ab+") as journal:
-            _cut_torn_line(journal)
-            journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        journal.append(self.journal, kind, content)
         self.on_record()
 
     def record_once(self, kind: str, **content: Any) -> None:
@@ -215,24 +210,8 @@ class RunDirectory:
             self.record(kind, **content)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The journal so far; a line torn by a kill is not an entry.
-
-        Raises:
-            UserError: a whole line is no entry; names it.
-        """
-        if not self.journal.exists():
-            return []
-        entries = []
-        for number, line in enumerate(self.journal.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                entry = json.loads(line)
-                _ = entry["kind"], entry["time_ms"]
-                entries.append(entry)
-            except (ValueError, TypeError, KeyError):
-                raise UserError(
-                    f"{self.journal}: line {number} is damaged; restore the file from a copy or start a new run"
-                ) from None
-        return entries
+        """The journal so far; raises as `journal.read`."""
+        return journal.read(self.journal)
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         """Keep one epoch: in the journal for the tracker, and as a row of history and one of timing.
@@ -308,15 +287,6 @@ class RunDirectory:
 
     def read_history(self) -> pd.DataFrame:
         return pd.read_csv(self.history)
-
-
-def _cut_torn_line(journal: BinaryIO) -> None:
-    """Remove what a full disk or a kill left of an entry, lest the next one be glued to it."""
-    journal.seek(0)
-    content = journal.read()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        journal.truncate(whole)
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:

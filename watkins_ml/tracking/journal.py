@@ -1,0 +1,51 @@
+"""A journal: a file of entries, a JSON object a line, to which is only ever added."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from watkins_ml.errors import UserError
+
+
+def append(path: Path, kind: str, content: dict[str, Any]) -> None:
+    """Add one entry; it is on the disk before this returns."""
+    entry = {"kind": kind, "time_ms": int(time.time() * 1000), **content}
+    with open(path, "ab+") as journal:
+        _cut_torn_line(journal)
+        journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        journal.flush()
+        os.fsync(journal.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The entries so far, none where there is no file; a line torn by a kill is not an entry.
+
+    Raises:
+        UserError: a whole line is no entry; names it.
+    """
+    if not path.exists():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            entry = json.loads(line)
+            _ = entry["kind"], entry["time_ms"]
+            entries.append(entry)
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path}: line {number} is damaged; restore the file from a copy or start a new run"
+            ) from None
+    return entries
+
+
+def _cut_torn_line(journal: BinaryIO) -> None:
+    """Remove what a full disk or a kill left of an entry, lest the next one be glued to it."""
+    journal.seek(0)
+    content = journal.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        journal.truncate(whole)
