@@ -9,7 +9,8 @@ by itself, at the rate of a copy; both rates measured on the device (fused layer
 
 `--clips 1000 4000 15000` shows how an epoch grows; `--streamed` reads the spectrograms from files, as where the memory
 cannot take them; `--alone` leaves out the bare loop, and the memory is that of a training; `--give-back` lets freed
-memory go back to the system, as other programs do; `-o` changes the recipe, as for `watkins train`.
+memory go back to the system, as other programs do; `--one-by-one` lets Python start the kernels of every step on a GPU,
+instead of replaying them; `-o` changes the recipe, as for `watkins train`.
 
 Example: python experiments/training_speed.py --models baseline --clips 512 --epochs 5 -o train.amp=bf16
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -48,6 +50,7 @@ from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.memory import keep_freed_memory
 from watkins_ml.models import build_model
+from watkins_ml.training import replay
 from watkins_ml.training.loop import fit
 
 HERE = Path(__file__).resolve().parent
@@ -202,6 +205,8 @@ def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -
 def row(name: str, config: ExperimentConfig, clips: int, options: argparse.Namespace) -> str:
     if not options.give_back:
         keep_freed_memory()  # as the command does; the bare loop gains by it too
+    if options.one_by_one:
+        replay.WARM_UP = sys.maxsize
     turns = measure(config, clips, options.streamed, options.alone)
     ours, bare, whole = (np.array(each[1:]) for each in (turns.ours, turns.theirs, turns.whole))
     text = f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}"
@@ -223,6 +228,7 @@ def main() -> None:
     parser.add_argument("--streamed", action="store_true", help="read spectrograms from the disk, batch by batch")
     parser.add_argument("--alone", action="store_true", help="without the bare loop")
     parser.add_argument("--give-back", action="store_true", help="let freed memory go back to the system")
+    parser.add_argument("--one-by-one", action="store_true", help="replay no steps on a GPU")
     parser.add_argument("-o", "--override", action="append", default=[], help="key.path=value of the recipe")
     options = parser.parse_args()
     if options.epochs < 2 or min(options.clips or [32]) < 32:

@@ -8,6 +8,7 @@ from test_loop import bands
 from test_resume import RECIPES
 from torch.profiler import ProfilerActivity, profile
 
+from watkins_ml.errors import UserError
 from watkins_ml.models import build_model
 from watkins_ml.training.trainer import Trainer
 
@@ -28,6 +29,24 @@ def test_a_step_makes_nobody_wait(recipe, monkeypatch, name):
             trainer._step(*batch)
         names = {each.key for each in seen.key_averages()}
         assert "aten::convolution_backward" in names and not names & WAITS
+
+
+@pytest.mark.parametrize("while_recording", [False, True])
+def test_a_batch_that_a_gpu_cannot_take_is_one_sentence(recipe, monkeypatch, while_recording):
+    """As torch raises it there; a real one is in test_on_gpu.py."""
+    config = recipe("baseline", "data.batch_size=17")
+    trainer = Trainer(config, build_model(config.model, 3), torch.ones(3), torch.device("cpu"))
+
+    def too_much(*batch: torch.Tensor) -> torch.Tensor:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if while_recording:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(trainer, "step", too_much)
+    with pytest.raises(UserError, match="data.batch_size 17: the GPU's memory cannot take so many recordings"):
+        trainer.train_epoch(bands(8), lambda note: None)
 
 
 def test_smoothed_labels_count_as_torch_has_them_count(recipe):

@@ -109,12 +109,12 @@ class Trainer:
     def _explained_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         try:
             return self.step(spectrograms, targets)
-        except torch.OutOfMemoryError:  # of a GPU
-            raise UserError(
-                f"data.batch_size {self.config.data.batch_size}: the GPU's memory cannot take so many recordings at a "
-                "time; lower it"
-            ) from None
         except RuntimeError as error:
+            if torch.OutOfMemoryError in (type(error), type(error.__context__)):  # a recording adds its own
+                raise UserError(
+                    f"data.batch_size {self.config.data.batch_size}: the GPU's memory cannot take so many recordings "
+                    "at a time; lower it"
+                ) from None
             if not self.config.train.compile or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
                 raise
             raise UserError(
@@ -143,6 +143,7 @@ class Trainer:
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
     def _answer(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """Logits by what `forward` is when it is called."""
         return self.forward(spectrograms)
 
     def validate(self, split: Split, score: Score) -> dict[str, float]:
