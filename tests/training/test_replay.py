@@ -45,7 +45,7 @@ def test_a_batch_that_a_gpu_cannot_take_is_one_sentence(recipe, monkeypatch, whi
                 raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     monkeypatch.setattr(trainer, "step", too_much)
-    with pytest.raises(UserError, match="data.batch_size 17: the GPU's memory cannot take so many recordings"):
+    with pytest.raises(UserError, match=r"data\.batch_size 17: the GPU's memory cannot take so many recordings"):
         trainer.train_epoch(bands(8), lambda note: None)
 
 
