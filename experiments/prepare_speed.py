@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from bench import beside
-from prepare_ways import CORES, MOST_WINDOWS, WAYS
+from prepare_ways import CORES, MOST_WINDOWS, WAYS, Job, all_starts
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = {"watkins10": r"^(\d+_[A-Z]+_\d+)_", "esc10": r"^\d-(\d+)-"}
@@ -64,8 +64,8 @@ def generate(folder: Path, table: Path | None, clips: int, longest: float = SECO
         write_wav(folder / row.species / f"{row.clip_id}.wav", noise[start : start + samples], rate)
 
 
-def excerpts(folder: Path) -> list[tuple[str, list[int], int]]:
-    """Of each usable file its path, the samples with which its spectrograms begin and how many samples each has."""
+def excerpts(folder: Path) -> list[Job]:
+    """Of each usable file what its spectrograms are made of."""
     from watkins_ml.audio.decode import AudioError
     from watkins_ml.audio.frontend import Frontend
     from watkins_ml.dataset.scan import find_candidates
@@ -76,9 +76,8 @@ def excerpts(folder: Path) -> list[tuple[str, list[int], int]]:
             recording = frontend.read(folder / candidate.path, MOST_WINDOWS)
         except AudioError:
             continue
-        long = len(recording.windows) > 1
-        middle = [(recording.starts[0] + recording.starts[-1]) // 2] if long else []
-        jobs.append((str(folder / candidate.path), [*recording.starts, *middle], len(recording.waveform)))
+        middle = (recording.starts[0] + recording.starts[-1]) // 2
+        jobs.append((str(folder / candidate.path), list(recording.starts), middle, len(recording.waveform)))
     return jobs
 
 
@@ -171,7 +170,7 @@ class Archive:
         self.name, self.folder, self.tape, self.jobs = name, folder, tape, jobs
         found = excerpts(folder)
         jobs.write_text(json.dumps(found))
-        self.clips, self.spectrograms = len(found), sum(len(starts) for _, starts, _ in found)
+        self.clips, self.spectrograms = len(found), sum(len(all_starts(job)) for job in found)
 
 
 def archives(options: argparse.Namespace, work: Path) -> list[Archive]:

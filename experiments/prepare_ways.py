@@ -1,7 +1,7 @@
 """The ways beside `watkins prepare` in prepare_speed.py: a plain librosa loop, and the floor of what a machine can do.
 
-A way is given a list of jobs: of each clip its path, the samples with which its spectrograms begin and how many samples
-each has.
+A way is given a list of jobs: of each clip its path, the samples with which its windows begin, that with which the
+central one begins (among them, or not), and how many samples each has.
 
 Example: python experiments/prepare_ways.py floor jobs.json out
 """
@@ -21,7 +21,13 @@ import numpy as np
 
 CORES = os.cpu_count() or 1
 MOST_WINDOWS = 16
-Job = tuple[str, list[int], int]
+Job = tuple[str, list[int], int, int]
+
+
+def all_starts(job: Job) -> list[int]:
+    """No spectrogram is made twice."""
+    _, starts, middle, _ = job
+    return sorted({*starts, middle})
 
 
 def with_librosa(jobs: list[Job], out: Path, workers: int) -> int:
@@ -38,7 +44,8 @@ def librosa_clip(job: Job) -> int:
     import librosa
     import soundfile
 
-    path, starts, length = job
+    path, _, _, length = job
+    starts = all_starts(job)
     native = soundfile.info(path).samplerate
     sound, rate = librosa.load(path, sr=16_000)
     for start in starts:
@@ -77,19 +84,19 @@ class Floor:
     def clip(self, job: Job, out: np.ndarray) -> None:
         import soundfile
 
-        path, starts, length = job
+        path, _, _, length = job
         sound, rate = soundfile.read(path, dtype="float32")
         self.decoded(path, sound)
         sound = sound if sound.ndim == 1 else sound.mean(axis=1)
-        for place, start in enumerate(starts):
+        for place, start in enumerate(all_starts(job)):
             audio = self.frontend.sound(sound[start : start + length], rate)
             out[place] = self.spectrogram(audio)
-        self.made(path, out)
+        self.made(job, out)
 
     def decoded(self, path: str, sound: np.ndarray) -> None:
         pass
 
-    def made(self, path: str, spectrograms: np.ndarray) -> None:
+    def made(self, job: Job, spectrograms: np.ndarray) -> None:
         pass
 
     def spectrogram(self, audio):
@@ -122,13 +129,15 @@ class FloorWithFiles(Floor):
         with open(path, "rb") as file:
             hashlib.file_digest(file, "sha256")
 
-    def made(self, path: str, spectrograms: np.ndarray) -> None:
+    def made(self, job: Job, spectrograms: np.ndarray) -> None:
+        path, starts, middle, _ = job
         place = self.out / Path(path).parent.name / Path(path).stem
         place.parent.mkdir(exist_ok=True)
-        tensors = self.torch.tensor(spectrograms)
-        self.torch.save(tensors[-1].clone(), place.with_suffix(".pt"))
-        if len(tensors) > 1:
-            self.torch.save(tensors[:-1].clone(), place.with_suffix(".windows.pt"))
+        at = all_starts(job)
+        self.torch.save(self.torch.tensor(spectrograms[at.index(middle)]), place.with_suffix(".pt"))
+        if len(starts) > 1:
+            windows = spectrograms[[at.index(start) for start in starts]]
+            self.torch.save(self.torch.from_numpy(windows), place.with_suffix(".windows.pt"))
 
 
 def floor(jobs: list[Job], out: Path, begin: Callable[[Path], Floor]) -> int:
@@ -142,7 +151,7 @@ def floor(jobs: list[Job], out: Path, begin: Callable[[Path], Floor]) -> int:
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    first = np.cumsum([0, *(len(starts) for _, starts, _ in jobs)])
+    first = np.cumsum([0, *(len(all_starts(job)) for job in jobs)])
     ring = min(int(first[-1]), 2048)  # written over again, as gigabytes of it need not fit
     shared = mmap.mmap(-1, (ring + MOST_WINDOWS + 1) * 128 * 400 * 4)
     spectrograms = np.frombuffer(shared, np.float32).reshape(-1, 128, 400)
@@ -157,7 +166,7 @@ def floor(jobs: list[Job], out: Path, begin: Callable[[Path], Floor]) -> int:
             if start >= len(jobs):
                 return
             for place, job in zip(first[start:] % ring, jobs[start : start + chunk], strict=False):
-                parts.clip(job, spectrograms[place : place + len(job[1])])
+                parts.clip(job, spectrograms[place : place + len(all_starts(job))])
 
     workers = [context.Process(target=work) for _ in range(CORES)]
     for worker in workers:
@@ -180,14 +189,14 @@ WAYS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=WAYS)
-    parser.add_argument("jobs", type=Path, help="JSON, a list of [path, starts, samples]")
+    parser.add_argument("jobs", type=Path, help="JSON, a list of [path, starts, middle, samples]")
     parser.add_argument("out", type=Path, help="an empty folder for files, where the way writes some")
     options = parser.parse_args()
     if not options.out.is_dir():
         parser.error(f"{options.out}: no such folder")
     try:
-        jobs = [(str(path), [int(start) for start in starts], int(length)) for path, starts, length in
-                json.loads(options.jobs.read_text())]  # fmt: skip
+        jobs = [(str(path), [int(start) for start in starts], int(middle), int(length))
+                for path, starts, middle, length in json.loads(options.jobs.read_text())]  # fmt: skip
     except (OSError, ValueError, TypeError) as error:
         parser.error(f"{options.jobs}: not a list of jobs ({error})")
     if not jobs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import soundfile
@@ -119,6 +121,27 @@ def test_windows_show_the_recording_from_beginning_to_end(tmp_path, frontend):
     loudest = [int(window[0].mean(dim=1).argmax()) for window in frontend.file_windows(tmp_path / "a.wav")[[0, -1]]]
     expected = [int(np.abs(band_centres() - frequency).argmin()) for frequency in (500, 6_000)]
     assert np.abs(np.subtract(loudest, expected)).max() <= 1
+
+
+@pytest.mark.parametrize(("seconds", "windows"), [(3, 1), (7, 2), (11, 3), (15, 4), (19, 5)])
+def test_centre_and_windows_are_what_each_is_alone(tmp_path, frontend, seconds, windows):
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, seconds * 8_000)
+    soundfile.write(tmp_path / "cut.wav", audio, 8_000)
+    recording = frontend.read(tmp_path / "cut.wav", most_windows=16)
+    centre, several = frontend.centre_and_windows(recording)
+    assert torch.equal(centre, frontend.file(tmp_path / "cut.wav"))
+    assert centre.untyped_storage().nbytes() == 128 * 400 * 4  # a file of it holds nothing else
+    assert (several is None) == (windows == 1)
+    assert several is None or torch.equal(several, frontend.file_windows(tmp_path / "cut.wav"))
+    assert several is None or len(several) == windows
+
+
+def test_threads_do_not_write_into_each_others_frames(frontend):
+    waveforms = np.random.default_rng(0).uniform(-0.5, 0.5, (32, 64_000)).astype("float32")
+    alone = [frontend(waveform, 16_000) for waveform in waveforms]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda waveform: frontend(waveform, 16_000), waveforms))
+    assert all(map(torch.equal, alone, together))
 
 
 def test_a_broken_file_is_refused(tmp_path, frontend):

@@ -48,7 +48,8 @@ class Recording:
     digest: str
     """SHA-256 of the decoded audio and its rate: equal for copies under another name or container."""
     windows: tuple[np.ndarray, ...] = ()
-    """Excerpts that cover a recording longer than one, in order and as long as `waveform`; else none."""
+    """Excerpts that cover a recording longer than one, in order and as long as `waveform`; else none. The central one
+    of an odd number is `waveform` itself."""
     starts: tuple[int, ...] = (0,)
     """The sample of the file with which each of `windows` begins, or `waveform` where there are none."""
 
@@ -161,8 +162,8 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     if len(windows) == 1:
         windows = {}
     return Recording(
-        excerpt(middle), audio.samplerate, audio.channels, position, digest.hexdigest(), tuple(windows.values()),
-        tuple(int(first + at) for at in windows or [middle]),
+        windows[middle] if middle in windows else excerpt(middle), audio.samplerate, audio.channels, position,
+        digest.hexdigest(), tuple(windows.values()), tuple(int(first + at) for at in windows or [middle]),
     )  # fmt: skip
 
 

@@ -110,6 +110,15 @@ class Frontend:
         excerpts = recording.windows or (recording.waveform,)
         return torch.stack([self(excerpt, recording.sample_rate) for excerpt in excerpts])
 
+    def centre_and_windows(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `recording` and `windows` (None where there is only one) give them, and none is computed twice."""
+        if not recording.windows:
+            return self.recording(recording), None
+        windows = self.windows(recording)
+        central = [spectrogram for part, spectrogram in zip(recording.windows, windows, strict=True)
+                   if part is recording.waveform]  # fmt: skip
+        return (central[0].clone() if central else self.recording(recording)), windows
+
 
 class _Frames(threading.local):
     """Windowed frames in memory of each thread's own; the zeros around the windows are written only once.

@@ -216,9 +216,10 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         return Examined(**key, reason=f"unreadable: {error.strerror}")
     staged = folder.staged(candidate.species, candidate.cut_id)
     staged.unlink(missing_ok=True)  # an older one must never stand beside new windows
-    if recording.windows:
-        write_tensors(windows_beside(staged), frontend.windows(recording), durable=False)
-    write_tensors(staged, frontend.recording(recording), durable=False)
+    centre, windows = frontend.centre_and_windows(recording)
+    if windows is not None:
+        write_tensors(windows_beside(staged), windows, durable=False)
+    write_tensors(staged, centre, durable=False)
     return Examined(
         **key,
         sample_rate=recording.sample_rate,
