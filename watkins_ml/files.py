@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from watkins_ml.errors import UsageError, UserError
 
@@ -23,10 +23,9 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
     Without `durable` the flush is left out: many times faster for thousands of small files, and a
     power cut may leave them empty, so only for what can be noticed and made again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
+        with _opened(partial) as file:
             file.write(content)
             if durable:
                 file.flush()
@@ -35,6 +34,14 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:  # asking before each of thousands of files takes as long as opening them
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "wb")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -133,10 +133,9 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     while len(block := audio.read(frames_at_once(audio, BLOCK_FRAMES), dtype="float32", always_2d=True)):
         digest.update(block)
         low, high = np.minimum(low, block.min()), np.maximum(high, block.max())  # both let NaN through
-        sounding = (np.abs(block) > SILENCE).ravel()  # a maximum over channels would take thirty times longer
-        if sounding.any():
-            first = position + sounding.argmax() // audio.channels if first is None else first
-            last = position + len(block) - sounding[::-1].argmax() // audio.channels
+        if sound := _sound_in(block):
+            first = position + sound.start if first is None else first
+            last = position + sound.stop
         position += len(block)
         only_block = block if len(block) == position else None
     if damage := truncation(audio.extra_info):  # some damage is in the log only once it has been read
@@ -165,6 +164,25 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
         windows[middle] if middle in windows else excerpt(middle), audio.samplerate, audio.channels, position,
         digest.hexdigest(), tuple(windows.values()), tuple(int(first + at) for at in windows or [middle]),
     )  # fmt: skip
+
+
+def _sound_in(block: np.ndarray) -> range | None:
+    """From the first to the last frame of `block`, (frames, channels), that is not silent; None where all are."""
+    samples, channels = block.ravel(), block.shape[1]
+    first = _silent_before(samples)
+    if first == len(samples):
+        return None
+    return range(first // channels, len(block) - _silent_before(samples[::-1]) // channels)
+
+
+def _silent_before(samples: np.ndarray) -> int:
+    """How many samples are silent before the first sound; most recordings are heard at once."""
+    step = 1 << 14
+    for start in range(0, len(samples), step):
+        sounding = np.abs(samples[start : start + step]) > SILENCE
+        if sounding.any():
+            return start + int(sounding.argmax())
+    return len(samples)
 
 
 def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[int]:

@@ -59,7 +59,7 @@ class Frontend:
 
     def decibels(self, mel: torch.Tensor) -> torch.Tensor:
         """Power in mel bands (..., n_mels, frames) to dB, each sample limited to `top_db` below its own maximum."""
-        decibels = 10.0 * torch.log10(mel.clamp(min=1e-12))
+        decibels = mel.clamp(min=1e-12).log10_().mul_(10.0)
         return decibels.maximum(decibels.amax(dim=(-2, -1), keepdim=True) - self.settings.top_db)
 
     def band(self, frequency: float) -> float:
