@@ -14,6 +14,45 @@ from watkins_ml import files
 from watkins_ml.errors import UserError
 
 
+def below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in files.files_below(folder))
+
+
+def test_files_are_found_behind_links_to_folders(tmp_path):
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "a.wav").touch()
+    (tmp_path / "archive").mkdir()
+    for name in ("Orca", "Walrus"):
+        (tmp_path / "archive" / name).symlink_to(tmp_path / "disk")
+    (tmp_path / "archive" / "b.wav").symlink_to(tmp_path / "disk" / "deep" / "a.wav")
+    (tmp_path / "archive" / "gone.wav").symlink_to(tmp_path / "nowhere")
+    assert below(tmp_path / "archive") == ["Orca/deep/a.wav", "Walrus/deep/a.wav", "b.wav"]
+
+
+def test_links_in_circles_are_followed_once(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.wav").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "to-b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to-a").symlink_to(tmp_path / "a")
+    assert below(tmp_path) == ["a/a.wav", "a/to-b/b.wav", "b/b.wav", "b/to-a/a.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if path.name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"deep: cannot be read \(Permission denied\)$"):
+        below(tmp_path)
+
+
 def test_parents_are_made_and_content_is_kept(tmp_path):
     path = tmp_path / "a" / "b" / "names.json"
     files.write_json(path, {"species": "Risso'sDolphin, æøå"})

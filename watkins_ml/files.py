@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old or the new content, never half of either."""
+"""Finding files; writing them so that a reader sees the old or the new content, never half of either."""
 
 from __future__ import annotations
 
@@ -15,6 +15,29 @@ from watkins_ml.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files in a folder and those in it, also behind links to folders, but not where these lead round in circles.
+
+    Args:
+        inside: the folders, without links, that this one was found in.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    real = folder.resolve()
+    if real in inside:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"{printable(folder)}: cannot be read ({error.strerror})") from None
+    for entry in entries:
+        if entry.is_dir():
+            yield from files_below(Path(entry.path), inside | {real})
+        elif entry.is_file():
+            yield Path(entry.path)
 
 
 def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -> None:

@@ -51,6 +51,13 @@ def test_suffixes_of_any_case_and_awkward_names_are_found(tmp_path, cut, name):
     assert list(names(tmp_path)) == [f"Short_Finned(Pacific) Pilot, Whale/{name}"]
 
 
+def test_a_linked_species_folder_is_a_species_folder(tmp_path, cut):
+    cut(tmp_path / "disk" / "orcas" / "1990" / "00001001.wav", 0)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "Orca").symlink_to(tmp_path / "disk" / "orcas")
+    assert list(names(tmp_path / "archive")) == ["Orca/1990/00001001.wav"]
+
+
 def test_other_files_are_listed_with_a_reason_and_hidden_ones_skipped(tmp_path, cut):
     cut(tmp_path / "Orca" / "00001001.wav", 0)
     cut(tmp_path / "stray.wav", 1)

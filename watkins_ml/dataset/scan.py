@@ -24,7 +24,7 @@ from watkins_ml.console import progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import write_tensors
+from watkins_ml.files import files_below, write_tensors
 from watkins_ml.memory import use_memory_freely
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate],
         pattern = re.compile(group_regex)
     except re.error as error:
         raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
-    files = sorted(path for path in audio_dir.rglob("*") if path.is_file() and not _hidden(path, audio_dir))
+    files = sorted(path for path in files_below(audio_dir) if not _hidden(path, audio_dir))
     audio = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and path.parent != audio_dir]
     if not audio:
         raise UsageError(
@@ -167,8 +167,8 @@ def _examine(
             yield from future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died while reading recordings (out of memory?); "
-            "run the same command again, with --workers 1 to see which file it is"
+            "a worker process died while reading recordings (out of memory? or, in a script of yours, a call without "
+            "`if __name__ == '__main__':`?); run the same again with one worker (--workers 1) to see which file it is"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

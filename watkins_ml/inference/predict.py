@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError, SilenceError
 from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
-from watkins_ml.files import printable
+from watkins_ml.files import files_below, printable
 from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
 from watkins_ml.inference.workers import Workers
@@ -39,11 +38,7 @@ def find_audio(paths: list[Path]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{printable(Path(error.filename))}: cannot be read ({error.strerror})")
-
-    inside = [Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names]
-    found = sorted(path for path in inside if path.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(path for path in files_below(folder) if path.suffix.lower() in AUDIO_SUFFIXES)
     if not found:
         raise UserError(f"{printable(folder)}: no audio files there")
     return found
