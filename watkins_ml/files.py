@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files in a folder and those in it, also behind links to folders, but not where these lead round in circles.
 
+    A link whose target is not there counts as a file.
+
     Args:
         inside: the folders, without links, that this one was found in.
 
@@ -36,7 +38,7 @@ def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator
     for entry in entries:
         if entry.is_dir():
             yield from files_below(Path(entry.path), inside | {real})
-        elif entry.is_file():
+        elif entry.is_file() or entry.is_symlink():
             yield Path(entry.path)
 
 

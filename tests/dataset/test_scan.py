@@ -64,9 +64,11 @@ def test_other_files_are_listed_with_a_reason_and_hidden_ones_skipped(tmp_path, 
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "Orca" / "notes.txt").write_text("x")
     (tmp_path / "Orca" / "._00001001.wav").write_bytes(b"mac")
+    (tmp_path / "Orca" / "00001002.wav").symlink_to(tmp_path / "a disk that is away" / "00001002.wav")
     candidates, others = find_candidates(tmp_path, TAPE)
     assert [candidate.path for candidate in candidates] == ["Orca/00001001.wav"]
     assert {other["path"]: (other["species"], other["reason"]) for other in others} == {
+        "Orca/00001002.wav": ("Orca", "unreadable: a link to nothing"),
         "Orca/notes.txt": ("Orca", "not an audio file"),
         "notes.txt": ("", "not in a species folder"),
         "stray.wav": ("", "not in a species folder"),

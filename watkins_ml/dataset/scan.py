@@ -88,22 +88,31 @@ def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate],
     except re.error as error:
         raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
     files = sorted(path for path in files_below(audio_dir) if not _hidden(path, audio_dir))
-    audio = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and path.parent != audio_dir]
+    reasons = {path: _reason_against(path, audio_dir) for path in files}
+    audio = [path for path in files if not reasons[path]]
     if not audio:
         raise UsageError(
             f"{audio_dir}: no recordings; expected SPECIES/FILE with a suffix among {', '.join(sorted(AUDIO_SUFFIXES))}"
         )
-    chosen = set(audio)
     others = [
         {
             "path": path.relative_to(audio_dir).as_posix(),
             "species": path.relative_to(audio_dir).parts[0] if path.parent != audio_dir else "",
-            "reason": "not in a species folder" if path.parent == audio_dir else "not an audio file",
+            "reason": reason,
         }
-        for path in files
-        if path not in chosen
+        for path, reason in reasons.items()
+        if reason
     ]
     return _candidates(audio, audio_dir, pattern), others
+
+
+def _reason_against(path: Path, audio_dir: Path) -> str:
+    """Why this is no recording, as far as its place and name tell; empty where it may be one."""
+    if path.parent == audio_dir:
+        return "not in a species folder"
+    if path.suffix.lower() not in AUDIO_SUFFIXES:
+        return "not an audio file"
+    return "" if path.exists() else "unreadable: a link to nothing"
 
 
 def _hidden(path: Path, root: Path) -> bool:
