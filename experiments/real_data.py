@@ -1,4 +1,4 @@
-"""Cross-validation by tape on real recordings: the tables and the picture of the README, through `watkins` alone.
+"""Cross-validation by tape on real recordings: the table and the picture of the README, through `watkins` alone.
 
 For each data set: prepare, cross-validate the baseline, EfficientNet-B0 from scratch and from ImageNet weights on the
 same folds, compare. Finished folds are kept, so a call that was interrupted goes on where it was.
@@ -59,7 +59,7 @@ class DataSet:
 
 WATKINS_CUT = r"^(\d+_[A-Z]+_\d+)_"
 EPOCHS = {"baseline": 20, "scratch": 8, "imagenet": 10}
-FROZEN = {"imagenet": ["model.freeze_depth=6", "optim.lr=0.0006", "augment.time_roll=false"]}  # README, "Searching"
+FROZEN = {"imagenet": ["model.freeze_depth=6", "optim.lr=0.0006", "augment.time_roll=false"]}  # docs/searching.md
 BAND = ("--sample-rate", "10000", "--no-upsampling")  # 5 kHz of sound: a higher band would cost recordings and species
 LOWER = [  # the best of `training_options.py` on validation
     "augment.freq_mask=16", "augment.time_mask=48", "augment.mixup=0.2", "train.label_smoothing=0.1",
