@@ -58,7 +58,7 @@ def commands(options: argparse.Namespace) -> list[tuple[list[str], dict[str, str
     predict = [(["predict_speed.py", options.run, *peers, "--rounds", "2"], {})] if options.run else []
     return [
         (["startup.py"], {}),
-        (["prepare_speed.py", *shared, *peers, "--clips", "1000", "4000", "--rounds", "2"], {}),
+        (["prepare_speed.py", *shared, *peers, "--clips", "1000", "4000", "--rounds", "4"], {}),
         (["training_speed.py", "--models", "baseline", "--clips", "512", "--epochs", "9"], {}),
         (["training_speed.py", "--models", "efficientnet", "--clips", "128", "--epochs", "13"], {}),
         (["tracking_cost.py"], ONE_THREAD),
