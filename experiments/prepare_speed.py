@@ -11,7 +11,8 @@ more of a long one), in turns, each from a process of its own:
 - floor, digests and files: the same, with the digests of file and sound, and a file a spectrogram.
 
 The start is what the same way takes for 120 clips of 50 ms, measured apart in every round (three times; the median
-counts); clips a second are beyond it. Memory is the peak of the whole process tree, with shared pages divided among those who share them (PSS).
+counts); clips a second are beyond it. Memory is the peak of the whole process tree, with shared pages divided among
+those who share them (PSS).
 `--before` names another checkout, whose command takes turns with this one.
 
 Example: python experiments/prepare_speed.py --shared ../shared --peers ~/peers/bin/python --clips 1000 4000 15000
