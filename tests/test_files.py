@@ -29,6 +29,18 @@ def test_files_are_found_behind_links_to_folders(tmp_path):
     assert below(tmp_path / "archive") == ["Orca/deep/a.wav", "Walrus/deep/a.wav", "b.wav", "gone.wav"]
 
 
+def test_hidden_files_and_links_to_themselves_are_no_trouble(tmp_path, monkeypatch):
+    (tmp_path / ".Trashes").mkdir()
+    (tmp_path / "._a.wav").touch()
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "self.wav").symlink_to(tmp_path / "self.wav")
+    scandir = os.scandir
+    read = []
+    monkeypatch.setattr(os, "scandir", lambda path: (read.append(path), scandir(path))[1])
+    assert below(tmp_path) == ["a.wav", "self.wav"]
+    assert read == [tmp_path]  # other people's hidden folders often cannot be read
+
+
 def test_links_in_circles_are_followed_once(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

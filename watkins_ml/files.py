@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from watkins_ml.errors import UsageError, UserError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files in a folder and those in it, also behind links to folders, but not where these lead round in circles.
 
-    A link whose target is not there counts as a file.
+    Hidden ones (`.name`) are left out; a link that leads nowhere counts as a file.
 
     Args:
         inside: the folders, without links, that this one was found in.
@@ -36,9 +36,11 @@ def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator
     except OSError as error:
         raise UserError(f"{printable(folder)}: cannot be read ({error.strerror})") from None
     for entry in entries:
-        if entry.is_dir():
+        if entry.name.startswith("."):
+            continue
+        if os.path.isdir(entry):  # the entry's own method raises where a link leads to itself
             yield from files_below(Path(entry.path), inside | {real})
-        elif entry.is_file() or entry.is_symlink():
+        elif os.path.isfile(entry) or entry.is_symlink():
             yield Path(entry.path)
 
 
@@ -48,9 +50,10 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
     Without `durable` the flush is left out: many times faster for thousands of small files, and a
     power cut may leave them empty, so only for what can be noticed and made again.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _opened(partial) as file:
+        with open(partial, "wb") as file:
             file.write(content)
             if durable:
                 file.flush()
@@ -59,14 +62,6 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "wb")
-    except FileNotFoundError:  # asking before each of thousands of files takes as long as opening them
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "wb")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -87,9 +87,8 @@ def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate],
         pattern = re.compile(group_regex)
     except re.error as error:
         raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
-    files = sorted(path for path in files_below(audio_dir) if not _hidden(path, audio_dir))
-    reasons = {path: _reason_against(path, audio_dir) for path in files}
-    audio = [path for path in files if not reasons[path]]
+    reasons = {path: _reason_against(path, audio_dir) for path in sorted(files_below(audio_dir))}
+    audio = [path for path, reason in reasons.items() if not reason]
     if not audio:
         raise UsageError(
             f"{audio_dir}: no recordings; expected SPECIES/FILE with a suffix among {', '.join(sorted(AUDIO_SUFFIXES))}"
@@ -112,11 +111,7 @@ def _reason_against(path: Path, audio_dir: Path) -> str:
         return "not in a species folder"
     if path.suffix.lower() not in AUDIO_SUFFIXES:
         return "not an audio file"
-    return "" if path.exists() else "unreadable: a link to nothing"
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+    return "" if os.path.isfile(path) else "unreadable: a link to nothing"
 
 
 def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list[Candidate]:

@@ -13,8 +13,8 @@ from watkins_ml.errors import UserError
 
 SIDES = ("train", "val", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
-FEWEST_TAPES = (1, 3, 2)
-"""A species with so many should be on that side."""
+FEWEST_TAPES = {"val": 3, "test": 2}
+"""A species with so many should be on that side; every species should train."""
 LEAKY = {"random": "leaky reference", "tape": ""}
 """What numbers of a protocol are stamped with."""
 
@@ -170,7 +170,7 @@ class _Placed:
         self.put(tape, side, sign=-1)
 
     def cost(self) -> float:
-        return 10 * _distance(self.sides, self.total) + sum(self.costs) / len(self.costs)
+        return self._cost_of(self.sides, self.costs)
 
     def cost_with(self, tape: int, side: int) -> float:
         """The cost if this tape were put on that side too."""
@@ -180,6 +180,9 @@ class _Placed:
             sums[side] += recordings
             sides[side] += recordings
             costs[species] = self._cost_within(species, sums)
+        return self._cost_of(sides, costs)
+
+    def _cost_of(self, sides: list[int], costs: list[float]) -> float:
         return 10 * _distance(sides, self.total) + sum(costs) / len(costs)
 
     def _cost_within(self, species: int, sums: list[int]) -> float:
@@ -187,9 +190,9 @@ class _Placed:
         cost = _distance(sums, total) + 4 * max(0.5 - train / total, 0.0)  # most of a rare species must train
         if not train:
             cost += 4
-        if not val and tapes >= FEWEST_TAPES[1]:
+        if not val and tapes >= FEWEST_TAPES["val"]:
             cost += 1
-        if not test and tapes >= FEWEST_TAPES[2]:
+        if not test and tapes >= FEWEST_TAPES["test"]:
             cost += 2
         return cost
 
