@@ -58,6 +58,13 @@ def test_a_linked_species_folder_is_a_species_folder(tmp_path, cut):
     assert list(names(tmp_path / "archive")) == ["Orca/1990/00001001.wav"]
 
 
+def test_an_archive_of_nothing_but_lost_links_names_one(tmp_path):
+    (tmp_path / "Orca").mkdir()
+    (tmp_path / "Orca" / "00001001.wav").symlink_to(tmp_path / "a disk that is away")
+    with pytest.raises(UsageError, match=r"no recordings; .*Orca/00001001.wav is a link to nothing"):
+        find_candidates(tmp_path, TAPE)
+
+
 def test_other_files_are_listed_with_a_reason_and_hidden_ones_skipped(tmp_path, cut):
     cut(tmp_path / "Orca" / "00001001.wav", 0)
     cut(tmp_path / "stray.wav", 1)

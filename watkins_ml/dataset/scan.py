@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FILES_WORTH_A_WORKER = 50
 """Starting a worker process costs seconds of imports; fewer files than this are done at once."""
+LOST_LINK = "unreadable: a link to nothing"
 FILES_AT_ONCE = 4
 """Handing a task to a worker costs a twentieth of what a short file takes."""
 
@@ -89,6 +90,9 @@ def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate],
         raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
     reasons = {path: _reason_against(path, audio_dir) for path in sorted(files_below(audio_dir))}
     audio = [path for path, reason in reasons.items() if not reason]
+    if LOST_LINK in reasons.values() and not audio:
+        lost = next(path for path, reason in reasons.items() if reason == LOST_LINK)
+        raise UsageError(f"{audio_dir}: no recordings; {lost} is a link to nothing (is its disk there?)")
     if not audio:
         raise UsageError(
             f"{audio_dir}: no recordings; expected SPECIES/FILE with a suffix among {', '.join(sorted(AUDIO_SUFFIXES))}"
@@ -111,7 +115,7 @@ def _reason_against(path: Path, audio_dir: Path) -> str:
         return "not in a species folder"
     if path.suffix.lower() not in AUDIO_SUFFIXES:
         return "not an audio file"
-    return "" if os.path.isfile(path) else "unreadable: a link to nothing"
+    return "" if os.path.isfile(path) else LOST_LINK
 
 
 def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list[Candidate]:
