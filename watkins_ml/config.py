@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -11,7 +10,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from watkins_ml.errors import UsageError
+from watkins_ml.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
 
+LARGEST_SEED = 2**63 - 1
+"""Of PyTorch's generators."""
+MOST_BASES = 10
+"""A recipe has a `base`, which may have one itself, and so on."""
+MOST_TOLD = 10
 FREEZE_STAGES = 9
 """EfficientNet-B0 has nine `features` stages; a freeze depth of nine trains the head only."""
 
@@ -50,33 +55,33 @@ ModelConfig = Annotated[Union[BaselineModel, EfficientNetModel], Field(discrimin
 class DataConfig(Section):
     dir: str
     """The folder that `watkins prepare` wrote."""
-    batch_size: int = Field(ge=1)
-    feature_cache_gb: float = Field(default=10, ge=0)
+    batch_size: int = Field(ge=1, le=1_000_000)
+    feature_cache_gb: float = Field(default=10, ge=0, le=1_000_000)
     """What the kept outputs of frozen stages (`features/` in `dir`) may take on disk; 0 keeps none."""
-    memory_gb: float | None = Field(default=None, ge=0)
+    memory_gb: float | None = Field(default=None, ge=0, le=1_000_000)
     """What the spectrograms may take in memory; where they need more, each batch is read from the disk. Null is half
     of what is free."""
 
 
 class OptimConfig(Section):
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1000)
     """AdamW's learning rate."""
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=1000)
     plateau_factor: float = Field(gt=0, lt=1)
     """ReduceLROnPlateau multiplies the learning rate by this ..."""
-    plateau_patience: int = Field(ge=0)
+    plateau_patience: int = Field(ge=0, le=1_000_000)
     """... after this many epochs without a better validation loss."""
 
 
 class TrainConfig(Section):
-    epochs: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    epochs: int = Field(ge=1, le=1_000_000)
+    seed: int = Field(ge=0, le=LARGEST_SEED)
     amp: Literal["auto", "none", "bf16", "fp16"]
     """Mixed precision; `auto` is bf16 (or fp16 on older cards) on a GPU and none on a CPU."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     compile: bool = False
     """Let `torch.compile` fuse the layers of a training step: minutes at the start for faster epochs after it."""
-    early_stopping_patience: int = Field(ge=1)
+    early_stopping_patience: int = Field(ge=1, le=1_000_000)
     """Stop after this many epochs without a better validation loss."""
     class_weights: Literal["balanced", "sampled", "none"]
     """What rare species get: `balanced` weighs the loss by the inverse of their recordings, `sampled` draws every
@@ -94,7 +99,7 @@ class AugmentConfig(Section):
     """SpecAugment: two bands of up to so many mel bands are blanked in each spectrogram; 0 is none."""
     time_mask: int = Field(default=0, ge=0, le=400)
     """SpecAugment: two stretches of up to so many frames are blanked; 0 is none."""
-    mixup: float = Field(default=0, ge=0)
+    mixup: float = Field(default=0, ge=0, le=1000)
     """Mixup: alpha of the beta distribution by which pairs of recordings are mixed; 0 is none, 0.2 is usual."""
 
     @property
@@ -168,36 +173,28 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(_explain(detail) for detail in error.errors())
-        raise UsageError(f"{source}: {problems}") from None
+        raise UsageError(f"{source}: {told([_explain(detail) for detail in error.errors()[:MOST_TOLD + 1]])}") from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+def told(problems: list[str]) -> str:
+    """Problems of a recipe in one sentence, the first MOST_TOLD of them."""
+    return "; ".join(problems[:MOST_TOLD] + ["and more"] * (len(problems) > MOST_TOLD))
 
 
 def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    tree = read_yaml(path)
     if path.resolve() in seen:
         raise UsageError(f"{path}: its `base` recipes form a circle; remove one of them")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read this recipe ({error.strerror}); see experiments/") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        first_line = str(error).splitlines()[0]
-        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise UsageError(f"{path}{where}: not valid YAML ({first_line})") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping with model, data, optim, train and tracking")
     base = tree.pop("base", None)
     if base is None:
         return tree
-    return _merge(_read_recipe(path.parent / str(base), (*seen, path.resolve())), tree)
+    if not isinstance(base, str):
+        raise UsageError(f"{path}: base must be the name of a recipe file, not {shown(base)}")
+    if len(seen) >= MOST_BASES:
+        raise UsageError(f"{path}: has more than {MOST_BASES} `base` recipes above it; write some of them as one")
+    return _merge(_read_recipe(path.parent / base, (*seen, path.resolve())), tree)
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -210,18 +207,17 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
+    what, parts = f"override {shown(override)}", key.strip().split(".")
     if not equals or not all(parts):
-        raise UsageError(f"override '{override}': write it as key.path=value, for example train.epochs=3")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):
-        raise UsageError(f"override '{override}': '{text}' is not a valid value") from None
+        raise UsageError(f"{what}: write it as key.path=value, for example train.epochs=3")
+    if len(parts) > DEEPEST or max(map(len, parts)) > LONGEST_KEY or not key.isprintable():
+        raise UsageError(f"{what}: no key is so long, or has so many parts or such letters")
+    value = parse_yaml(text, what)
     node = tree
     for part in parts[:-1]:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise UsageError(f"override '{override}': {part} is a value, not a section")
+            raise UsageError(f"{what}: {part} is a value, not a section")
     node[parts[-1]] = value
 
 
@@ -252,7 +248,7 @@ def _explain(detail: dict[str, Any]) -> str:
     if detail["type"].startswith("union_tag"):
         return f"{key}.name must be baseline or efficientnet_b0"
     expected = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
-    return f"{key} must be {expected}, not {detail['input']!r}"
+    return f"{key} must be {expected}, not {shown(detail['input'])}"
 
 
 def _known_keys(location: list[str], full_location: tuple) -> list[str]:

@@ -20,7 +20,7 @@ def prepare(
     audio_dir: Annotated[Path, typer.Argument(help="Folder with one folder of recordings a species.")],
     out: Annotated[Path, typer.Option(help="Folder for annotations, splits and spectrograms.")] = Path("data"),
     split: Annotated[str, typer.Option(help="tape (no tape on two sides) or random (leaky reference).")] = "tape",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
     group_regex: Annotated[
         str, typer.Option(help="Finds the tape in a file's name: the first group, or the whole match.")
     ] = r"^.{5}",
@@ -32,7 +32,9 @@ def prepare(
     metadata: Annotated[
         Path | None, typer.Option(help="CSV table with a row a recording: its id, site, perhaps latitude and so on.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read recordings.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processes that read recordings.")
+    ] = os.cpu_count() or 1,
 ) -> None:
     """Scan, annotate, split and turn recordings into spectrograms; run it again to go on or update."""
     if split not in ("tape", "random"):
@@ -54,7 +56,9 @@ def prepare(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the ocean, the runs and the report.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated ocean and of the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the generated ocean and of the training.")
+    ] = 0,
 ) -> None:
     """The whole job on a small generated ocean: prepare, train both models, compare, register, predict."""
     from watkins_ml.cli.demo import run_demo

@@ -21,7 +21,7 @@ def tune(
         list[str] | None, typer.Option("--override", "-o", help="key.path=value; may be given again.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default the recipe's.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes on this machine.")] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -49,9 +49,9 @@ def crossval(
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", help="key.path=value; may be given again.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(min=3, help="How many folds; default 5.")] = None,
+    folds: Annotated[int | None, typer.Option(min=3, max=1000, help="How many folds; default 5.")] = None,
     split: Annotated[str, typer.Option(help="tape (no tape in two folds) or random (leaky reference).")] = "tape",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds.")] = 0,
     fold_regex: Annotated[
         str | None, typer.Option(help="Finds the fold in a file's name: a data set's official folds.")
     ] = None,

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
+from watkins_ml.plain_yaml import read_yaml
 from watkins_ml.tracking.rundir import RunDirectory
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
@@ -92,7 +92,7 @@ class ComparedRun:
         with damage(run_dir / "run.json"):
             info = dict(json.loads((run_dir / "run.json").read_text(encoding="utf-8")))
         with damage(run_dir / "config.yaml"):
-            config = dict(yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8")))
+            config = dict(read_yaml(run_dir / "config.yaml"))
         for key in ("family", "data_digest", "split_protocol"):
             if not info.get(key):
                 raise UserError(f"The run in {run_dir} is incomplete: run.json has no {key}.")

@@ -18,9 +18,10 @@ from optuna.distributions import (
 )
 from pydantic import Field, ValidationError
 
-from watkins_ml.config import EXPECTED, ExperimentConfig, Section, read_recipe, validate
+from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, read_recipe, told, validate
 from watkins_ml.errors import UsageError
 from watkins_ml.files import check_name
+from watkins_ml.plain_yaml import shown
 
 PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
 """Keys that say where and with what a study is run; other machines may have others."""
@@ -29,22 +30,24 @@ PARTS = ("low", "high", "log", "step", "choices")
 LARGEST = 1e15
 """No bound lies beyond; larger whole numbers are not exact once they are drawn as floats."""
 
+MOST_STEPS = 10**9
+
 
 class StudySettings(Section):
     """The section `study`, without its search space."""
 
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=1_000_000)
     """How many points to try in all; a study that has them is finished, and a higher number continues it."""
     sampler: Literal["tpe", "random"] = "tpe"
     """TPE (Bergstra et al. 2011), multivariate and with constant liar for parallel workers; or plain random search."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Stops a trial whose validation macro F1 falls behind the others' at the same epoch."""
-    startup_trials: int = Field(default=5, ge=1)
+    startup_trials: int = Field(default=5, ge=1, le=1_000_000)
     """So many first trials are drawn at random, and the median rule waits for as many complete ones."""
-    warmup_epochs: int = Field(default=2, ge=0)
+    warmup_epochs: int = Field(default=2, ge=0, le=1_000_000)
     """The median rule spares these first epochs."""
-    seed: int = Field(default=0, ge=0)
-    heartbeat_seconds: int = Field(default=60, ge=1)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    heartbeat_seconds: int = Field(default=60, ge=1, le=86_400)
     """A worker on another machine that has been silent three times as long counts as dead."""
 
 
@@ -113,8 +116,9 @@ def load_study(
         raise UsageError(f"{source}: no section study; see experiments/tune-efficientnet.yaml")
     study = dict(study)
     own_name, search = study.pop("name", None), study.pop("search", None)
-    name = str(name or own_name or Path(recipe).stem)
-    check_name(f"study name {name!r}", name, "; see --name")
+    own_name = own_name if own_name is None or isinstance(own_name, str) else shown(own_name)
+    name = name or own_name or Path(recipe).stem
+    check_name(f"study name {shown(name)}", name, "; see --name")
     config = validate(tree, source)
     settings = _settings(study | ({} if trials is None else {"trials": trials}), source)
     return StudyRecipe(name, config, settings, _space(config, search, source))
@@ -134,8 +138,8 @@ def _settings(study: dict[str, Any], source: str) -> StudySettings:
                 problems.append(f"missing key study.{key}")
             else:
                 wanted = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
-                problems.append(f"study.{key} must be {wanted}, not {detail['input']!r}")
-        raise UsageError(f"{source}: {'; '.join(problems)}") from None
+                problems.append(f"study.{key} must be {wanted}, not {shown(detail['input'])}")
+        raise UsageError(f"{source}: {told(problems)}") from None
 
 
 def _hint(name: str, known: dict[str, str]) -> str:
@@ -206,12 +210,12 @@ def _check_range(where: str, **given: Any) -> None:
     """Refuse bounds that are no numbers or contradict each other."""
     for part in [part for part in ("low", "high", "step") if part in given]:
         if isinstance(given[part], bool) or not isinstance(given[part], int | float):
-            raise UsageError(f"{where}.{part} must be a number, not {given[part]!r}")
+            raise UsageError(f"{where}.{part} must be a number, not {shown(given[part])}")
         if not abs(given[part]) <= LARGEST:
             raise UsageError(f"{where}.{part} must be between -1e15 and 1e15")
     low, high, log, step = given["low"], given["high"], given.get("log", False), given.get("step")
     if not isinstance(log, bool):
-        raise UsageError(f"{where}.log must be true or false, not {log!r}")
+        raise UsageError(f"{where}.log must be true or false, not {shown(log)}")
     if low > high:
         raise UsageError(f"{where}: low {low} is greater than high {high}")
     if log and low <= 0:
@@ -222,6 +226,8 @@ def _check_range(where: str, **given: Any) -> None:
         raise UsageError(f"{where}: log and step exclude each other")
     if step <= 0:
         raise UsageError(f"{where}.step must be above 0, not {step}")
+    if (high - low) / step > MOST_STEPS:
+        raise UsageError(f"{where}: more than {MOST_STEPS:,} steps of {step} from {low} to {high}; take a larger step")
     if (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)):
         raise UsageError(f"{where}: steps of {step} from low {low} do not meet high {high}; change one of them")
 
@@ -231,7 +237,7 @@ def _choices(choices: Any, where: str) -> CategoricalDistribution:
         raise UsageError(f"{where}.choices: give a list of at least one value")
     for choice in choices:
         if choice is not None and not isinstance(choice, str | int | float):
-            raise UsageError(f"{where}.choices: each must be a single value, not {choice}")
+            raise UsageError(f"{where}.choices: each must be a single value, not {shown(choice)}")
         if isinstance(choice, float) and not abs(choice) <= LARGEST:
             raise UsageError(f"{where}.choices must be between -1e15 and 1e15")
     if len(set(choices)) < len(choices):
