@@ -22,6 +22,7 @@ from watkins_ml.endings import RunInterruptedError, ending
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.experiment import read_inputs, train_and_report
 from watkins_ml.files import disk_errors, write_csv
+from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
@@ -61,7 +62,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     _refuse_others(record, config, rule_facts, folds.digest)
     with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"):
         run_dir.mkdir(parents=True, exist_ok=True)
-        with record.training():
+        with record.training(), reading(folds.data.folder.root, f"watkins crossval ({run_dir})"):
             if record.facts_file.exists() and record.facts["status"] == "FINISHED":
                 record.close_if_dead()  # a kill may have come before its last words
                 with Uploader(record):

@@ -22,6 +22,7 @@ from watkins_ml.endings import ending, interruptible
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors
 from watkins_ml.keeping import keep_model, keep_novelty
+from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
@@ -51,7 +52,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     inputs = read_inputs(config)
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
     run = RunDirectory.create(run_dir, config, inputs.data)
-    with run.training():
+    with run.training(), reading(inputs.data.folder.root, f"watkins train ({run.root})"):
         return RunResult(run.root, train_and_report(config, inputs, run, None))
 
 
@@ -66,7 +67,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
     if (command := run.facts.get("command", TRAIN)) != TRAIN:
         raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)
-    with run.training():
+    with run.training(), reading(Path(config.data.dir), f"watkins train ({run.root})"):
         if run.facts["status"] == "FINISHED":
             run.close_if_dead()
             with Uploader(run):
@@ -100,7 +101,7 @@ def help_training() -> None:
         return
     config = validate(settings, "the configuration of the first process")
     inputs = read_inputs(config)
-    with interruptible(group.told()):
+    with interruptible(group.told()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
         for split in (inputs.val, open_split(inputs.data, "test")):
             _logits(network, inputs.data, split)

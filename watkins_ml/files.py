@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
     power cut may leave them empty, so only for what can be noticed and made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # as short for a name that is as long as names can be
     try:
         with open(partial, "wb") as file:
             file.write(content)

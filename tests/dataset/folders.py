@@ -21,7 +21,7 @@ def table(out: Path, name: str) -> pd.DataFrame:
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of every file that a user sees."""
-    files = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".scan")]
+    files = [path for path in out.rglob("*") if path.is_file() and not path.name.startswith((".scan", ".writing"))]
     return {path.relative_to(out).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 

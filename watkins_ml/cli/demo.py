@@ -19,6 +19,7 @@ from watkins_ml.inference.comparison import compare_models
 from watkins_ml.inference.detections import Wanted
 from watkins_ml.inference.judge import Listening
 from watkins_ml.inference.resolve import load_classifier
+from watkins_ml.locks import only_writer
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.server import client, tracking_uri
 
@@ -29,9 +30,15 @@ def run_demo(folder: Path, seed: int) -> None:
     """Generate, prepare, train both models, compare, register, predict; everything lands in `folder`."""
     started = time.perf_counter()
     folder = folder.resolve()
-    with disk_errors(f"cannot write the demo to {folder}", "choose another folder with --out"):
-        folder.mkdir(parents=True, exist_ok=True)
-        _generate(folder, seed)
+    with (
+        disk_errors(f"cannot write the demo to {folder}", "choose another folder with --out"),
+        only_writer(folder, "watkins demo"),
+    ):
+        _run_demo(folder, seed, started)
+
+
+def _run_demo(folder: Path, seed: int, started: float) -> None:
+    _generate(folder, seed)
     os.chdir(folder)  # data, runs and the embedded store lie together, as in a user's own project
     _say("Preparing: annotations, tape split, spectrograms")
     print_prepared(prepare(Path("ocean"), Path("data"), PrepareOptions(seed=seed)), Path("data"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -126,19 +127,25 @@ def predict(
     from watkins_ml.cli.tables import print_annotated, print_predictions
     from watkins_ml.device import choose_device
     from watkins_ml.errors import UserError
+    from watkins_ml.files import disk_errors
     from watkins_ml.inference.annotate import annotate
     from watkins_ml.inference.detections import Wanted
     from watkins_ml.inference.judge import Listening
     from watkins_ml.inference.kept import Kept
     from watkins_ml.inference.predict import find_audio, predict_files
     from watkins_ml.inference.resolve import load_classifier
+    from watkins_ml.locks import only_writer
 
     where = choose_device(device, "--device")
     files, classifier = find_audio(audio), load_classifier(model)
     classifier.network.to(where)
     for name in species or ():
         classifier.label(name)
+    stack = ExitStack()
     try:
+        if out:
+            with disk_errors(f"cannot write to {out}", "choose another --out"):
+                stack.enter_context(only_writer(out, "watkins predict"))
         if by == "file":
             predictions = predict_files(classifier, files, top, max_novelty)
             print_predictions(predictions, formats[0])
@@ -152,6 +159,8 @@ def predict(
             heard = result.heard
     except KeyboardInterrupt:
         raise UserError(f"interrupted{'; the same command goes on' if out else ''}") from None
+    finally:
+        stack.close()
     if not heard:
         raise UserError("none of the files could be read; the reasons are listed above")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,42 @@ def windows_beside(spectrogram: Path) -> Path:
     return spectrogram.with_suffix(".windows")
 
 
+class Seal:
+    """The `dataset.json` that a reader began with.
+
+    Whoever prepares a folder anew takes the seal away before anything else changes. What was read while the seal
+    stood, asked for after the reading, is therefore of the data that the reader began with.
+    """
+
+    def __init__(self, folder: DataFolder):
+        self._folder = folder
+        self._stamp, content = self._read()
+        self.summary: dict[str, Any] = json.loads(content)
+
+    def _read(self, known: tuple[int, ...] = ()) -> tuple[tuple[int, ...], bytes]:
+        """What tells this file from a later one, and its content, which is left unread where it is `known`."""
+        with open(self._folder.summary, "rb") as file:  # opening asks a network's server, which stat may not
+            status = os.fstat(file.fileno())
+            stamp = status.st_ino, status.st_size, status.st_mtime_ns
+            return stamp, b"" if stamp == known else file.read()
+
+    def check(self) -> None:
+        """Raise a UserError if the folder has been prepared anew, or is being prepared, since this seal was read."""
+        try:
+            stamp, content = self._read(self._stamp)
+            if stamp == self._stamp:
+                return
+            if json.loads(content)["data_digest"] == self.summary["data_digest"]:
+                self._stamp = stamp  # with another metadata table, for one
+                return
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        raise UserError(
+            f"{self._folder.root}: prepared anew since this command began to read it (data digest "
+            f"{self.summary['data_digest']}); prepare it as it was and go on, or begin again with what is there now"
+        )
+
+
 @dataclass(frozen=True)
 class PreparedData:
     """What `watkins prepare` left in a folder, without the spectrograms themselves."""
@@ -84,6 +121,13 @@ class PreparedData:
     sides: dict[str, pd.DataFrame]
     """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, windows, and
     those of METADATA_COLUMNS that a metadata table gave."""
+    seal: Seal | None = field(default=None, compare=False, repr=False)
+    """None only where the tables were not read from a folder."""
+
+    def check(self) -> None:
+        """To be called after each reading of a file: raises as `Seal.check`."""
+        if self.seal is not None:
+            self.seal.check()
 
     @property
     def digest(self) -> str:
@@ -126,7 +170,8 @@ def read_prepared(root: Path) -> PreparedData:
         state = "not finished" if folder.root.exists() else "missing"
         raise UserError(f"{root}: prepared data are {state}; run `watkins prepare AUDIO_DIR --out {root}`")
     try:
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        seal = Seal(folder)
+        summary = seal.summary
         names = json.loads(folder.classes.read_text(encoding="utf-8"))
         details = read_table(folder.annotations)
         if "windows" not in details:
@@ -140,4 +185,5 @@ def read_prepared(root: Path) -> PreparedData:
                 raise ValueError(f"{name} has {len(frame)} of {summary['counts'][name]} recordings")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{root}: damaged data folder ({error}); run `watkins prepare` again") from None
-    return PreparedData(folder, summary, classes, sides)
+    seal.check()
+    return PreparedData(folder, summary, classes, sides, seal)

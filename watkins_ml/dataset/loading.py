@@ -42,11 +42,11 @@ class SpectrogramFiles(Sequence):
         """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_split`."""
         names, shape = self.frame["spectrogram"], self.shape[1:]
         if isinstance(rows, int):
-            return _read(self.data.folder.root / names.iloc[rows], shape)
+            return _read(self.data, self.data.folder.root / names.iloc[rows], shape)
         several = names.iloc[rows.numpy() if torch.is_tensor(rows) else rows]
         found = torch.empty(len(several), *shape)
         for row, name in enumerate(several):
-            found[row] = _read(self.data.folder.root / name, shape)
+            found[row] = _read(self.data, self.data.folder.root / name, shape)
         return found
 
 
@@ -165,10 +165,18 @@ def cut_windows(data: PreparedData, split: Split) -> Iterator[torch.Tensor]:
         if count == 1:
             yield split.spectrograms[row : row + 1]
         else:
-            yield _read(windows_beside(data.folder.root / name), torch.Size((count, *shape)))
+            yield _read(data, windows_beside(data.folder.root / name), torch.Size((count, *shape)))
 
 
-def _read(path: Path, shape: torch.Size) -> torch.Tensor:
+def _read(data: PreparedData, path: Path, shape: torch.Size) -> torch.Tensor:
+    """A tensor file of `data`; what is wrong with it is told only where the folder is still what it was."""
+    try:
+        return _load(path, shape)
+    finally:
+        data.check()
+
+
+def _load(path: Path, shape: torch.Size) -> torch.Tensor:
     if not path.exists():
         raise UserError(f"{path}: missing; run `watkins prepare` again")
     try:

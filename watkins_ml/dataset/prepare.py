@@ -23,6 +23,7 @@ from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candi
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
+from watkins_ml.locks import only_writer, readers_of
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
@@ -64,7 +65,8 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
     """Scan, annotate, split and place spectrograms; see DESIGN for the layout of `out`.
 
     Raises:
-        UserError: nothing usable, one species only, a full or unwritable disk.
+        UserError: nothing usable, one species only, a full or unwritable disk; another process prepares `out`, or
+            reads it and would find it changed.
         UsageError: no recordings, or a metadata table that does not fit them (before anything is written).
     """
     audio_dir, folder = Path(audio_dir), DataFolder(Path(out))
@@ -75,9 +77,8 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
     metadata = _metadata_of(candidates, options.metadata)
     if folder.root.resolve().is_relative_to(audio_dir.resolve()):
         raise UserError(f"--out {out} lies inside the audio folder {audio_dir}; choose a folder outside it")
-    with disk_errors(
-        f"cannot write prepared data to {out}", "mend that and run the same command again; it goes on from there"
-    ):
+    then = "mend that and run the same command again; it goes on from there"
+    with disk_errors(f"cannot write prepared data to {out}", then), only_writer(folder.root, "watkins prepare"):
         _use_frontend(folder, options.frontend)
         examined, computed = examine_all(candidates, audio_dir, folder, options.frontend, options.workers)
         annotations, rejected = annotate(candidates, examined, options.min_clips, options.least_rate)
@@ -148,12 +149,26 @@ def annotate(
     )
 
 
+def _break_seal(folder: DataFolder) -> None:
+    """Take `dataset.json` away, before anything changes that a reader may be reading.
+
+    Raises:
+        UserError: somebody reads the folder now.
+    """
+    if readers := readers_of(folder.root):
+        raise UserError(
+            f"{folder.root}: {readers[0]} is reading it, and would find it changed; wait until that has ended and run "
+            "the same command again, which goes on from here, or give another --out"
+        )
+    folder.summary.unlink(missing_ok=True)
+
+
 def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
     """Make sure that every spectrogram in the folder is of this frontend, dropping those of another."""
     marker = folder.spectrograms / ".frontend"
     if marker.exists() and marker.read_text() == settings.digest():
         return
-    folder.summary.unlink(missing_ok=True)
+    _break_seal(folder)
     for stale in [folder.staging, *(folder.spectrograms / side for side in SIDES)]:
         if stale.exists():
             shutil.rmtree(stale)
@@ -222,7 +237,7 @@ def _write(
     summary: dict[str, Any],
 ) -> int:
     """Move spectrograms to their sides and write the tables; `dataset.json` seals them."""
-    folder.summary.unlink(missing_ok=True)
+    _break_seal(folder)
     species = sorted(annotations["species"].unique())
     label_of = {name: label for label, name in enumerate(species)}
     targets = [

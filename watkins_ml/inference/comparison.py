@@ -34,10 +34,10 @@ def compare_models(models: list[str], page: Path) -> pd.DataFrame:
     models = models or list(CHAMPIONS)
     if len(models) < 2:
         raise UsageError("compare needs two MODELs or more (or none, for the two champions)")
-    with _written(models, page) as runs:
+    with _written(models, page) as (runs, html):
         table = comparison_table(runs)
         table.attrs["headline"] = headline(runs)
-        _log(page, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
+        _log(page, html, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
     return table
 
 
@@ -45,13 +45,13 @@ def report_model(model: str, page: Path) -> str:
     """Write the page of one run; the sentence that stands at its top."""
     from watkins_ml.evaluation.runs import headline
 
-    with _written([model], page) as runs:
+    with _written([model], page) as (runs, _):
         return headline(runs)
 
 
 @contextmanager
-def _written(models: list[str], page: Path) -> Iterator[list[ComparedRun]]:
-    """The runs behind `models`, of which `page` has been written."""
+def _written(models: list[str], page: Path) -> Iterator[tuple[list[ComparedRun], str]]:
+    """The runs behind `models`, of which `page` has been written, and its text."""
     from watkins_ml.evaluation.page import write_page
     from watkins_ml.evaluation.runs import ComparedRun
 
@@ -60,8 +60,8 @@ def _written(models: list[str], page: Path) -> Iterator[list[ComparedRun]]:
         runs = [ComparedRun.from_dir(folder, label="") for folder in folders]
         runs = [replace(run, label=label) for run, label in zip(runs, _labels(runs), strict=True)]
         with disk_errors(f"cannot write {page}", "choose another file with --out"):
-            write_page(runs, page)
-        yield runs
+            html = write_page(runs, page)
+        yield runs, html
 
 
 def _labels(runs: list) -> list[str]:
@@ -73,13 +73,16 @@ def _labels(runs: list) -> list[str]:
     ]
 
 
-def _log(page: Path, table: pd.DataFrame, experiment: str) -> None:
-    """Keep the page in MLflow, apart from the trainings; the page on disk counts, so a fault is only told."""
+def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:
+    """Keep the page in MLflow, apart from the trainings; the page on disk counts, so a fault is only told.
+
+    Its text, and not the file: another command may have written its own there by now.
+    """
     try:
         server = client()
         where = experiment_id(server, experiment)
         run_id = server.create_run(where, run_name="comparison", tags={"kind": "comparison"}).info.run_id
-        server.log_artifact(run_id, str(page))
+        server.log_text(run_id, html, page.name)
         server.log_text(run_id, table.to_csv(), "comparison.csv")
         server.set_terminated(run_id)
     except Exception as error:

@@ -11,6 +11,7 @@ from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_json
 from watkins_ml.inference.resolve import load_classifier
+from watkins_ml.locks import only_writer, reading
 from watkins_ml.models.bundle import Classifier, to_probabilities
 from watkins_ml.models.scoring import cut_logits
 
@@ -22,7 +23,8 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         the scores, with the no-audio controls on the test side, and the data's split protocol.
 
     Raises:
-        UserError: the data were prepared for another frontend or other species than the model's.
+        UserError: the data were prepared for another frontend or other species than the model's, or are prepared
+            anew meanwhile; another process writes to `out`.
     """
     from watkins_ml.evaluation.controls import controls
     from watkins_ml.evaluation.report import interval_scores, write_controls, write_report
@@ -37,9 +39,13 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             style="yellow",
         )
     split = open_split(data, side)
-    logits = cut_logits(classifier.network, cut_windows(data, split))
-    probabilities = to_probabilities(logits, classifier.temperature)
-    with disk_errors(f"cannot write the report to {out}", "choose another folder with --out"):
+    with (
+        disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
+        only_writer(out, "watkins evaluate"),
+        reading(data_dir, f"watkins evaluate ({out})"),
+    ):
+        logits = cut_logits(classifier.network, cut_windows(data, split))
+        probabilities = to_probabilities(logits, classifier.temperature)
         scores = write_report(
             out, side, split.frame, probabilities, data.classes, split.spectrograms,
             uncalibrated=to_probabilities(logits),

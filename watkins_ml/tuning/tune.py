@@ -17,6 +17,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.device import choose_device
 from watkins_ml.endings import signals_as_interrupts
 from watkins_ml.errors import UserError
+from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tuning.display import has_result, line, note
@@ -66,7 +67,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     record = StudyRecord(study, data)
     record.check()
     try:
-        with signals_as_interrupts():
+        with signals_as_interrupts(), reading(data.folder.root, f"watkins tune ({study.folder})"):
             with record.open():
                 outcome, is_kept = _tune(study, data, record, workers), record.is_mine
             if not is_kept:  # the command that kept it may have left

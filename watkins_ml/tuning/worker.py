@@ -108,6 +108,8 @@ class Worker:
         self.recipe, self.stop = assignment.recipe, stop
         _set_up_device(assignment)
         inputs = read_inputs(self.recipe.config)
+        if inputs.data.digest != assignment.data_digest:
+            raise UserError(f"{self.recipe.config.data.dir}: prepared anew since the study began, or copied otherwise")
         database = StudyDatabase(assignment.storage, self.recipe.settings.heartbeat_seconds)
         self.study = Study.begin(database, self.recipe, assignment.folder, assignment.data_digest)
         link = {"uid": self.study.uid, "name": self.recipe.name}
@@ -121,6 +123,7 @@ class Worker:
         """
         failures = 0
         while not self.stop.requested and failures < FAILURES:
+            self.runner.inputs.data.check()  # here, for it is no fault of the next trial
             claim = self.study.claim()
             if claim is not None:
                 failures = failures + 1 if self.attempt(claim) is TrialState.FAIL else 0

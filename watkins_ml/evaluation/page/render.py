@@ -23,10 +23,12 @@ FIGURE_BYTES = 3_000_000
 """Of the whole page, as data URIs: together with text and tables it stays below 15 MB."""
 
 
-def write_page(runs: list[ComparedRun], out_html: Path) -> None:
-    """Write one run, or several side by side, as an HTML page that needs no other file and no network."""
+def write_page(runs: list[ComparedRun], out_html: Path) -> str:
+    """Write one run, or several side by side, as an HTML page that needs no other file and no network; its text."""
     assert_distinct(runs)
-    write_text(out_html, _render(runs))
+    html = _render(runs)
+    write_text(out_html, html)
+    return html
 
 
 def _render(runs: list[ComparedRun]) -> str:
