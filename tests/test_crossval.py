@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from registered import digests, held
 from sklearn.metrics import accuracy_score, f1_score
 
 from watkins_ml.crossval import CrossValidation, cross_validate
@@ -207,3 +208,12 @@ def test_the_page_of_a_cross_validation_says_that_its_scores_are_pooled(validate
     assert "data:audio/mpeg;base64," in page
     assert run.species_in_data()["not_tested"].to_dict() == dict.fromkeys(TESTABLE, "") | validated.untestable
     assert "Tucuxi" in page and "one tape only" in page
+
+
+def test_the_model_of_each_fold_in_mlflow_is_the_folds_own(validated, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    client()
+    for number in (1, 2, 3):
+        fold = RunDirectory(validated.run_dir / f"fold-{number}")
+        assert held(f"runs:/{fold.facts['mlflow_run_id']}/model") == digests(fold.model)
+        assert "novelty.pt" in digests(fold.model)

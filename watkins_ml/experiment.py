@@ -21,7 +21,7 @@ from watkins_ml.device import choose_device, choose_precision
 from watkins_ml.endings import ending, interruptible
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors
-from watkins_ml.keeping import keep_model, keep_novelty
+from watkins_ml.keeping import keep_model
 from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
@@ -160,7 +160,6 @@ def _train_and_report(
     metrics = report_validation(network, inputs, run)
     metrics |= report_test(network, inputs.data, run, metrics)
     keep_model(network, config, inputs.data, run, metrics)
-    keep_novelty(network, inputs.data, run, config.train.seed)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
     return metrics

@@ -12,20 +12,24 @@ import torch
 from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
+from watkins_ml.bundle_files import EXAMPLE, NOVELTY
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import progress
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.files import write_bytes
 from watkins_ml.models.bundle import save_bundle, save_novelty
-from watkins_ml.models.novelty import fit_novelty, remembered_rows
+from watkins_ml.models.novelty import Novelty, fit_novelty, remembered_rows
 from watkins_ml.tracking.rundir import RunDirectory
 
 
 def keep_model(
     network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
 ) -> None:
-    """The network as a bundle in the run directory, with what a registered version of it will say."""
+    """The network as a whole bundle in the run directory, with what a registered version of it will say.
+
+    Only after this may the journal name the model: whoever sends it takes the bundle as it is.
+    """
     facts = {
         "run": run.name,
         "data_digest": data.digest,
@@ -33,8 +37,9 @@ def keep_model(
         "val_macro_f1": metrics["val_macro_f1"],
         **{key: metrics[key] for key in ("threshold_90",) if key in metrics},
     }
-    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"])
-    write_bytes(run.model / "example.wav", _example_audio(data.frontend.sample_rate))
+    novelty = _novelty(network, data, config.train.seed)
+    write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
+    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"], novelty)
     run.update_facts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
@@ -42,8 +47,14 @@ def keep_model(
     )
 
 
-def keep_novelty(network: nn.Module, data: PreparedData, run: RunDirectory, seed: int) -> None:
-    """Add to the bundle what the network knows, so that it can answer "unknown"; from training and validation alone."""
+def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, seed: int) -> None:
+    """Add to a bundle what trials of earlier versions left out: without it no model can answer "unknown"."""
+    if not (run.model / NOVELTY).exists():
+        save_novelty(run.model, _novelty(network, data, seed))
+
+
+def _novelty(network: nn.Module, data: PreparedData, seed: int) -> Novelty:
+    """What the network knows; from training and validation alone."""
     train, val = (SpectrogramFiles(data, data.sides[side]) for side in ("train", "val"))
     rows = remembered_rows(torch.from_numpy(train.frame["label"].to_numpy(copy=True)), seed).tolist()
     with progress(transient=True) as bar:
@@ -55,7 +66,7 @@ def keep_novelty(network: nn.Module, data: PreparedData, run: RunDirectory, seed
                 bar.advance(task)
 
         known, validation = cuts(train, rows), cuts(val, list(range(len(val))))
-        save_novelty(run.model, fit_novelty(network, Frontend(data.frontend), known, validation))
+        return fit_novelty(network, Frontend(data.frontend), known, validation)
 
 
 def _example_audio(sample_rate: int) -> bytes:

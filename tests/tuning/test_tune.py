@@ -12,6 +12,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from registered import assert_is_the_runs_own, digests, held
 from servers import free_port
 
 from watkins_ml.dataset.layout import read_prepared
@@ -141,6 +142,17 @@ def test_the_best_trial_is_tested_once_registered_and_champion(tuned, at):
     assert at.get_model_version_by_alias("small", "champion").version == version.version
     tests = [path for path in (tuned.folder / "runs").rglob("preds/test.csv")]
     assert [path.parents[1].name for path in tests] == [best.user_attrs["run"]]
+
+
+def test_what_is_registered_is_the_best_trials_own_model_and_can_say_unknown(tuned, at, tmp_path):
+    best = best_trial(tuned.study.trials)
+    assert_is_the_runs_own("models:/small@champion", tuned.folder / "runs" / "small" / best.user_attrs["run"], tmp_path)
+    for trial in tuned.study.trials:  # and every other trial's is whole too
+        folder = tuned.folder / "runs" / "small" / trial.user_attrs["run"]
+        if (folder / "model").exists():
+            run_id = RunDirectory(folder).facts["mlflow_run_id"]
+            assert held(f"runs:/{run_id}/model") == digests(folder / "model")
+            assert "novelty.pt" in digests(folder / "model")
 
 
 def test_the_best_trial_is_tested_at_the_temperature_that_validation_gave(tuned, fitted_temperatures):

@@ -19,6 +19,7 @@ from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.bundle_files import DESCRIPTION, NOVELTY, WEIGHTS
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
@@ -113,19 +114,22 @@ def save_bundle(
     classes: list[str],
     facts: dict[str, Any],
     temperature: float = 1.0,
+    novelty: Novelty | None = None,
 ) -> None:
     """Write a bundle; `model.json` comes last and seals it."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_tensors(folder / "weights.pt", weights)
+    write_tensors(folder / WEIGHTS, weights)
+    if novelty is not None:
+        save_novelty(folder, novelty)
     description = {"format": FORMAT, "model": config.model_dump(), "frontend": frontend.model_dump()}
     description |= {"temperature": temperature, "classes": classes, "facts": facts}
-    write_json(folder / "model.json", description)
+    write_json(folder / DESCRIPTION, description)
 
 
 def save_novelty(folder: Path, novelty: Novelty) -> None:
     """Add to a bundle what its network knows."""
     known, noise = (directions.half().cpu() for directions in (novelty.known, novelty.noise))
-    write_tensors(folder / "novelty.pt", {"known": known, "noise": noise, "limit": novelty.limit.cpu()})
+    write_tensors(folder / NOVELTY, {"known": known, "noise": noise, "limit": novelty.limit.cpu()})
 
 
 def load_bundle(folder: Path) -> Classifier:

@@ -20,6 +20,8 @@ CLAIM = "watkins.claim"
 """Tag of a version whose claim is decided, written last: `won` or `lost`."""
 BY_HAND = "watkins.promoted_after"
 """Tag of a version promoted by hand: its new place in the line of claims, between the versions before and after."""
+REPLACED = "watkins.replaced_by"
+"""Tag of a version whose run has sent its model again: the number of the version that stands in its place."""
 ROUNDS = 30
 """So often a claim looks and repairs; each other claim at the same moment costs it one or two rounds."""
 
@@ -86,7 +88,7 @@ def _place(version: ModelVersion) -> float:
 def _best(versions: list[ModelVersion], holder: ModelVersion | None, first: int) -> ModelVersion | None:
     """Who should be champion, of the holder and those in line from `first` and from the last promotion by hand on."""
     by_hand = max((_place(each) for each in versions if BY_HAND in each.tags), default=0.0)
-    line = [each for each in versions if _place(each) >= max(first, by_hand)]
+    line = [each for each in versions if _place(each) >= max(first, by_hand) and REPLACED not in each.tags]
     chosen = next((each for each in line if BY_HAND in each.tags), None)  # by hand, while a claim was open
     leader = chosen or holder or next(iter(line), None)
     rivals = [each for each in (holder, *line) if each is not None and _difference(each, leader) is None]
@@ -112,6 +114,8 @@ def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVe
         if before is not None and before.version == number:
             return Promotion(True, f"{name} version {number} is champion")
         past = "" if before is None else f", before: {_score(before):.4f}"
+        if before is not None and REPLACED in before.tags:
+            past = f", in place of version {before.version}"
         return Promotion(True, f"{name} version {number} is the new champion ({measure} {score}{past})")
     if what := _difference(version, holder):
         return Promotion(
@@ -135,12 +139,30 @@ def _difference(one: ModelVersion, other: ModelVersion) -> str | None:
 
 
 def _score(version: ModelVersion) -> float:
-    """The validation macro F1; a version without a number for it loses against all others."""
+    """The validation macro F1; a version without a number for it, or replaced, loses against all others."""
+    if REPLACED in version.tags:
+        return -math.inf
     try:
         score = float(version.tags.get(SCORE, "-inf"))
     except ValueError:
         return -math.inf
     return -math.inf if math.isnan(score) else score
+
+
+def inherited(client: MlflowClient, earlier: list[ModelVersion]) -> dict[str, str]:
+    """Tags that a version needs if earlier versions hold the same run's model: it claims only what they would lose."""
+    if not earlier or any(CLAIM not in each.tags for each in earlier):
+        return {}
+    holder = champion(client, earlier[0].name)
+    holds = holder is not None and int(holder.version) in {int(each.version) for each in earlier}
+    return {} if holds else {CLAIM: "lost"}
+
+
+def replace(client: MlflowClient, earlier: list[ModelVersion], version: ModelVersion) -> None:
+    """Let `version` stand in the place of earlier ones of the same run, whose model was not the run's own."""
+    for each in earlier:
+        if REPLACED not in each.tags:
+            client.set_model_version_tag(each.name, each.version, REPLACED, str(version.version))
 
 
 def promote(client: MlflowClient, model_version: str) -> ModelVersion:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from watkins_ml.bundle_files import DESCRIPTION, EXAMPLE, bundle_digest, copy_bundle
 from watkins_ml.errors import UserError
 from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
@@ -23,6 +24,8 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 UID_TAG = "watkins.uid"
+BUNDLE_TAG = "watkins.bundle"
+"""Tag of a logged model: the digest of the bundle that it holds."""
 PARENT_TAG = "mlflow.parentRunId"
 RESUMED_TAG = "watkins.resumed_after_epoch"
 SPLIT_SCHEMA = [
@@ -59,10 +62,13 @@ class Shipment:
             entries = self.run.entries()
             self.client = client()
             self._find_run()
-            before = self.state["sent"]
+            before, model = self.state["sent"], _last_model(entries)
             for number in range(before, len(entries)):
-                self._send(entries[number])
+                if entries[number]["kind"] != "model" or number == model:  # an earlier one is overtaken
+                    self._send(entries[number])
                 self._remember(sent=number + 1)
+            if model is not None and model < before:
+                self._mend_model(entries[model])
             return len(entries) - before
 
     @property
@@ -192,33 +198,56 @@ class Shipment:
                 self.client.log_artifact(self.run_id, str(path))
 
     def _send_model(self, entry: dict[str, Any]) -> None:
-        """Log the model once, register a version of it once, and let it claim the champion alias."""
-        if "model_uri" not in self.state:
-            self._remember(model_uri=self._logged_model())
-        name = entry["register_as"]
-        if name is None:
-            return
-        version = self._registered_version(name, entry["tags"])
-        self.run.update_facts(registered_model=name, model_version=int(version.version))
-        self.messages.append(registry.promote_if_better(self.client, version).reason)
+        """Log the model as it is on the disk, register a version of it, and let that claim the alias, each once."""
+        with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+            digest = copy_bundle(self.run.model, bundle := Path(folder) / "bundle")
+            if digest is None:
+                raise UserError(f"{self.run.model}: no trained model here (model.json is missing)")
+            self._remember(model_uri=self._logged_model(bundle, digest))
+        if (name := entry["register_as"]) is not None:
+            version = self._registered_version(name, entry["tags"])
+            self.run.update_facts(registered_model=name, model_version=int(version.version))
+            self.messages.append(registry.promote_if_better(self.client, version).reason)
+        self._remember(bundle=digest)
 
-    def _logged_model(self) -> str:
-        """The URI of this run's model on the server, logged now if it is not there whole."""
+    def _mend_model(self, entry: dict[str, Any]) -> None:
+        """Send the model again where the run's own is not what was sent, as earlier versions did from a study."""
+        before = self.state.get("model_uri")
+        if bundle_digest(self.run.model) not in (None, self.state.get("bundle")):
+            self._send_model(entry)
+            if before not in (None, self.state["model_uri"]):
+                self.messages.append(f"{self.run.root}: the model sent before was not the run's own; it was sent again")
+
+    def _logged_model(self, bundle: Path, digest: str) -> str:
+        """The URI of the model on the server that was made of this bundle, logged now if it is not there whole."""
         run = self.client.get_run(self.run_id)
-        begun = self.client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"source_run_id = '{self.run_id}'", max_results=1
-        )
-        model = begun[0] if begun else self.client.create_logged_model(
-            run.info.experiment_id, name="model", source_run_id=self.run_id, params=run.data.params
+        begun = list(self.client.search_logged_models(
+            [run.info.experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
+        ))  # fmt: skip
+        model = next((each for each in begun if self._is_of(each, digest)), None) or self.client.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=self.run_id, params=run.data.params,
         )  # fmt: skip
+        self.client.set_logged_model_tags(model.model_id, {BUNDLE_TAG: digest})
         if model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
             self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
         if model.status != LoggedModelStatus.READY:
             with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
-                save_model(self.run, Model(model.artifact_location, self.run_id, model_id=model.model_id), folder)
+                save_model(bundle, Model(model.artifact_location, self.run_id, model_id=model.model_id), folder)
                 self.client.log_model_artifacts(model.model_id, folder)
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return model.model_uri
+
+    def _is_of(self, model: LoggedModel, digest: str) -> bool:
+        """Whether a logged model is, or will be when it is whole, of the bundle with this digest."""
+        if model.status != LoggedModelStatus.READY:  # nobody has used it yet, so whatever was sent of it is replaced
+            return True
+        if tagged := model.tags.get(BUNDLE_TAG):
+            return tagged == digest
+        from mlflow.artifacts import download_artifacts  # of an earlier version, which left no tag
+
+        with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+            there = Path(download_artifacts(artifact_uri=model.model_uri, dst_path=folder))
+            return any(bundle_digest(each.parent) == digest for each in there.glob(f"artifacts/*/{DESCRIPTION}"))
 
     def _registered_version(self, name: str, tags: dict[str, str]):
         try:
@@ -228,9 +257,13 @@ class Shipment:
                 raise
         uri, model_id = self.state["model_uri"], self.state["model_uri"].removeprefix("models:/")
         found = [each for each in self.client.search_model_versions(f"name='{name}'") if each.run_id == self.run_id]
-        version = found[0] if found else self.client.create_model_version(
-            name, uri, run_id=self.run_id, tags=tags, model_id=model_id
-        )  # fmt: skip
+        mine = [each for each in found if uri in (each.source, f"models:/{each.model_id}")]
+        version = next((each for each in mine if registry.REPLACED not in each.tags), None)
+        earlier = [each for each in found if each is not version]
+        if version is None:
+            tags = tags | registry.inherited(self.client, earlier)
+            version = self.client.create_model_version(name, uri, run_id=self.run_id, tags=tags, model_id=model_id)
+        registry.replace(self.client, earlier, version)
         # a server links the model's page to its version by itself, an embedded store does not
         link = json.dumps([{"name": name, "version": int(version.version)}])
         self.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
@@ -242,8 +275,13 @@ class Shipment:
         self.client.set_terminated(self.run_id, entry["status"], entry["time_ms"])
 
 
-def save_model(run: RunDirectory, description: Model, folder: str) -> None:
-    """Write a run's bundle as an MLflow model that takes audio.
+def _last_model(entries: list[dict[str, Any]]) -> int | None:
+    """The place in the journal of the entry that tells what became of the run's model."""
+    return max((number for number, entry in enumerate(entries) if entry["kind"] == "model"), default=None)
+
+
+def save_model(bundle: Path, description: Model, folder: str) -> None:
+    """Write a bundle as an MLflow model that takes audio.
 
     mlflow.pyfunc.log_model would do this and the calls around it at once, but not again after it was cut off.
     """
@@ -257,8 +295,8 @@ def save_model(run: RunDirectory, description: Model, folder: str) -> None:
         folder,
         mlflow_model=description,
         python_model=str(SERVED_MODEL),
-        artifacts={"bundle": str(run.model)},
+        artifacts={"bundle": str(bundle)},
         signature=ModelSignature(INPUTS, OUTPUTS),
-        input_example=pd.DataFrame({"audio": [(run.model / "example.wav").read_bytes()]}),
+        input_example=pd.DataFrame({"audio": [(bundle / EXAMPLE).read_bytes()]}),
         pip_requirements=[f"watkins-ml=={__version__}"],
     )

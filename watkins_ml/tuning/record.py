@@ -13,7 +13,7 @@ from watkins_ml.device import choose_device
 from watkins_ml.errors import UsageError
 from watkins_ml.experiment import record_result, report_test
 from watkins_ml.files import write_csv
-from watkins_ml.keeping import keep_novelty
+from watkins_ml.keeping import complete_model
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader
@@ -117,11 +117,11 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
         if "test_accuracy" not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
-            keep_novelty(network, data, run, study.recipe.config.train.seed)
+            complete_model(network, data, run, study.recipe.config.train.seed)
             metrics |= report_test(network, data, run, metrics)
         if not run.facts.get("concluded"):
             tested = {key: value for key, value in metrics.items() if not key.startswith("val_")}
             record_result(run, study.recipe.config.tracking.register_as, tested)
+            run.update_facts(concluded=True)  # before run.json is sent; one killed here is finished by its next sync
             run.finish("FINISHED")
-            run.update_facts(concluded=True)
     return metrics
