@@ -26,6 +26,7 @@ from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
+from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import latest_checkpoint
@@ -54,6 +55,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
         UsageError: `run_dir` holds something else; names what differs.
         UserError: folds that cannot be made, bad data, weights or device (before anything is written), a full disk.
     """
+    check_address()
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_as": None})})
     folds = make_folds(read_prepared(Path(config.data.dir)), rule)
     sides = {fold: folds.data_of(fold) for fold in folds.names}

@@ -28,6 +28,7 @@ from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.processes import current
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
+from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.features import FeatureStore
@@ -48,6 +49,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     Raises:
         UserError: bad data, weights or device (before anything is written), or a full disk.
     """
+    check_address()
     current().told(config.model_dump())
     inputs = read_inputs(config)
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
@@ -67,6 +69,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
     if (command := run.facts.get("command", TRAIN)) != TRAIN:
         raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)
+    check_address()
     with run.training(), reading(Path(config.data.dir), f"watkins train ({run.root})"):
         if run.facts["status"] == "FINISHED":
             run.close_if_dead()

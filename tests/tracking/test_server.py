@@ -14,8 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import client, embedded_uri, reason, tracking_uri
+from watkins_ml.tracking.server import client, embedded_uri, tracking_uri
 from watkins_ml.tracking.shipment import Shipment
 from watkins_ml.tracking.uploader import Uploader
 
@@ -181,15 +182,15 @@ def test_a_faulty_server_is_described_in_a_few_words(proxy, impatient, monkeypat
     setattr(proxy, fault, True)
     with pytest.raises(MlflowException) as error:
         client().get_experiment_by_name("sea")
-    assert reason(error.value) == said
+    assert reason(error.value, tracking_uri()) == said
 
 
 def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
     with pytest.raises(MlflowException) as error:
         client().get_experiment_by_name("sea")
-    assert reason(error.value) == "it refuses connections"
-    assert reason(ValueError("something else\nentirely")) == "something else"
+    assert reason(error.value, tracking_uri()) == "it refuses connections"
+    assert reason(ValueError("something else\nentirely"), nobody_listens) == "something else"
 
 
 def test_an_embedded_store_that_was_cut_off_half_made_is_made_anew(tmp_path):

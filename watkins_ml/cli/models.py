@@ -29,10 +29,13 @@ def list_models() -> None:
     from watkins_ml.cli.tables import print_models
     from watkins_ml.inference.resolve import tracker_errors
     from watkins_ml.tracking import registry
+    from watkins_ml.tracking.faults import TrackingError, who_answers
     from watkins_ml.tracking.server import client, tracking_uri
 
     with tracker_errors("the model registry"):
         versions = registry.list_versions(client())
+        if not versions and (fault := who_answers(tracking_uri())):  # any program may answer `{}`
+            raise TrackingError(fault)
     print_models(versions, tracking_uri())
 
 

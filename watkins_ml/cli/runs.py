@@ -64,8 +64,9 @@ def sync(
 ) -> None:
     """Send to the tracking server what it has not received, and close runs whose process died."""
     from watkins_ml.console import err, out
-    from watkins_ml.tracking.server import tracking_uri
+    from watkins_ml.tracking.server import check_address, tracking_uri
 
+    check_address()
     paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_runs(root))]
     if not paths:
         out.print("no runs in runs/; name a run directory")

@@ -14,7 +14,8 @@ from watkins_ml.console import err
 from watkins_ml.errors import UsageError
 from watkins_ml.files import disk_errors
 from watkins_ml.inference.resolve import run_directory
-from watkins_ml.tracking.server import client, experiment_id, reason, tracking_uri
+from watkins_ml.tracking.faults import reason
+from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 if TYPE_CHECKING:
     from watkins_ml.evaluation.runs import ComparedRun
@@ -86,4 +87,5 @@ def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:
         server.log_text(run_id, table.to_csv(), "comparison.csv")
         server.set_terminated(run_id)
     except Exception as error:
-        err.print(f"{tracking_uri()} did not take the comparison ({reason(error)}); it is in {page}", style="yellow")
+        uri = tracking_uri()
+        err.print(f"{uri} did not take the comparison ({reason(error, uri)}); it is in {page}", style="yellow")

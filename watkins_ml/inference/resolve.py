@@ -10,7 +10,8 @@ from pathlib import Path
 
 from watkins_ml.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
-from watkins_ml.tracking.server import client, reason, tracking_uri
+from watkins_ml.tracking.faults import TrackingError, diagnose
+from watkins_ml.tracking.server import client, tracking_uri
 
 REPORT_ARTIFACTS = ("config.yaml", "history.csv", "run.json", "reports", "preds", "plots", "galleries")
 
@@ -98,11 +99,15 @@ def _run_id(server, model: str) -> str:
 
 @contextmanager
 def tracker_errors(model: str) -> Iterator[None]:
+    """Say in one sentence whether a MODEL is not there, or what is wrong with the server that was asked for it."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{model}: not found on {tracking_uri()} ({reason(error)}); `watkins models` lists what there is"
-        ) from None
+    except (MlflowException, TrackingError, SQLAlchemyError, OSError, ValueError, TypeError, ImportError) as error:
+        uri = tracking_uri()
+        fault = diagnose(error, uri)
+        if fault.passing or fault.remedy:
+            raise UserError(f"{model}: {uri} failed ({fault})") from None
+        raise UserError(f"{model}: not found on {uri} ({fault}); `watkins models` lists what there is") from None

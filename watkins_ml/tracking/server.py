@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import sys
 import warnings
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from watkins_ml.errors import first_line
+from watkins_ml.tracking.address import VARIABLE, checked
+from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
 
 EMBEDDED = Path("mlflow")
 """Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""
@@ -31,7 +31,12 @@ def embedded_uri(folder: Path = EMBEDDED) -> str:
 
 def tracking_uri() -> str:
     """The server of MLFLOW_TRACKING_URI, else the embedded SQLite store in ./mlflow/."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
+    return os.environ.get(VARIABLE, "").strip() or embedded_uri()
+
+
+def check_address() -> None:
+    """Refuse an address that can never work, before a command has done anything; raises as `address.checked`."""
+    checked(tracking_uri())
 
 
 def is_embedded(uri: str) -> bool:
@@ -76,30 +81,12 @@ def client():
     import mlflow
 
     _quieten()
-    uri = tracking_uri()
+    uri = checked(tracking_uri())
     if is_embedded(uri):
         make_embedded_store(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return mlflow.MlflowClient(uri, uri)
-
-
-SIGNS = {
-    r"Connection refused": "it refuses connections",
-    r"timed out": "no answer in time",
-    r"Connection aborted": "it drops connections",
-    r"Failed to resolve": "no host of that name",
-    r"too many (\d+) error responses": r"it answers {}",
-    r"not authenticated": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are missing or wrong",
-}
-
-
-def reason(error: BaseException) -> str:
-    """Why a server did not do as asked, in a few words; MLflow and urllib3 bury it in a long sentence."""
-    for sign, words in SIGNS.items():
-        if found := re.search(sign, str(error)):
-            return words.format(*found.groups())
-    return first_line(error)
 
 
 def experiment_id(client, name: str) -> str:
@@ -110,14 +97,17 @@ def experiment_id(client, name: str) -> str:
     location = (artifact_folder(uri) / name).as_uri() if is_embedded(uri) else None
     for _ in range(2):
         found = client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(deleted("experiment", found.experiment_id, uri))
         try:
-            return client.create_experiment(name, artifact_location=location)
+            number = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
+            if not number:  # any program that answers `{}` to everything
+                raise TrackingError(Fault(STRANGER, "correct the host or the port"))
+            return number
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-    raise RuntimeError(f"experiment {name} exists but cannot be read; was it deleted in the UI?")
+    raise TrackingError(Fault(f"experiment {name} exists there but cannot be read"))
 
 
 def server_command(host: str, port: int, backend: str | None, workers: int = 1) -> list[str]:

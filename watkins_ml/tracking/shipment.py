@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from watkins_ml.bundle_files import DESCRIPTION, EXAMPLE, bundle_digest, copy_bu
 from watkins_ml.errors import UserError
 from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
+from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
@@ -109,10 +111,14 @@ class Shipment:
                 raise
             self.state = {"tracking_uri": self.uri, "sent": 0}
             return
-        if found.info.lifecycle_stage != "active":
-            raise RuntimeError(
-                f"the run was deleted there; restore it in the UI, or delete {self.state_file} to send it anew"
-            )
+        if not found.info.run_id:
+            raise TrackingError(Fault(STRANGER, "correct the host or the port"))
+        if found.info.lifecycle_stage == "deleted":
+            experiment = self.client.get_experiment(found.info.experiment_id)
+            if experiment.lifecycle_stage == "deleted":  # and all runs with it
+                raise TrackingError(deleted("experiment", experiment.experiment_id, self.uri))
+            fault = deleted("run", self.run_id, self.uri)
+            raise TrackingError(replace(fault, remedy=f"{fault.remedy}, or delete {self.state_file} to send it anew"))
         self._known_there = True
 
     def _send(self, entry: dict[str, Any]) -> None:

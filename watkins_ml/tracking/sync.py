@@ -7,8 +7,8 @@ from pathlib import Path
 
 from watkins_ml.console import err
 from watkins_ml.errors import UserError
+from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
-from watkins_ml.tracking.server import reason
 from watkins_ml.tracking.shipment import Shipment
 
 
@@ -32,7 +32,9 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
     except UserError:
         raise
     except Exception as error:  # whatever the tracker raises, the user gets one sentence
-        raise UserError(f"{run.root}: {shipment.uri} did not take it ({reason(error)}); try again later") from None
+        fault = diagnose(error, shipment.uri)
+        then = "try again later" if fault.passing else "then try again"
+        raise UserError(f"{run.root}: {shipment.uri} did not take it: {fault}; {then}") from None
     yield f"{run.root}: {sent} of {shipment.state['sent']} entries sent"
     yield from shipment.messages
 

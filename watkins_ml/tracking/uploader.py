@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 
 from watkins_ml.console import err
+from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import reason
 from watkins_ml.tracking.shipment import Shipment
 
 PATIENCE = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
+PASSING, LASTING = "passing", "lasting"
+"""What the user has been warned of."""
 
 
 class Uploader:
@@ -19,7 +21,7 @@ class Uploader:
     def __init__(self, run: RunDirectory, system_metrics: bool = False):
         self.shipment = Shipment(run)
         self._system_metrics, self._monitor = system_metrics, None
-        self._wake, self._closing, self._warned = threading.Event(), threading.Event(), False
+        self._wake, self._closing, self._warned = threading.Event(), threading.Event(), None
         self._thread = threading.Thread(target=self._loop, name="uploader", daemon=True)
         run.on_record = self._wake.set
 
@@ -91,10 +93,14 @@ class Uploader:
             self._monitor.start()
 
     def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            err.print(
-                f"Tracking server {self.shipment.uri} failed ({reason(error)}). The training goes on; "
-                f"what is missing there is sent as soon as it answers again",
-                style="yellow",
-            )
+        """Say it once; and once more where what has passed turns out to be what stays until somebody mends it."""
+        if self._warned == LASTING:
+            return
+        fault = diagnose(error, self.shipment.uri)
+        if not (fault.passing and self._warned):
+            then = "what is missing there is sent as soon as it answers again"
+            if not fault.passing:
+                then = f"waiting does not mend that, but nothing is lost: it is all in {self.shipment.run.root}"
+            message = f"Tracking server {self.shipment.uri} failed ({fault}). The training goes on; {then}"
+            err.print(message, style="yellow")
+        self._warned = PASSING if fault.passing else LASTING

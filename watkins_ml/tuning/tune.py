@@ -19,6 +19,7 @@ from watkins_ml.endings import signals_as_interrupts
 from watkins_ml.errors import UserError
 from watkins_ml.locks import reading
 from watkins_ml.models import build_model
+from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tuning.display import has_result, line, note
 from watkins_ml.tuning.recipe import StudyRecipe
@@ -59,6 +60,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
         UserError: bad data, weights, device or database, or a study of another recipe (before any trial); or it was
             interrupted, or all its workers gave up. The same call goes on where it was.
     """
+    check_address()
     data = read_prepared(Path(recipe.config.data.dir))
     choose_device(recipe.config.train.device)
     build_model(recipe.config.model, len(data.classes))  # weights that do not fit fail here, before the study exists
