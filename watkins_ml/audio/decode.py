@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +11,17 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from watkins_ml.audio.containers import UNKNOWN_LENGTHS
+from watkins_ml.audio.opening import AudioError, SilenceError, Sound, open_audio
+
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"})
 BLOCK_FRAMES = 1 << 20
 BLOCK_SAMPLES = 1 << 24
 """Over all channels; a damaged header can claim hundreds of them, and any length."""
-RATES = range(10, 10_000_001)
-"""Hz. Sea-floor hydrophones begin at tens of Hz; what a damaged header gives would be cut into millions of windows."""
 LOUDEST = 1e12
 """Full scale is 1, or 2^31 where floating point holds integers; the power of what is far beyond overflows."""
 SILENCE = 1e-5
 """Below the last bit of a 16-bit file: digital silence, as archives append to make cuts equally long."""
-UNKNOWN_LENGTHS = (range(0x7FFFEF00, 0x80000000), range(0xFFFFFF00, 0x100000000))
-"""What recorders that stream (ffmpeg, SoX and others) leave in a header: the largest length that fits."""
-
-
-class AudioError(Exception):
-    """This file holds no usable audio; the message is the reason, fit for `rejected.csv`."""
-
-
-class SilenceError(AudioError):
-    """Nothing is wrong with the file, but there is nothing to hear."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,8 @@ class Recording:
     of an odd number is `waveform` itself."""
     starts: tuple[int, ...] = (0,)
     """The sample of the file with which each of `windows` begins, or `waveform` where there are none."""
+    note: str | None = None
+    """What the user has to know of the file, though it can be used."""
 
     @property
     def duration_s(self) -> float:
@@ -82,51 +74,16 @@ def read_recording(
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 
 
-def open_audio(path: Path | BinaryIO) -> soundfile.SoundFile:
-    """As soundfile opens it; raises AudioError too for what it has no reader for, headerless `.raw` for one, and where
-    the header gives a sample rate that no recorder has."""
-    if not isinstance(path, Path):
-        source = _Forgiving(path)
-    elif os.name == "posix":
-        source = os.fsencode(path)  # soundfile refuses names that are not UTF-8
-    else:
-        source = path
-    try:
-        audio = soundfile.SoundFile(source)
-    except (TypeError, ValueError) as error:
-        raise AudioError(f"unreadable: {error}") from None
-    if audio.samplerate not in RATES:
-        audio.close()
-        raise AudioError(f"unreadable: a sample rate of {audio.samplerate} Hz, so its header is damaged")
-    return audio
-
-
-class _Forgiving:
-    """An open file that stays where it is when a damaged header sends the decoder before its beginning.
-
-    Python would raise, and an exception below the decoder ends as a traceback on the terminal.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self.read, self.tell, self._seek = file.read, file.tell, file.seek
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._seek(offset, whence)
-        except (ValueError, OSError):
-            return self.tell()
-
-
 def frames_at_once(audio: soundfile.SoundFile, wanted: int) -> int:
     """As many frames as wanted, or as fit in memory with all their channels."""
     return min(wanted, BLOCK_SAMPLES // audio.channels)
 
 
-def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_s: float) -> Recording:
+def _read(audio: Sound, excerpt_s: float | None, most: int, slack_s: float) -> Recording:
     declared = audio.frames
     if declared <= 0:
         raise AudioError("empty: no samples")
-    if truncated := truncation(audio.extra_info):
+    if truncated := truncation(audio):
         raise AudioError(truncated)
     digest = hashlib.sha256(f"{audio.samplerate}/{audio.channels}/".encode())
     low, high, position, first, last = np.inf, -np.inf, 0, None, 0
@@ -138,9 +95,9 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
             last = position + sound.stop
         position += len(block)
         only_block = block if len(block) == position else None
-    if damage := truncation(audio.extra_info):  # some damage is in the log only once it has been read
+    if damage := truncation(audio):  # some damage is in the log only once it has been read
         raise AudioError(damage)
-    if position < declared:
+    if position < declared and not audio.plan.guessed:
         raise AudioError(f"truncated: {position} of {declared} samples can be read")
     if flaw := flaw_between(low, high):
         raise AudioError(flaw)
@@ -163,6 +120,7 @@ def _read(audio: soundfile.SoundFile, excerpt_s: float | None, most: int, slack_
     return Recording(
         windows[middle] if middle in windows else excerpt(middle), audio.samplerate, audio.channels, position,
         digest.hexdigest(), tuple(windows.values()), tuple(int(first + at) for at in windows or [middle]),
+        audio.plan.note,
     )  # fmt: skip
 
 
@@ -220,13 +178,16 @@ def mixed(channels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
 
 
-def truncation(libsndfile_log: str) -> str | None:
+def truncation(audio: Sound) -> str | None:
     """libsndfile plays what is left of a cut-off or holed file without an error; only its log tells."""
-    match = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", libsndfile_log)
+    if audio.plan.problem:
+        return audio.plan.problem
+    log = audio.extra_info
+    match = None if audio.plan.whole else re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", log)
     if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):
         return f"truncated: {match[2]} of {match[1]} bytes of audio are there"
-    if "lacks an end-of-stream" in libsndfile_log or "Junk after the last page" in libsndfile_log:
+    if "lacks an end-of-stream" in log or "Junk after the last page" in log:
         return "truncated: the Ogg stream has no end"
-    if "libogg reports a hole" in libsndfile_log:
+    if "libogg reports a hole" in log:
         return "damaged: a part of the Ogg stream is missing"
     return None

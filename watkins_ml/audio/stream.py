@@ -15,11 +15,11 @@ from watkins_ml.audio.decode import (
     flaw_between,
     frames_at_once,
     mixed,
-    open_audio,
     read_recording,
     sounds,
     truncation,
 )
+from watkins_ml.audio.opening import Sound, open_audio
 
 MIXED = 0
 """The channel of a window that is the mean of all; single channels count from 1."""
@@ -78,10 +78,10 @@ def sliding_windows(
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 
 
-def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: bool) -> Iterator[Window]:
+def _slide(audio: Sound, window: int, step: int, each_channel: bool) -> Iterator[Window]:
     if audio.frames <= 0:
         raise AudioError("empty: no samples")
-    problem, rate = truncation(audio.extra_info), audio.samplerate
+    problem, rate = truncation(audio), audio.samplerate
     kept, first, begin = np.empty((0, audio.channels), np.float32), 0, 0  # samples from `first` on; next window's begin
 
     def cut(start: int) -> Iterator[Window]:
@@ -111,8 +111,8 @@ def _slide(audio: soundfile.SoundFile, window: int, step: int, each_channel: boo
         spare = max(0, begin - step - first)  # the last window may begin right after the one before it
         kept, first = kept[spare:], first + spare
     total = first + len(kept)
-    problem = problem or truncation(audio.extra_info)
-    if total < audio.frames < UNKNOWN_LENGTH:
+    problem = problem or truncation(audio)
+    if total < audio.frames < UNKNOWN_LENGTH and not audio.plan.guessed:
         problem = problem or f"truncated: {total} of {audio.frames} samples can be read"
     if total > (begin - step + window if begin else 0):
         yield from cut(max(0, total - window))

@@ -20,8 +20,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
-from watkins_ml.audio.decode import AudioError, open_audio
 from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.opening import AudioError, open_audio
 from watkins_ml.errors import UserError
 
 FORMS = ("audio", "path", "waveform")
