@@ -109,7 +109,8 @@ FOLLOWED = {
 
 @pytest.mark.parametrize("content", NO_LENGTH.values(), ids=NO_LENGTH)
 def test_sound_whose_header_was_never_filled_in_is_read_and_told(tmp_path, content):
-    assert heard(content, tmp_path) == (SAMPLES, "its header gives no length, but the file holds 3 s; all of it was read")
+    note = "its header gives no length, but the file holds 3 s; all of it was read"
+    assert heard(content, tmp_path) == (SAMPLES, note)
 
 
 @pytest.mark.parametrize("content", OPEN.values(), ids=OPEN)
@@ -210,7 +211,8 @@ def mp3(**options) -> bytes:
 
 
 def id3(length: int) -> bytes:
-    return b"ID3\x03\0\0" + bytes(length >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(range(256)) * (length // 256)
+    size = bytes(length >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + size + bytes(range(256)) * (length // 256)
 
 
 def frame_length(content: bytes) -> int:
@@ -262,7 +264,7 @@ def test_a_flac_stream_that_says_less_than_it_holds(tmp_path, declared, blocks):
     word = int.from_bytes(whole[18:26], "big") >> 36 << 36 | declared
     frames, note = heard(whole[:18] + word.to_bytes(8, "big") + whole[26:], tmp_path)
     assert frames == SAMPLES
-    assert note == (declared and "its header says 1.25 s, but the file holds 3 s; all of it was read" or None)
+    assert note == ("its header says 1.25 s, but the file holds 3 s; all of it was read" if declared else None)
     assert heard(id3(512) + whole, tmp_path) == (SAMPLES, None)
     assert heard(whole + b"junk" * 500, tmp_path) == (SAMPLES, None)
 

@@ -25,7 +25,7 @@ def broken(tmp_path):
 
 def test_each_file_gets_its_most_probable_species(classifier, recordings):
     table = predict_files(classifier, recordings)
-    assert list(table.columns) == ["path", "rank", "species", "probability", "novelty", "problem"]
+    assert list(table.columns) == ["path", "rank", "species", "probability", "novelty", "problem", "note"]
     assert table["path"].tolist() == [str(path) for path in recordings]
     for row in table.itertuples():
         (probabilities,) = classifier.classify([Path(row.path)])

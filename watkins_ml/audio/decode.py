@@ -15,6 +15,8 @@ from watkins_ml.audio.containers import UNKNOWN_LENGTHS
 from watkins_ml.audio.opening import AudioError, SilenceError, Sound, open_audio
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"})
+DECODER_VERSION = 2
+"""Raised whenever a file is read otherwise than before, or refused for another reason, so that it is read again."""
 BLOCK_FRAMES = 1 << 20
 BLOCK_SAMPLES = 1 << 24
 """Over all channels; a damaged header can claim hundreds of them, and any length."""

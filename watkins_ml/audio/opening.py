@@ -15,7 +15,7 @@ from typing import BinaryIO
 import soundfile
 
 from watkins_ml.audio.containers import plan_container
-from watkins_ml.audio.packets import is_mpeg, plan_packets
+from watkins_ml.audio.packets import plan_packets
 from watkins_ml.audio.parts import Parts, Plan, Source
 
 RATES = range(10, 2_500_001)
@@ -35,14 +35,14 @@ class SilenceError(AudioError):
 class Sound(soundfile.SoundFile):
     """An open recording."""
 
-    def __init__(self, source: bytes | Path | Parts, plan: Plan, owned: BinaryIO | None, noisy: bool):
+    def __init__(self, source: bytes | Path | Parts, plan: Plan, owned: BinaryIO | None):
         self.plan = plan
-        self._owned, self._noisy = owned, noisy
-        with self._silence():
+        self._owned = owned
+        with without_remarks():  # whatever the file is: libsndfile asks libmpg123 too because of a name
             super().__init__(source, **({"format": "RAW", **plan.raw} if plan.raw else {}))
 
     def _silence(self) -> contextlib.AbstractContextManager:
-        return without_remarks() if self._noisy else contextlib.nullcontext()
+        return without_remarks() if self.format == "MP3" else contextlib.nullcontext()
 
     def read(self, *args, **kwargs):
         with self._silence():
@@ -83,14 +83,13 @@ def open_audio(path: Path | BinaryIO) -> Sound:
 
 def _open(path: Path | BinaryIO, file: BinaryIO, owned: BinaryIO | None) -> Sound:
     source = Source(file)
-    noisy = is_mpeg(source)
     plan = plan_container(source) or plan_packets(source) or Plan()
     if plan.problem and not plan.parts:
         raise AudioError(plan.problem)
     try:
         if plan.parts or owned is None or os.name != "posix":
-            return Sound(Parts(file, plan.parts or (range(source.size),)), plan, owned, noisy)
-        return Sound(os.fsencode(path), plan, owned, noisy)  # soundfile refuses names that are not UTF-8
+            return Sound(Parts(file, plan.parts or (range(source.size),)), plan, owned)
+        return Sound(os.fsencode(path), plan, owned)  # soundfile refuses names that are not UTF-8
     except (TypeError, ValueError) as error:
         raise AudioError(f"unreadable: {error}") from None
 

@@ -59,11 +59,6 @@ def plan_packets(source: Source) -> Plan | None:
     return _plan_mpeg(source, start, first) if first else None
 
 
-def is_mpeg(source: Source) -> bool:
-    """Whether libmpg123 may be asked to read this: it writes to the terminal by itself."""
-    return source.at(0, 3) == b"ID3" or source.at(0, 2)[:1] == b"\xff"
-
-
 def _after_tags(source: Source) -> int:
     """Where the sound begins after ID3 tags, however many there are, and zeros behind them."""
     place = 0

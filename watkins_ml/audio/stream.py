@@ -38,6 +38,8 @@ class Window:
     """Mono float32, shape (samples,), at the native rate; None where there is nothing to hear (digital silence)."""
     sample_rate: int
     """Native rate in Hz."""
+    note: str | None = None
+    """What the user has to know of the recording, though it can be used; the same in all its windows."""
 
 
 def duration(path: Path) -> float:
@@ -69,7 +71,8 @@ def sliding_windows(
             if 0 < audio.frames <= longest and not apart:
                 with suppress(AudioError):  # silent, or damaged: then what there is of it
                     recording = read_recording(path, seconds)
-                    yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate)
+                    yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate,
+                                 recording.note)  # fmt: skip
                     return
             yield from _slide(audio, window, max(1, round(window * (1 - overlap))), apart)
     except soundfile.LibsndfileError as error:
@@ -91,7 +94,7 @@ def _slide(audio: Sound, window: int, step: int, each_channel: bool) -> Iterator
         for channel, part in parts:
             low, high = part.min(), part.max()
             usable = flaw_between(low, high) is None and sounds(part) and low < high
-            yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate)
+            yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate, audio.plan.note)
 
     while True:
         try:

@@ -66,6 +66,9 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
         out.print(f"{counts['rejected']} files left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
+    if noted := counts.get("noted"):
+        where = folder / "annotations" / "audio_annotations.csv"
+        out.print(f"{noted:,} used of which there is something to know: column file_note of {where}", style="yellow")
     if given := summary["metadata"]:
         out.print(
             f"{given['recordings']:,} recordings have a row in {given['table']} ({given['with_site']:,} with a site), "
@@ -200,7 +203,14 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     out.print(f"Side by side: {page}")
 
 
+def _print_notes(notes: dict[str, str]) -> None:
+    for path, note in notes.items():
+        err.print(f"{path}: {note}", style="yellow")
+
+
 def print_predictions(predictions: pd.DataFrame, format: str) -> None:
+    noted = predictions.dropna(subset="note")
+    _print_notes(dict(zip(noted["path"], noted["note"], strict=True)))
     if format == "csv":
         predictions.to_csv(sys.stdout, index=False)
         return
@@ -219,6 +229,7 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
 
 def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
     """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
+    _print_notes(result.notes)
     if format == "csv":
         result.found.round(6).to_csv(sys.stdout, index=False)
         for path, problem in result.problems.items():

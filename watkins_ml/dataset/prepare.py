@@ -143,6 +143,7 @@ def annotate(
         rows.loc[index, "reason"] = f"too few in class: {count} of {min_clips}"
     usable = rows["reason"].isna()
     columns = ["path", "species", "cut_id", "tape", "sample_rate", "channels", "duration_s", "sha256", "windows"]
+    columns.append("file_note")
     return (
         rows.loc[usable, columns].reset_index(drop=True),
         rows.loc[~usable, ["path", "species", "reason"]].reset_index(drop=True),
@@ -196,6 +197,7 @@ def _summary(
             "species": int(annotations["species"].nunique()),
             "tapes": int(annotations["tape"].nunique()),
             "rejected": len(rejected),
+            "noted": int((annotations["file_note"] != "").sum()),
             **{name: int((side == name).sum()) for name in SIDES},
         },
         "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),

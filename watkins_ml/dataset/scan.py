@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TextIO
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError
+from watkins_ml.audio.decode import AUDIO_SUFFIXES, DECODER_VERSION, AudioError
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.console import progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
@@ -71,10 +71,14 @@ class Examined:
     audio_digest: str = ""
     windows: int = 1
     """How many spectrograms it is judged by; more than one are kept beside the central one."""
+    file_note: str = ""
+    """What there is to know of the file, though it can be used."""
+    decoder: int = 1
+    """Version of the code that read it; what an earlier one refused may be readable now."""
 
     def matches(self, candidate: Candidate) -> bool:
-        mine = (self.path, self.cut_id, self.size, self.mtime_ns)
-        return mine == (candidate.path, candidate.cut_id, candidate.size, candidate.mtime_ns)
+        mine = (self.path, self.cut_id, self.size, self.mtime_ns, self.decoder)
+        return mine == (candidate.path, candidate.cut_id, candidate.size, candidate.mtime_ns, DECODER_VERSION)
 
 
 def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate], list[dict[str, str]]]:
@@ -196,7 +200,6 @@ def _quiet_worker() -> None:
 
     torch.set_num_threads(1)
     use_memory_freely()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 writes its warnings straight to the terminal
     Thread(target=_die_with_parent, daemon=True).start()
 
 
@@ -222,6 +225,7 @@ def _examine_some(
 def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, settings: FrontendSettings) -> Examined:
     frontend = _frontend(settings)
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
+    key["decoder"] = DECODER_VERSION
     path = audio_dir / candidate.path
     try:
         recording = frontend.read(path, MOST_WINDOWS)
@@ -245,6 +249,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         sha256=sha256,
         audio_digest=recording.digest,
         windows=len(recording.windows) or 1,
+        file_note=recording.note or "",
     )
 
 

@@ -24,6 +24,8 @@ class Annotated:
     """path, channel, start_s, end_s, species, probability."""
     problems: dict[str, str] = field(default_factory=dict)
     """Why (the rest of) a file could not be read, by path."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What the user has to know of a file, though it could be read, by path."""
     unknown: dict[str, str] = field(default_factory=dict)
     """Why nothing was detected in a recording, by path."""
     heard: int = 0
@@ -50,6 +52,8 @@ def annotate(
     tables, result, heard = [], Annotated(pd.DataFrame(columns=COLUMNS)), 0
     for recording in judge_recordings(classifier, files, listening, kept):
         tables.append(detections(recording, classifier.classes, wanted, merge))
+        if recording.note:
+            result.notes[printable(recording.path)] = recording.note
         if recording.problem:
             result.problems[printable(recording.path)] = recording.problem
         if tables[-1].empty and len(recording.places):

@@ -48,6 +48,8 @@ class Explanation:
     """Seconds of the recording in the window; where it is longer, they are repeated."""
     duration_s: float
     """Length of the recording."""
+    note: str | None = None
+    """What there is to know of the file."""
 
     def where(self) -> str:
         """Which part of the recording this is, and what the whole is taken for where that is something else."""
@@ -58,6 +60,8 @@ class Explanation:
             part += f"; the whole: {self.answer} {self.answer_probability:.1%}"
         if self.unknown:
             part += "; unlike what the model was trained on"
+        if self.note:
+            part += f"; {self.note}"
         return part
 
 
@@ -96,6 +100,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         start_s=recording.starts[surest] / recording.sample_rate,
         sound_s=len(recording.waveform) / recording.sample_rate,
         duration_s=recording.duration_s,
+        note=recording.note,
     )
 
 

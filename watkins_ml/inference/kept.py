@@ -20,7 +20,7 @@ from watkins_ml.files import disk_errors, printable, write_bytes, write_json
 from watkins_ml.inference.judge import NOVELTY, PLACE, Judged, Listening, file_state
 from watkins_ml.models.bundle import Classifier
 
-ABOUT = b"watkins_ml"
+ABOUT, NOTE = b"watkins_ml", b"watkins_ml_note"
 
 
 class Kept:
@@ -55,7 +55,7 @@ class Kept:
         """What was said of a recording; None if that is missing or damaged, or the recording has changed since."""
         try:
             table = pq.read_table(self._file(path))
-            state = json.loads(table.schema.metadata[ABOUT])
+            state, note = json.loads(table.schema.metadata[ABOUT]), table.schema.metadata.get(NOTE)
             columns = PLACE, [f"p_{name}" for name in self.classes]
             places, said = (np.stack([table[name].to_numpy() for name in names], axis=1) for names in columns)
             novelties = table[NOVELTY].to_numpy()
@@ -63,7 +63,7 @@ class Kept:
                 return None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
-        return Judged(path, places, novelties, said, state=state)
+        return Judged(path, places, novelties, said, note=note and note.decode(errors="replace"), state=state)
 
     def write(self, recording: Judged) -> None:
         """Keep what was said of a recording that could be read to its end; any other is tried again next time."""
@@ -71,7 +71,7 @@ class Kept:
             return
         table = pa.Table.from_pandas(recording.table(self.classes), preserve_index=False)
         content = io.BytesIO()
-        about = {ABOUT: json.dumps(recording.state)}
+        about = {ABOUT: json.dumps(recording.state)} | ({NOTE: recording.note} if recording.note else {})
         pq.write_table(table.replace_schema_metadata(about), content, compression="zstd")
         with self._disk_errors():
             write_bytes(self._file(recording.path), content.getvalue())

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError, SilenceError
+from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
 from watkins_ml.errors import UserError
@@ -18,6 +19,9 @@ from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
 from watkins_ml.inference.workers import Workers
 from watkins_ml.models.bundle import UNKNOWN, Classifier
+
+Said = tuple[tuple | AudioError, str | None]
+"""Probabilities and novelty of a file, or why it has none, and what there is to know of it."""
 
 
 def find_audio(paths: list[Path]) -> list[Path]:
@@ -48,35 +52,41 @@ def predict_files(classifier: Classifier, files: list[Path], top: int = 1, max_n
     """Classify whole files, those longer than a window by several.
 
     Returns:
-        one row a file and rank: path, rank, species, probability, novelty, and `problem` for a file that cannot be
-        read (the other columns are then empty). One above `max_novelty`, or silent, has one row without probability,
-        its species "unknown".
+        one row a file and rank: path, rank, species, probability, novelty, `problem` for a file that cannot be
+        read (the columns before are then empty), and `note`, what there is to know of one that can. One above
+        `max_novelty`, or silent, has one row without probability, its species "unknown".
     """
     rows = []
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
-        for path, said in _answers(classifier, files):
-            rows += [{"path": printable(path), **row} for row in _ranked(classifier.classes, said, top, max_novelty)]
+        for path, (said, note) in _answers(classifier, files):
+            ranked = _ranked(classifier.classes, said, top, max_novelty)
+            rows += [{"path": printable(path), **row, "note": note} for row in ranked]
             bar.advance(task)
-    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem"])
+    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem", "note"])
     return table.astype({"rank": "Int64", "probability": float, "novelty": float})  # whole beside a file without ranks
 
 
-def _answers(classifier: Classifier, files: list[Path]) -> Iterator[tuple[Path, tuple | AudioError]]:
-    """Probabilities and novelty of each file, or why it has none."""
+def _answers(classifier: Classifier, files: list[Path]) -> Iterator[tuple[Path, Said]]:
+    """What is said of each file."""
     workers = Workers(classifier.network)
 
-    def judged(group: list[Path]) -> list[tuple | AudioError]:
+    def judged(group: list[Path]) -> list[Said]:
         found: list[torch.Tensor | AudioError] = []
+        notes: list[str | None] = []
         for path in group:
+            notes.append(None)
             try:
-                found.append(classifier.frontend.file_windows(path))
+                recording = classifier.frontend.read(path, MOST_WINDOWS)
+                found.append(classifier.frontend.windows(recording))
+                notes[-1] = recording.note
             except AudioError as error:
                 found.append(error)
         with workers.turn:
             said = classifier.answers((each for each in found if torch.is_tensor(each)), workers.batch)
         each_said = zip(*said, strict=True)
-        return [next(each_said) if torch.is_tensor(each) else each for each in found]
+        answers = [next(each_said) if torch.is_tensor(each) else each for each in found]
+        return list(zip(answers, notes, strict=True))
 
     groups = (files[at : at + workers.batch] for at in range(0, len(files), workers.batch))
     for group, said in workers.in_order(judged, groups):
