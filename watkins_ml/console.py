@@ -30,7 +30,7 @@ def progress(transient: bool = False, slow: bool = False) -> Progress:
     With `slow` it judges the time left by the last hours, for steps that take minutes.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -47,7 +47,7 @@ def progress(transient: bool = False, slow: bool = False) -> Progress:
 def transfer() -> Progress:
     """A progress bar of a download, with bytes, speed and time left; silent where no terminal is watching."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         DownloadColumn(),
         TransferSpeedColumn(),

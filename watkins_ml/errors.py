@@ -7,7 +7,12 @@ class UserError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an error from elsewhere says, short enough for one sentence; its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return plain((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def plain(text: str, most: int = 200) -> str:
+    """The beginning of a text from elsewhere, on one line and without signs that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 2 * most].split()))[:most]
 
 
 class UsageError(UserError):

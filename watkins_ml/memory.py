@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 ALL = 2**31 - 1
@@ -31,3 +35,44 @@ def use_memory_freely() -> None:
     """
     keep_freed_memory()
     gc.set_threshold(20_000, *gc.get_threshold()[1:])
+
+
+@contextmanager
+def at_most(more: int) -> Iterator[None]:
+    """Inside, this process gets no more than `more` bytes beside those that it has (on Linux; elsewhere no limit).
+
+    For libraries that take as much memory as a file tells them to; they raise a MemoryError.
+    """
+    try:
+        import resource
+
+        has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    known = [limit for limit in (has + more, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+SHORT_OF_MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "bad_alloc", "out of memory")
+"""What the system, the loader of libraries, Python and PyTorch say where there is too little."""
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, is for want of memory; a library that is not there is another."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return True
+        if isinstance(cause, ImportError | OSError | RuntimeError):
+            if any(sign in str(cause).lower() for sign in SHORT_OF_MEMORY):
+                return True
+        cause = cause.__cause__ or cause.__context__
+    return False

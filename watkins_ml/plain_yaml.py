@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from watkins_ml.errors import UsageError, first_line
+from watkins_ml.errors import UsageError, first_line, plain
 
 MOST_BYTES = 256_000
 """The recipes of this program have about one thousand."""
@@ -92,9 +92,9 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{source}{where}: not valid YAML ({_plain(problem or first_line(error))})") from None
+        raise UsageError(f"{source}{where}: not valid YAML ({plain(problem or first_line(error))})") from None
     except (ValueError, OverflowError) as error:  # a date that is none, a number of thousands of digits
-        raise UsageError(f"{source}: not valid YAML ({_plain(first_line(error))})") from None
+        raise UsageError(f"{source}: not valid YAML ({first_line(error)})") from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -119,11 +119,6 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not valid YAML (not UTF-8 text; save it as UTF-8)") from None
     return parse_yaml(text, str(path))
-
-
-def _plain(problem: str) -> str:
-    """One line that a terminal can show, whatever the file holds."""
-    return "".join(letter if letter.isprintable() else "?" for letter in problem)[:200]
 
 
 def shown(value: Any) -> str:

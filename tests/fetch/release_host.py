@@ -53,6 +53,8 @@ class Host:
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     download_faults: dict[str, list[Fault]] = field(default_factory=dict)
     """The same, but only for requests of the whole file or its rest, not for those of a piece of it."""
+    raw: dict[str, Callable[[Callable[[bytes], None]], None]] = field(default_factory=dict)
+    """What is sent for a path instead of any answer of HTTP, by a function that is given one that sends."""
     asked: list[Asked] = field(default_factory=list)
     ranges: bool = True
     etags: bool = True
@@ -106,7 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.asked = Asked(self.command, path, header("Range", ""), header("If-Range", ""))
         host.asked.append(self.asked)  # before the answer, which may end the test
         try:
-            if fault.status:
+            if path in host.raw:
+                self.close_connection = True
+                host.raw[path](self._say)
+            elif fault.status:
                 self._head(fault.status, 0, {"Retry-After": fault.retry_after} if fault.retry_after else {})
             elif path in host.redirects:
                 self._head(302, 0, {"Location": host.redirects[path]})
@@ -125,6 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.do_GET()
+
+    def _say(self, data: bytes) -> None:
+        self.asked.sent += len(data)
+        self.wfile.write(data)
 
     def _path(self) -> str:
         """Also of a request to a proxy, which names the whole address."""

@@ -11,7 +11,8 @@ from release_host import Fault
 from watkins_ml.errors import UserError
 from watkins_ml.fetch import http
 from watkins_ml.fetch.download import Remote, download, part_of
-from watkins_ml.fetch.http import RangeFile, get_json
+from watkins_ml.fetch.http import get_json
+from watkins_ml.fetch.ranges import RangeFile
 
 BODY = random.Random(0).randbytes(400_000)
 OTHER = random.Random(1).randbytes(400_000)

@@ -19,6 +19,7 @@ Shows size, licence and the citation to give first and checks the
 disk. After an interruption the same command goes on. It ends with the
 commands that come next.
 """
+MOST_NAMED = 50
 Out = Annotated[Path, typer.Option(help="Folder for the recordings and their table.")]
 
 
@@ -101,10 +102,11 @@ def _tell(fetched: Fetched) -> None:
             f"No sites, dates and notes: {seal.sites_missing}. The recordings are complete without them; the same "
             "command asks for them again"
         )
-    for spelling, named in seal.other_scientific_names.items():
+    for spelling, named in list(seal.other_scientific_names.items())[:MOST_NAMED]:
         err.print(f"The release calls {spelling} {named}; the table has the species' own name")
     if seal.unknown_species:
-        err.print(f"Not in the table of species, so without scientific name: {', '.join(seal.unknown_species)}")
+        names = [*seal.unknown_species[:MOST_NAMED], *["…"][: len(seal.unknown_species) > MOST_NAMED]]
+        err.print(f"Not in the table of species, so without scientific name: {', '.join(names)}")
     rule = "" if seal.group_regex == DEFAULT_GROUP_REGEX else f" --group-regex '{seal.group_regex}'"
     console.print("Next:")
     console.print(f"  watkins prepare {folder.recordings} --metadata {folder.metadata}{rule} --out data")

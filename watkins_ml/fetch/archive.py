@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from watkins_ml.errors import UserError
 from watkins_ml.fetch.download import Remote
-from watkins_ml.fetch.http import get_json
+from watkins_ml.fetch.http import get_json, whole_number
 from watkins_ml.fetch.layout import CITATION, LICENCE
 from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.zips import USUAL_RATIO, fetch_zip, unpacked_bytes
@@ -39,13 +39,17 @@ def _remote() -> Remote:
     told = get_json("the Internet Archive", f"{endpoint}/metadata/{ITEM}")
     try:
         zips = [one for one in told.get("files", []) if one["name"].lower().endswith(".zip") and "size" in one]
-        chosen = max(zips, key=lambda one: int(one["size"]), default=None)
-        if chosen is None:
+        sizes = [whole_number(one["size"]) for one in zips]
+        if None in sizes:
+            raise ValueError("a size that is no number")
+        if not zips:
             raise UserError(
                 f"{endpoint}/details/{ITEM}: has no zip file (any more); take another release (watkins fetch --help)"
             )
+        size = max(sizes)
+        chosen = zips[sizes.index(size)]
         kind = next(kind for kind in ("sha1", "md5") if chosen.get(kind))
-        checksum, size, name = f"{kind}:{chosen[kind].lower()}", int(chosen["size"]), chosen["name"]
+        checksum, name = f"{kind}:{chosen[kind].lower()}", chosen["name"]
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration):
         raise UserError(f"{endpoint}/metadata/{ITEM}: answers otherwise than expected; try again later") from None
     return Remote(name, lambda: f"{endpoint}/download/{ITEM}/{quote(name)}", size, checksum)

@@ -7,27 +7,74 @@ file is read by HTTP ranges, so that the table of all 15,248 cuts costs a few me
 from __future__ import annotations
 
 import datetime
+import errno
 import io
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow
 from pyarrow import parquet
 
-from watkins_ml.errors import UserError, first_line
-from watkins_ml.fetch.http import RangeFile, get_json
+from watkins_ml.errors import UserError, first_line, plain
+from watkins_ml.fetch.http import get_json, whole_number
+from watkins_ml.fetch.ranges import RangeFile
+from watkins_ml.memory import at_most
 
 FULL_CUTS = "ivangtorre/watkins-marine-mammal-full-cuts"
 HUB = "https://huggingface.co"
 TEXT_COLUMNS = ("record_number", "observation_date", "location", "note")
 READ_AHEAD_BYTES = 1 << 16
+ROWS_AT_ONCE = 1000
+MOST_ROWS = 50_000
+"""Of one release; the full cuts are 15,248."""
+MOST_FILES = 1000
+MOST_MEMORY_BYTES = 2 << 30
+"""A page of a parquet file may unpack to thousands of times its size."""
+MOST_FOOTER_BYTES = 16_000_000
 
 
 def hub() -> str:
     """The address of the Hugging Face Hub: `HF_ENDPOINT` as their own client takes it."""
     return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A parquet file of a data set on the Hub, as the Hub lists it."""
+
+    name: str
+    url: str
+    size: int | None
+    sha256: str | None
+
+
+def list_parquet(name: str, dataset: str, headers: Mapping[str, str] | None = None) -> tuple[str, list[Listed]]:
+    """The newest revision of a data set and its parquet files, by name; none of what the Hub says is believed.
+
+    Raises:
+        UserError (which begins with `name`): the Hub is out of reach, or answers otherwise than expected.
+    """
+    about = get_json(name, f"{hub()}/api/datasets/{dataset}?blobs=true", headers)
+    try:
+        version = about["sha"]
+        files = {one["rfilename"]: one for one in about["siblings"] if one["rfilename"].endswith(".parquet")}
+        if not re.fullmatch(r"[\w.-]{1,64}", version, re.ASCII) or len(files) > MOST_FILES:
+            raise ValueError("no revision, or a list without end")
+        found = []
+        for file, one in sorted(files.items()):
+            if not file.isprintable() or len(file) > 200:
+                raise ValueError("no name of a file")
+            url = f"{hub()}/datasets/{dataset}/resolve/{version}/{quote(file)}"
+            sha256 = (one.get("lfs") or {}).get("sha256")
+            found.append(Listed(file, url, whole_number(one.get("size")), sha256 and sha256.lower()))
+    except (TypeError, KeyError, AttributeError, ValueError):
+        raise UserError(f"{name}: {hub()} answers otherwise than expected") from None
+    return version, found
 
 
 def read_catalogue() -> dict[str, dict[str, str]]:
@@ -37,30 +84,41 @@ def read_catalogue() -> dict[str, dict[str, str]]:
         UserError: the hub is out of reach, or its files are not as they were.
     """
     name = "the catalogue of the full cuts"
-    about = get_json(name, f"{hub()}/api/datasets/{FULL_CUTS}")
-    try:
-        version, files = about["sha"], sorted(one["rfilename"] for one in about["siblings"])
-    except (TypeError, KeyError):
-        raise UserError(f"{name}: {hub()} answers otherwise than expected") from None
     found: dict[str, dict[str, str]] = {}
-    for file in files:
-        if not file.endswith(".parquet"):
-            continue
-        url = f"{hub()}/datasets/{FULL_CUTS}/resolve/{version}/{quote(file)}"
-        with open_parquet(file, io.BufferedReader(RangeFile(file, url), READ_AHEAD_BYTES)) as table:
-            wanted = [column for column in TEXT_COLUMNS if column in table.schema_arrow.names]
-            if "record_number" not in wanted:
-                raise UserError(f"{name}: {file} has no column record_number")
-            for one in table.read(columns=wanted, use_threads=False).to_pylist():
-                found[str(one["record_number"]).upper()] = details(one)
+    for one in list_parquet(name, FULL_CUTS)[1]:
+        file = io.BufferedReader(RangeFile(one.name, one.url, size=one.size), READ_AHEAD_BYTES)
+        with open_parquet(one.name, file) as table:
+            columns = [column for column in TEXT_COLUMNS if column in table.schema_arrow.names]
+            if "record_number" not in columns:
+                raise UserError(f"{name}: {one.name} has no column record_number")
+            for row in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns, use_threads=False):
+                for cut in row.to_pylist():
+                    found[text_of(cut["record_number"]).upper()] = details(cut)
+            if len(found) > MOST_ROWS:
+                raise UserError(f"{name}: more than {MOST_ROWS:,} cuts; this is not the archive")
     return found
 
 
-def open_parquet(name: str, file: Any) -> parquet.ParquetFile:
-    """A parquet file for reading; raises UserError with `name` for what is none."""
+@contextmanager
+def open_parquet(name: str, file: Any) -> Iterator[parquet.ParquetFile]:
+    """A parquet file for reading, with no more memory than its text or a few recordings of it need.
+
+    Raises:
+        UserError (which begins with `name`): it is none, is damaged, or needs more.
+    """
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others take address space in advance
     try:
-        return parquet.ParquetFile(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        with at_most(MOST_MEMORY_BYTES), parquet.ParquetFile(
+            file, buffer_size=1 << 20, thrift_string_size_limit=MOST_FOOTER_BYTES, thrift_container_size_limit=100_000
+        ) as table:
+            if table.metadata.num_rows > MOST_ROWS:
+                raise UserError(f"{name}: {table.metadata.num_rows:,} rows, more than {MOST_ROWS:,}; it is no release")
+            yield table
+    except MemoryError:
+        raise UserError(f"{name}: needs more than {MOST_MEMORY_BYTES >> 30} GB of memory; this is no release") from None
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk, to which rows go
+            raise
         raise UserError(f"{name}: not a sound parquet file ({first_line(error)})") from None
 
 
@@ -71,11 +129,11 @@ def details(one: Mapping[str, Any]) -> dict[str, str]:
     point = _first(location.get("coordinates"))
     point = point if isinstance(point, Mapping) else {}
     return {
-        "site": _text(_first(location.get("name"))),
-        "latitude": _text(point.get("lat")),
-        "longitude": _text(point.get("lon")),
-        "date": _text(one.get("observation_date")),
-        "note": _text(one.get("note")),
+        "site": text_of(_first(location.get("name"))),
+        "latitude": text_of(point.get("lat")),
+        "longitude": text_of(point.get("lon")),
+        "date": text_of(one.get("observation_date")),
+        "note": text_of(one.get("note")),
     }
 
 
@@ -84,9 +142,10 @@ def _first(value: Any) -> Any:
     return next(iter(value), None) if many else value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of a table as a short text without signs that a terminal would obey; nothing where there is none."""
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, datetime.datetime):
         value = value.date()
-    return str(value).strip()
+    return plain(str(value), 1000)

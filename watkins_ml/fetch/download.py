@@ -1,6 +1,7 @@
 """One file from a server to the disk: by HTTP ranges, going on after a kill, whole and verified or not there at all.
 
-Until it is verified a file is called `NAME.part`, and `NAME.part.json` says of which content it is the beginning.
+No more is written than was announced, by its publisher or else by the server when the download began. Until it is
+verified a file is called `NAME.part`, and `NAME.part.json` says of which content it is the beginning.
 """
 
 from __future__ import annotations
@@ -8,17 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from watkins_ml.errors import UserError
-from watkins_ml.fetch.http import BLOCK_BYTES, PassingError, broken_off, content_range, get, patiently
+from watkins_ml.fetch.http import (
+    SLOWEST_BYTES,
+    PassingError,
+    TooLongError,
+    content_range,
+    get,
+    patiently,
+    pieces,
+    whole_number,
+)
 from watkins_ml.files import write_json
+
+MOST_BYTES = 100 * 10**9
+"""Of one file, ten times the largest release; what announces more, or nothing and has more, is none."""
+CHECKSUMS = {"sha256": 64, "sha1": 40, "md5": 32}
+"""Hexadecimal digits by kind."""
 
 OnBytes = Callable[[int], None]
 """Is told how many bytes of the file there are now."""
@@ -36,6 +51,19 @@ class Remote:
     checksum: str | None = None
     """As `sha256:…`, `sha1:…` or `md5:…`, in lower-case hexadecimal; None if none is published."""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what a host may have made up; raises a UserError."""
+        if not self.name.isprintable() or not 0 < len(self.name) <= 200:
+            raise UserError(f"{self.name[:200]!r}: no name of a file; the host answers otherwise than expected")
+        kind, _, digits = (self.checksum or f"md5:{'0' * 32}").partition(":")
+        if not re.fullmatch(f"[0-9a-f]{{{CHECKSUMS.get(kind, 0)}}}", digits):
+            raise UserError(f"{self.name}: the host publishes no {kind} of it but {digits[:80]!r}; try again later")
+        if self.size is not None and not 0 <= self.size <= MOST_BYTES:
+            raise UserError(
+                f"{self.name}: the host announces {self.size:,} bytes; no release of the archive has more than "
+                f"{MOST_BYTES:,}, so nothing of it is fetched"
+            )
 
 
 def part_of(target: Path) -> Path:
@@ -88,14 +116,26 @@ def _drop_another(remote: Remote, part: Path) -> None:
 
 
 def _complete(remote: Remote, part: Path, on_bytes: OnBytes) -> bool:
-    """Fetch what is missing, in as many requests as it takes; whether a beginning was gone on with."""
+    """Fetch what is missing, in as many requests as it takes; whether a beginning was gone on with.
+
+    Tries count anew only after SLOWEST_BYTES more than there ever were: a server that begins anew, or gives a byte a
+    time, is not asked for ever.
+    """
     starts: list[int] = []
+    most = _size(part)
 
     def attempt() -> None:
         starts.append(_size(part))
         _fetch_rest(remote, part, on_bytes)
 
-    patiently(remote.name, attempt, progressed=lambda: _size(part) > starts[-1])
+    def progressed() -> bool:
+        nonlocal most
+        if _size(part) < most + SLOWEST_BYTES:
+            return False
+        most = _size(part)
+        return True
+
+    patiently(remote.name, attempt, progressed)
     return any(starts)
 
 
@@ -117,21 +157,20 @@ def _fetch_rest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
         if start == 0:
             _drop(part)
             write_json(_state(part), {"checksum": remote.checksum, "size": total, "validator": _validator(response)})
-        _write(response, part, start, on_bytes)
+        _write(remote, response, part, start, total, on_bytes)
     if total is not None and _size(part) < total:
         raise PassingError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 
 
 def _place(remote: Remote, response: requests.Response, part: Path, have: int) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and how long the file is (None where the server does not say).
+    """Where in the file an answer begins, and how long the file is (None where nobody says).
 
     Raises:
         PassingError: the server cannot go on from here; the beginning is given up.
         UserError: another length than published.
     """
     if response.status_code == 200:
-        length = response.headers.get("Content-Length", "")
-        start, total = 0, int(length) if length.isdigit() else None
+        start, total = 0, whole_number(response.headers.get("Content-Length"))
     else:
         start, total = content_range(response) or (-1, None)
         if start != have:
@@ -142,22 +181,31 @@ def _place(remote: Remote, response: requests.Response, part: Path, have: int) -
             f"{remote.name}: has {total:,} bytes on the server where {remote.size:,} are published; it is being "
             "changed or is not the published file; try again later"
         )
-    return start, total
+    if total is not None and total > MOST_BYTES:
+        raise UserError(f"{remote.name}: has {total:,} bytes on the server, more than any release; nothing is kept")
+    return start, remote.size if total is None else total
 
 
-def _write(response: requests.Response, part: Path, start: int, on_bytes: OnBytes) -> None:
-    with open(part, "r+b" if part.exists() else "wb") as file:
-        file.truncate(start)
-        file.seek(start)
-        try:
-            while block := response.raw.read1(BLOCK_BYTES):  # what is there, so that a cut costs nothing that came
+def _write(
+    remote: Remote, response: requests.Response, part: Path, start: int, total: int | None, on_bytes: OnBytes
+) -> None:
+    """Append an answer as it comes, up to the announced size; a beginning of what is longer is given up."""
+    most = MOST_BYTES if total is None else total
+    try:
+        with open(part, "r+b" if part.exists() else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            for block in pieces(response, most - start):  # what is there, so that a cut costs nothing that came
                 file.write(block)
                 start += len(block)
                 on_bytes(start)
-        except HTTPError as error:
-            raise broken_off(error) from None
-        file.flush()
-        os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
+    except TooLongError:
+        _drop(part)
+        raise UserError(
+            f"{remote.name}: the server sends more than the {most:,} bytes that were announced; nothing of it is kept"
+        ) from None
 
 
 def _problem(remote: Remote, part: Path) -> str | None:
@@ -176,7 +224,7 @@ def _problem(remote: Remote, part: Path) -> str | None:
 def _validator(response: requests.Response) -> str | None:
     """What tells this content from a later one: a strong ETag or the time of the last change."""
     etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified") or None
 
 
 def _known(part: Path) -> dict[str, Any]:

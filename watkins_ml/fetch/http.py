@@ -1,15 +1,24 @@
-"""Asking a server patiently: what may pass is tried again with growing waits, what will not is one clear sentence."""
+"""Asking a server patiently, and believing nothing it says.
+
+What may pass is tried again with growing waits, what will not is one clear sentence; an answer has an end in time and
+in bytes, and so have its redirects.
+"""
 
 from __future__ import annotations
 
-import io
+import json
 import random
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from watkins_ml.errors import UserError, first_line
 
@@ -18,14 +27,18 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 120.0
 TIMEOUT_S = (15.0, 60.0)
 """To connect, and between two pieces of an answer."""
+HEADERS_S = 180.0
+"""For the head of an answer, whole: a server may send it letter by letter."""
+WATCH_S = 60.0
+SLOWEST_BYTES = 10_000
+"""A body that brings less in WATCH_S counts as silent."""
+MOST_REDIRECTS = 10
+MOST_LIST_BYTES = 4_000_000
+"""Of a list of files as JSON; the longest known, of the Hugging Face Hub, has 20 kB."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 BLOCK_BYTES = 1 << 20
 
 Result = TypeVar("Result")
-
-
-class NoRangesError(UserError):
-    """The server gives files only whole."""
 
 
 class PassingError(Exception):
@@ -34,6 +47,10 @@ class PassingError(Exception):
     def __init__(self, message: str, wait_s: float = 0.0):
         super().__init__(message)
         self.wait_s = wait_s
+
+
+class TooLongError(UserError):
+    """A body with more bytes than it may have."""
 
 
 def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[], bool] = lambda: False) -> Result:
@@ -57,13 +74,39 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
             time.sleep(min(max(wait, fault.wait_s), LONGEST_WAIT_S))
 
 
+class Bounded(HTTPAdapter):
+    """Gives every answer an end: its head in time, a redirect without its body, JSON of at most MOST_LIST_BYTES.
+
+    Other bodies are left to be read by `pieces` where the request was made with `stream`, else are read like JSON.
+    """
+
+    def send(self, request: requests.PreparedRequest, stream: bool = False, *_: Any, **given: Any) -> requests.Response:
+        given["timeout"] = TIMEOUT_S
+        ask = super().send
+        response = _in_time(HEADERS_S, lambda: ask(request, stream=True, **given))
+        if response.is_redirect:
+            response.raw.close()
+            response._content = b""  # requests would read it to its end
+        elif not stream or "json" in response.headers.get("Content-Type", "").lower():
+            response._content = b"".join(pieces(response, MOST_LIST_BYTES))
+        return response
+
+
+def bounded(session: requests.Session) -> requests.Session:
+    """A session that trusts no server."""
+    session.max_redirects = MOST_REDIRECTS
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Bounded())
+    return session
+
+
 def get(
     url: str,
     headers: Mapping[str, str] | None = None,
     accepted: tuple[int, ...] = (200,),
     session: requests.Session | None = None,
 ) -> requests.Response:
-    """One streamed answer of a status in `accepted`; close it.
+    """One streamed answer of a status in `accepted`; read it by `pieces` and close it.
 
     Raises:
         PassingError: no connection, a time-out, or a status that says so.
@@ -71,15 +114,15 @@ def get(
     """
     plain = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of its compressed form
     try:
-        ask = (session or requests).get
-        response = ask(url, headers=plain | dict(headers or {}), stream=True, timeout=TIMEOUT_S)
+        session = session or bounded(requests.Session())
+        response = session.get(url, headers=plain | dict(headers or {}), stream=True)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise PassingError(f"no answer from {_host(url)} ({_reason(error)})") from None
-    except requests.RequestException as error:  # too many redirects, an address that is none
+    except (requests.RequestException, HTTPError, ValueError) as error:  # too many redirects, an address that is none
         raise UserError(f"{url}: {first_line(error)}; the release may have moved, see its page") from None
     if response.status_code in accepted:
         return response
-    status = f"{response.status_code} {response.reason}"
+    status = first_line(f"{response.status_code} {response.reason}")
     wait_s = _retry_after(response)
     response.close()
     if response.status_code in PASSING:
@@ -96,91 +139,126 @@ def get(
     )
 
 
+def pieces(response: requests.Response, most: int, what: str = "") -> Iterator[bytes]:
+    """The body of an answer as it comes, undecoded.
+
+    Args:
+        what: begins the sentence of a body that is too long; by default its host does.
+
+    Raises:
+        PassingError: the connection broke off, or brings less than SLOWEST_BYTES in WATCH_S.
+        TooLongError: more than `most` bytes come.
+    """
+    left = most
+    if response._content is not False:  # JSON, which is here already
+        yield from filter(None, [response.content])
+        return
+    with _watched(response) as watch:
+        while True:
+            try:
+                block = response.raw.read1(min(BLOCK_BYTES, left + 1), decode_content=False)
+            except (HTTPError, OSError, ValueError) as error:
+                raise PassingError(f"the connection broke off ({_reason(error)})") from None
+            finally:
+                if watch.is_slow:
+                    raise PassingError(f"{_host(response.url)} sends almost nothing")
+            if not block:
+                return
+            left -= len(block)
+            if left < 0:
+                raise TooLongError(f"{what or _host(response.url)}: sends more than the {most:,} bytes that it may")
+            watch.came += len(block)
+            yield block
+
+
 def get_json(name: str, url: str, headers: Mapping[str, str] | None = None) -> Any:
     """The JSON at an address; raises UserError where there is none, after trying again what may pass."""
 
     def attempt() -> Any:
         with get(url, headers) as response:
-            try:
-                return response.json()
-            except ValueError:
-                raise PassingError(f"{_host(url)} answers with no JSON") from None
-            except requests.RequestException as error:
-                raise PassingError(f"the answer of {_host(url)} broke off ({_reason(error)})") from None
+            content = b"".join(pieces(response, MOST_LIST_BYTES))
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):  # also numbers of thousands of digits
+            raise PassingError(f"{_host(url)} answers with no JSON") from None
 
     return patiently(name, attempt)
 
 
+def whole_number(value: Any) -> int | None:
+    """A count of bytes as a host gives it, a number or digits; None where it is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**15:
+        return value
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value) else None
+
+
 def content_range(response: requests.Response) -> tuple[int, int] | None:
     """First byte and whole size of a 206's `Content-Range`; None where it is none."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    pattern = r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})"
+    match = re.fullmatch(pattern, response.headers.get("Content-Range", ""))
     return (int(match[1]), int(match[2])) if match else None
 
 
-def broken_off(error: Exception) -> PassingError:
-    """What a connection says that was cut while it brought data."""
-    return PassingError(f"the connection broke off ({_reason(error)})")
+class _Watch:
+    """What a body has brought, and whether it was given up for bringing too little."""
+
+    came = 0
+    is_slow = False
 
 
-class RangeFile(io.RawIOBase):
-    """A file on a server, read and sought like one on the disk, each read by one HTTP range.
+@contextmanager
+def _watched(response: requests.Response) -> Iterator[_Watch]:
+    """Break the connection off when less than SLOWEST_BYTES come in WATCH_S, wherever it is being waited for."""
+    watch, over = _Watch(), threading.Event()
 
-    Raises:
-        NoRangesError: the server gives none.
-        UserError: any fault of `patiently`.
-    """
+    def look() -> None:
+        seen = 0
+        while not over.wait(WATCH_S):
+            if watch.came - seen < SLOWEST_BYTES:
+                watch.is_slow = True
+                with suppress(Exception):
+                    response.raw.shutdown()  # what reads from it in the other thread comes to an end
+                return
+            seen = watch.came
 
-    def __init__(self, name: str, url: str, headers: Mapping[str, str] | None = None):
-        super().__init__()
-        self.name, self._url, self._headers, self._position = name, url, dict(headers or {}), 0
-        self._session = requests.Session()  # its connection stays open for the next of many small ranges
-        self.size = self._ask("bytes=0-0")[1]
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield watch
+    finally:
+        over.set()
 
-    def close(self) -> None:
-        super().close()
-        if hasattr(self, "_session"):
-            self._session.close()
 
-    def readable(self) -> bool:
-        return True
+def _in_time(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
+    """The answer to `ask`, in a thread that is left alone if it takes longer."""
+    came: SimpleQueue[tuple[requests.Response | None, BaseException | None]] = SimpleQueue()
+    late = threading.Event()
 
-    def seekable(self) -> bool:
-        return True
+    def work() -> None:
+        try:
+            response = ask()
+        except BaseException as error:
+            came.put((None, error))
+            return
+        came.put((response, None))
+        if late.is_set():
+            response.close()
 
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self.size - self._position)
-        if wanted <= 0:
-            return 0
-        data, size = self._ask(f"bytes={self._position}-{self._position + wanted - 1}")
-        if size != self.size or len(data) != wanted:
-            raise UserError(f"{self.name}: changed on the server while it was read; run the same command again")
-        buffer[:wanted] = data
-        self._position += wanted
-        return wanted
-
-    def _ask(self, which: str) -> tuple[bytes, int]:
-        def attempt() -> tuple[bytes, int]:
-            with get(self._url, self._headers | {"Range": which}, (200, 206), self._session) as response:
-                found = content_range(response)
-                if response.status_code != 206 or found is None:
-                    raise NoRangesError(f"{self.name}: {_host(self._url)} gives no ranges of it")
-                try:
-                    return response.content, found[1]
-                except requests.RequestException as error:
-                    raise broken_off(error) from None
-
-        return patiently(self.name, attempt)
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        response, error = came.get(timeout=seconds)
+    except Empty:
+        late.set()
+        raise PassingError(f"no whole answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return response
 
 
 def _host(url: str) -> str:
-    return requests.utils.urlparse(url).netloc or url
+    try:
+        return requests.utils.urlparse(url).netloc or url
+    except ValueError:
+        return url
 
 
 def _reason(error: Exception) -> str:
@@ -200,5 +278,4 @@ def _reason(error: Exception) -> str:
 
 
 def _retry_after(response: requests.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else 0.0
+    return float(whole_number(response.headers.get("Retry-After")) or 0)

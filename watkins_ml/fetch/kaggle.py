@@ -8,9 +8,9 @@ from typing import Any
 
 import requests
 
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UserError, first_line, plain
 from watkins_ml.fetch.download import Remote
-from watkins_ml.fetch.http import PASSING, PassingError, patiently
+from watkins_ml.fetch.http import PASSING, PassingError, bounded, patiently, whole_number
 from watkins_ml.fetch.layout import CITATION, LICENCE
 from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.zips import USUAL_RATIO, fetch_zip, unpacked_bytes
@@ -31,12 +31,12 @@ def _look() -> Offer:
     try:
         from kagglehub.clients import build_kaggle_client
         from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest, ApiGetDatasetRequest
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         package = (error.name or "a package").partition(".")[0]
         raise UserError(f"{package} is missing, which fetch kaggle needs; pip install 'watkins-ml[kaggle]'") from None
     about = ApiGetDatasetRequest()
     about.owner_slug, about.dataset_slug = OWNER, DATASET
-    version = _call(build_kaggle_client, lambda api: api.get_dataset(about)).current_version_number
+    version = _call(build_kaggle_client, lambda api: int(api.get_dataset(about).current_version_number))
     wanted = ApiDownloadDatasetRequest()
     wanted.owner_slug, wanted.dataset_slug, wanted.dataset_version_number = OWNER, DATASET, version
 
@@ -45,8 +45,7 @@ def _look() -> Offer:
             return answer.url, answer.headers
 
     headers = signed()[1]
-    length = headers.get("Content-Length", "")
-    size = int(length) if length.isdigit() else None
+    size = whole_number(headers.get("Content-Length"))
     remote = Remote(f"{DATASET}.zip", lambda: signed()[0], size, _md5(headers))
     room = unpacked_bytes(remote)
     if room is None:
@@ -59,8 +58,15 @@ def _call(build: Callable[[], Any], ask: Callable[[Any], Any]) -> Any:
 
     def attempt() -> Any:
         try:
-            with build() as client:
+            client = build()
+        except ValueError as error:  # of credentials that cannot be read
+            raise UserError(f"Kaggle: {first_line(error)}") from None
+        try:
+            with client:
+                bounded(client.http_client()._session)  # it has no bounds of its own
                 return ask(client.datasets.dataset_api_client)
+        except (PassingError, UserError):
+            raise
         except requests.HTTPError as error:
             status = error.response.status_code
             if status in PASSING:
@@ -68,10 +74,10 @@ def _call(build: Callable[[], Any], ask: Callable[[Any], Any]) -> Any:
             if status in (401, 403):
                 raise UserError(ACCOUNT) from None
             raise UserError(f"{PAGE}: {first_line(error)}; the release may have moved, see its page") from None
-        except requests.RequestException as error:
+        except (requests.ConnectionError, requests.Timeout) as error:
             raise PassingError(f"no answer ({type(error).__name__})") from None
-        except ValueError as error:  # of credentials that cannot be read
-            raise UserError(f"Kaggle: {first_line(error)}") from None
+        except Exception as error:  # whatever its client makes of an answer that is none of its own
+            raise UserError(f"Kaggle: answers otherwise than expected ({first_line(error)}); see {PAGE}") from None
 
     return patiently("Kaggle", attempt)
 
@@ -81,5 +87,8 @@ def _md5(headers: Any) -> str | None:
     for one in headers.get("x-goog-hash", "").split(","):
         kind, _, value = one.strip().partition("=")
         if kind == "md5":
-            return "md5:" + base64.b64decode(value).hex()
+            try:
+                return "md5:" + base64.b64decode(value, validate=True).hex()
+            except ValueError:
+                raise UserError(f"Kaggle's storage gives {plain(value, 40)!r} as checksum; try again later") from None
     return None

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.errors import UsageError, UserError, plain
 from watkins_ml.fetch.species import find
 from watkins_ml.files import write_bytes, write_csv, write_json, write_text
 
@@ -32,6 +33,7 @@ CITATION = (
     "Watkins Marine Mammal Sound Database, Woods Hole Oceanographic Institution and the New Bedford Whaling Museum"
 )
 DETAILS = ("site", "latitude", "longitude", "date", "note")
+LONGEST_DETAIL = 1000
 COLUMNS = ("path", "species", "scientific_name", "family", *DETAILS, "tape", "named_in_release")
 WATKINS_ID = r"\d{5}[0-9A-Za-z]{3}(~\d+)?"
 TAPE_RULES = {
@@ -41,6 +43,11 @@ TAPE_RULES = {
 }
 """`--group-regex` by the file names that it is right for: cut ids, numbered halves of cuts, and names that tell no
 tape, so that each recording is one of its own."""
+
+RESERVED = {
+    "CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"),
+}  # fmt: skip
+"""Names of devices on Windows, there also with a suffix."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +182,17 @@ def require_room(folder: Folder, needed: int) -> None:
 
 
 class Places:
-    """Gives each recording of a release its path: by its species, under its own name, and never outside or twice."""
+    """Gives each recording of a release its path: by its species, under its own name, and never outside or twice.
+
+    Two names are the same where any system takes them for the same: by case, and by how an accent is written.
+    """
 
     def __init__(self, taken: Iterable[str] = ()):
+        taken = list(taken)
         self._uses = Counter(_base(path) for path in taken)
+        self._labels: dict[str, str] = {}
+        for path in taken:
+            self._labels.setdefault(_folded(path.split("/")[0]), path.split("/")[0])
 
     def of(self, spelling: str, name: str) -> str:
         """`RissosDolphin/58004001.wav`; a second file of that name becomes `58004001~2.wav`.
@@ -189,21 +203,30 @@ class Places:
         """
         species = find(spelling)
         label = species.label if species else _plain(spelling) or "Unknown"
+        label = self._labels.setdefault(_folded(label), label)
         stem, _, suffix = re.split(r"[/\\]", name)[-1].rpartition(".")
         stem = _plain(stem) or "recording"
-        base = f"{label}/{stem}.{suffix}".lower()
+        base = _base(f"{label}/{stem}.{suffix}")
         self._uses[base] += 1
         again = f"~{self._uses[base]}" if self._uses[base] > 1 else ""
         return f"{label}/{stem}{again}.{suffix}"
 
 
 def _base(path: str) -> str:
-    return re.sub(r"~\d+(?=\.\w+$)", "", path).lower()
+    return _folded(re.sub(r"~\d+(?=\.\w+$)", "", path))
+
+
+def _folded(name: str) -> str:
+    """What Windows and macOS compare names by, or more: equal for names that meet on one of them."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper().casefold())
 
 
 def _plain(name: str) -> str:
     """A name that can be a file's on every system, is not hidden, and has no `~`, which numbers files of one name."""
-    return re.sub(r"[^\w().' ,+=&-]", "_", name)[:60].strip(". ")
+    name = unicodedata.normalize("NFC", name[:200])
+    kept = (one if one.isalnum() or one in "_().' ,+=&-" or unicodedata.combining(one) else "_" for one in name)
+    name = "".join(kept).encode()[:120].decode(errors="ignore").strip(". ")
+    return f"_{name}" if name.partition(".")[0].strip().upper() in RESERVED else name
 
 
 def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:
@@ -214,7 +237,7 @@ def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:
         "species": path.split("/")[0],
         "scientific_name": species.scientific_name if species else "",
         "family": species.family if species else "",
-        **{name: " ".join(str(details.get(name) or "").split()) for name in DETAILS},
+        **{name: plain(str(details.get(name) or ""), LONGEST_DETAIL) for name in DETAILS},
         "named_in_release": spelling,
     }
 

@@ -2,35 +2,72 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UserError, first_line, plain
 
-MOST_MEMBERS = 200_000
+MOST_MEMBERS = 50_000
+"""Releases have 15,567 at most."""
+MOST_DIRECTORY_BYTES = 8_000_000
+"""Of the list of members, which `zipfile` reads at once; that of a release has 2 MB."""
+METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Others may need gigabytes to unpack a small file."""
 MOST_RATIO = 30
 """How many times its own size an archive of recordings may unpack to; silence packs better, whole archives do not."""
 MOST_MEMBER_BYTES = 1 << 32
 BLOCK_BYTES = 1 << 20
 LOCAL_HEADER_BYTES = 30
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, ValueError, RuntimeError,
+)  # fmt: skip
+"""What `zipfile` says of one."""
 
 
 @contextmanager
 def open_zip(name: str, file: BinaryIO | Path) -> Iterator[zipfile.ZipFile]:
     """A zip for reading; what is none, or is damaged while it is read, raises UserError with `name`."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
-        raise UserError(f"{name}: not a sound zip file ({first_line(error)}); nothing of it is used") from None
+    with ExitStack() as opened:
+        if isinstance(file, Path):
+            file = opened.enter_context(open(file, "rb", buffering=0))
+        try:
+            yield opened.enter_context(zipfile.ZipFile(_Bounded(file)))
+        except DAMAGE as error:
+            raise UserError(f"{name}: not a sound zip file ({first_line(error)}); nothing of it is used") from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a place before the beginning of the file; others are the disk's
+                raise
+            raise UserError(f"{name}: not a sound zip file; nothing of it is used") from None
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which no piece is read that `zipfile` would need only for a directory without end."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__()
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MOST_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"a list of files of {size:,} bytes, more than {MOST_DIRECTORY_BYTES:,}")
+        return self._file.read(MOST_DIRECTORY_BYTES if size < 0 else size)
 
 
 def recordings_in(name: str, archive: zipfile.ZipFile, archive_bytes: int) -> list[zipfile.ZipInfo]:
@@ -49,7 +86,7 @@ def recordings_in(name: str, archive: zipfile.ZipFile, archive_bytes: int) -> li
         raise refuse(f"holds {len(members):,} files, more than {MOST_MEMBERS:,}")
     for member in members:
         if fault := _fault(member):
-            raise refuse(f"'{member.filename[:100]}' {fault}")
+            raise refuse(f"'{plain(member.filename, 100)}' {fault}")
     total = sum(member.file_size for member in members)
     if total > MOST_RATIO * archive_bytes:
         raise refuse(f"{archive_bytes:,} bytes that unpack to {total:,}, as a zip bomb does")
@@ -57,7 +94,7 @@ def recordings_in(name: str, archive: zipfile.ZipFile, archive_bytes: int) -> li
     for one, following in pairwise(in_order):
         end = one.header_offset + LOCAL_HEADER_BYTES + len(one.filename.encode()) + one.compress_size
         if end > following.header_offset:
-            raise refuse(f"'{one.filename[:100]}' overlaps another file, as in a zip bomb")
+            raise refuse(f"'{plain(one.filename, 100)}' overlaps another file, as in a zip bomb")
     audio = [member for member in members if _is_recording(member)]
     return sorted(audio, key=lambda member: member.filename)
 
@@ -71,6 +108,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
         return "is a link"
     if member.flag_bits & 1:
         return "is locked with a password"
+    if member.compress_type not in METHODS:
+        return "is packed by another method than deflate"
     if member.file_size > MOST_MEMBER_BYTES:
         return f"would have {member.file_size:,} bytes"
     return None
@@ -97,7 +136,7 @@ def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
             while block := source.read(BLOCK_BYTES):  # never beyond `file_size`, and checked at its end
                 file.write(block)
             if file.tell() != member.file_size:
-                raise zipfile.BadZipFile(f"'{member.filename[:100]}' has {file.tell():,} bytes")
+                raise zipfile.BadZipFile(f"'{plain(member.filename, 100)}' has {file.tell():,} bytes")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

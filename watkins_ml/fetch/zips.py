@@ -10,11 +10,22 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.console import progress, transfer
-from watkins_ml.errors import UserError
+from watkins_ml.errors import UserError, plain
 from watkins_ml.fetch.catalogue import read_catalogue
 from watkins_ml.fetch.download import Remote, bytes_there, download
-from watkins_ml.fetch.http import NoRangesError, RangeFile
-from watkins_ml.fetch.layout import COLUMNS, DETAILS, Folder, Places, Seal, finish, require_room, row, write_table
+from watkins_ml.fetch.layout import (
+    COLUMNS,
+    DETAILS,
+    LONGEST_DETAIL,
+    Folder,
+    Places,
+    Seal,
+    finish,
+    require_room,
+    row,
+    write_table,
+)
+from watkins_ml.fetch.ranges import NoRangesError, RangeFile
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
 from watkins_ml.files import write_json
@@ -41,7 +52,7 @@ def members_of(name: str, archive: zipfile.ZipFile, archive_bytes: int) -> list[
         named = [folder for folder in folders if not folder.isdigit()]
         if named:
             known = next((folder for folder in reversed(named) if find(folder)), named[-1])
-            found.append(Member(file, known, years[-1] if years else ""))
+            found.append(Member(file, plain(known, 100), years[-1][:4] if years else ""))
     return found
 
 
@@ -52,7 +63,7 @@ def unpacked_bytes(remote: Remote) -> int | None:
         UserError: a hostile or damaged zip, before it was downloaded.
     """
     try:
-        file = RangeFile(remote.name, remote.address(), remote.headers)
+        file = RangeFile(remote.name, remote.address(), remote.headers, remote.size)
     except NoRangesError:
         return None
     with open_zip(remote.name, file) as archive:
@@ -116,7 +127,7 @@ def add_sites(folder: Folder, seal: Seal) -> Seal:
     rows = pd.read_csv(folder.metadata, dtype=str, keep_default_na=False)
     known = [details_of(one.path, catalogue, one.date) for one in rows.itertuples()]
     for name in DETAILS:
-        rows[name] = [" ".join(one.get(name, "").split()) for one in known]
+        rows[name] = [plain(one.get(name, ""), LONGEST_DETAIL) for one in known]
     kept = ("release", "page", "version", "licence", "citation", "bytes", "other_scientific_names")
     new = write_table(folder.metadata, rows, {name: getattr(seal, name) for name in kept})
     write_json(folder.seal, new.__dict__)
