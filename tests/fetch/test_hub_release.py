@@ -153,7 +153,7 @@ def test_the_catalogue_is_read_as_it_is(at_host, shards, some_cuts):
         "site": "Saguenay River, Quebec, Canada", "latitude": "48.0", "longitude": "-70.0", "date": "1950-08-06",
         "note": "BE7A Squeal. Tape 50000.",
     }  # fmt: skip
-    at_host.files[shards[0]] = b"PAR1 nothing"
+    at_host.files[shards[0]] = b"PAR1 nothing".ljust(len(at_host.files[shards[0]]))
     with pytest.raises(UserError, match="not a sound parquet file"):
         read_catalogue()
     at_host.answers[f"/api/datasets/{FULL_CUTS}"] = lambda _: ["no"]
