@@ -29,7 +29,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
 from watkins_ml.training.features import FeatureStore, Shortened
 from watkins_ml.training.loop import fit
@@ -81,7 +81,7 @@ class Recorder:
 def train(config: ExperimentConfig, splits: list[Split], classes: list[str], recorder: Recorder, store) -> None:
     recorder.begin()
     build: partial[nn.Module] = partial(build_model, config.model, len(classes))
-    fit(config, build, *splits, len(classes), partial(score, classes=classes), recorder, features=store)
+    fit(config, build, *splits, len(classes), partial(score_epoch, classes=classes), recorder, features=store)
     recorder.others.release()
 
 

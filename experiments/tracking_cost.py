@@ -28,7 +28,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, server_command
@@ -110,7 +110,7 @@ def train(data: PreparedData, config, recorder: Recorder) -> None:
     recorder.begin()
     splits = [load_split(data, side) for side in ("train", "val")]
     build = partial(build_model, config.model, len(data.classes))
-    fit(config, build, *splits, len(data.classes), partial(score, classes=data.classes), recorder)
+    fit(config, build, *splits, len(data.classes), partial(score_epoch, classes=data.classes), recorder)
     recorder.turns.give(recorder.uploader is not None)
 
 

@@ -47,7 +47,7 @@ from watkins_ml.dataset.layout import DataFolder, PreparedData
 from watkins_ml.dataset.loading import Split, open_split
 from watkins_ml.device import autocast, choose_device, choose_precision
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.memory import keep_freed_memory
 from watkins_ml.models import build_model
 from watkins_ml.training import replay
@@ -198,7 +198,7 @@ def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -
             train, val = (on_disk(split, Path(folder) / name) for name, split in (("train", train), ("val", val)))
         turns = Turns(Path(folder), bare, floors(bare) if bare else None, begun=time.perf_counter())
         build = partial[nn.Module](build_model, config.model, SPECIES)
-        fit(config, build, train, val, SPECIES, partial(score, classes=classes), turns)
+        fit(config, build, train, val, SPECIES, partial(score_epoch, classes=classes), turns)
     return turns
 
 

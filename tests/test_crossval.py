@@ -21,6 +21,7 @@ from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.errors import UsageError
 from watkins_ml.evaluation.page import write_page
 from watkins_ml.evaluation.runs import ComparedRun
+from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
@@ -157,6 +158,21 @@ def test_another_recipe_or_other_folds_are_refused_with_the_difference(validated
         cross_validate(settings(*overrides), rule, validated.run_dir)
     assert said in str(error.value) and "give another --name" in str(error.value)
     assert kept == sorted(validated.run_dir.rglob("*"))
+
+
+def test_one_of_an_earlier_version_is_shown_again_by_its_own_rule(validated, settings, folder):
+    """Its configuration has no `train.monitor`: it kept networks by the validation loss."""
+    earlier = Path(shutil.copytree(validated.run_dir, folder / "runs" / "earlier"))
+    kept = earlier / "config.yaml"
+    kept.write_text(kept.read_text().replace("  monitor: val_macro_f1\n", ""))
+    with at_work_in(folder):
+        with pytest.raises(UsageError, match=r"train\.monitor was 'val_loss', now 'val_macro_f1'.*change it back"):
+            cross_validate(settings(), RULE, earlier)
+        again = cross_validate(settings("train.monitor=val_loss"), RULE, earlier)
+    assert again.metrics == validated.metrics
+    history = pd.read_csv(earlier / "history.csv")
+    for run_dir, rule in ((earlier, "val_loss"), (validated.run_dir, "val_macro_f1")):
+        assert ComparedRun.from_dir(run_dir, "x").best_epoch == best_epoch(history, rule)
 
 
 def test_the_leaky_reference_is_stamped_and_rewards_looking_up_the_tape(validated, settings, folder):

@@ -22,6 +22,7 @@ from watkins_ml.evaluation.metrics import score
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models.bundle import load_bundle, to_probabilities
 from watkins_ml.models.scoring import cut_logits
+from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
@@ -67,7 +68,7 @@ def test_the_result_is_what_the_record_says(finished):
 def test_the_model_is_the_best_epoch_not_the_last(finished):
     run = RunDirectory(finished.run_dir)
     history = run.read_history()
-    assert finished.metrics["best_epoch"] == history.loc[history["val_loss"].idxmin(), "epoch"]
+    assert finished.metrics["best_epoch"] == best_epoch(history, "val_macro_f1")
     best = torch.load(run.checkpoints / "best.pt", weights_only=True)["model"]
     bundle = load_bundle(run.model)
     assert all(torch.equal(best[name], tensor) for name, tensor in bundle.network.state_dict().items())

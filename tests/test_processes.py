@@ -8,7 +8,7 @@ import pytest
 from launch import NOBODY, Launched, two_machines
 from servers import free_port
 
-from watkins_ml.config import load_config
+from watkins_ml.config import load_stored
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.experiment import read_inputs, report_test, report_validation
 from watkins_ml.models.bundle import load_bundle
@@ -69,11 +69,11 @@ def test_the_first_alone_prints_and_tracks(two, monkeypatch):
 def test_what_two_processes_report_is_what_one_says_of_the_same_weights(two, tmp_path):
     """Every cut once, also of uneven last batches: reports, confusion and predictions equal byte for byte."""
     theirs = two.output.parent / "run"
-    config = load_config(theirs / "config.yaml")
+    config = load_stored(theirs / "config.yaml")
     inputs, network = read_inputs(config), load_bundle(theirs / "model").network
     run = RunDirectory.create(tmp_path / "run", config, inputs.data)
     shutil.copy(theirs / "history.csv", run.root)
-    metrics = report_validation(network, inputs, run)
+    metrics = report_validation(network, inputs, run, config.train.monitor)
     report_test(network, inputs.data, run, metrics)
     written = [path.relative_to(run.root) for part in ("reports", "preds", "misclassified") for path in
                (run.root / part).iterdir()]  # fmt: skip

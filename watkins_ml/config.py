@@ -70,7 +70,7 @@ class OptimConfig(Section):
     plateau_factor: float = Field(gt=0, lt=1)
     """ReduceLROnPlateau multiplies the learning rate by this ..."""
     plateau_patience: int = Field(ge=0, le=1_000_000)
-    """... after this many epochs without a better validation loss."""
+    """... after this many epochs that were not the best so far (see `train.monitor`)."""
 
 
 class TrainConfig(Section):
@@ -82,7 +82,10 @@ class TrainConfig(Section):
     compile: bool = False
     """Let `torch.compile` fuse the layers of a training step: minutes at the start for faster epochs after it."""
     early_stopping_patience: int = Field(ge=1, le=1_000_000)
-    """Stop after this many epochs without a better validation loss."""
+    """Stop after this many epochs that were not the best so far (see `train.monitor`)."""
+    monitor: Literal["val_macro_f1", "val_loss"] = "val_macro_f1"
+    """By which column of `history.csv` the best epoch is found, whose network is kept: `val_macro_f1`, of equals the
+    one of the lower calibrated loss, or `val_loss`, the loss weighted by class, as in the original study."""
     class_weights: Literal["balanced", "sampled", "none"]
     """What rare species get: `balanced` weighs the loss by the inverse of their recordings, `sampled` draws every
     species equally often instead, and the loss weighs all alike."""
@@ -145,6 +148,10 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+EARLIER = {"train.monitor": "val_loss"}
+"""Keys that runs and studies of earlier versions do not have, with what these versions did."""
+
+
 def load_config(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> ExperimentConfig:
     """Read a recipe, apply `key.path=value` overrides, validate.
 
@@ -158,6 +165,23 @@ def load_config(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Ex
     if "study" in tree:
         raise UsageError(f"{recipe}: describes a study; `watkins tune` runs it, `watkins train` its base recipe")
     return validate(tree, source=str(recipe))
+
+
+def load_stored(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> ExperimentConfig:
+    """`load_config` for the `config.yaml` of a run directory, whichever version wrote it."""
+    tree = with_earlier(read_recipe(path))
+    for override in overrides:
+        _apply_override(tree, override)
+    return validate(tree, source=str(path))
+
+
+def with_earlier(tree: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run, as a nested mapping, with EARLIER where it has no such key."""
+    for key, value in EARLIER.items():
+        section, _, name = key.partition(".")
+        if isinstance(tree.get(section), dict):  # else it is damaged, as `validate` will say
+            tree = tree | {section: {name: value} | tree[section]}
+    return tree
 
 
 def read_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:

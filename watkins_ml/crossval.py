@@ -25,6 +25,7 @@ from watkins_ml.files import disk_errors, write_csv
 from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
+from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import catch_up_all
@@ -74,7 +75,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
                 with Uploader(record), ending(record, AGAIN, stops=(RunInterruptedError,)):
                     for fold, data in sides.items():
                         _run_fold(record, config, fold, data)
-                    _pool(record, folds, sides)
+                    _pool(record, folds, sides, config.train.monitor)
     catch_up_all(record.root)
     return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
 
@@ -98,7 +99,7 @@ def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[st
         changed = ["the data were prepared anew"]
     if changed:
         differs = f"holds a cross-validation that differs ({'; '.join(changed)})"
-        raise UsageError(f"{record.root}: {differs}; give another --name")
+        raise UsageError(f"{record.root}: {differs}; change it back to go on with it, or give another --name")
 
 
 def _begin(
@@ -147,7 +148,7 @@ def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: P
         train_and_report(config, inputs, run, start, AGAIN)
 
 
-def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) -> None:
+def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], monitor: str) -> None:
     """The parent's report: every recording as the fold that tested it judged it."""
     from watkins_ml.evaluation.report import interval_scores, write_controls, write_learning_curves, write_report
     from watkins_ml.evaluation.selective import at_threshold
@@ -170,7 +171,7 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData]) ->
     by_epoch = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False)
     history = by_epoch.mean()[by_epoch.size()["size"] == len(runs)]  # while all folds train: else some drop out of it
     write_csv(record.history, history)
-    write_learning_curves(record.root, history)
+    write_learning_curves(record.root, history, best_epoch(history, monitor))
     seconds = float(np.mean([run.facts["epoch_seconds"] for run in runs.values()]))
     parameters = next(iter(runs.values())).facts["parameters"]
     record.update_facts(parameters=parameters, epoch_seconds=seconds)

@@ -26,6 +26,7 @@ from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
+from watkins_ml.monitor import best_epoch
 from watkins_ml.processes import current
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.server import check_address
@@ -160,7 +161,7 @@ def _train_and_report(
 ) -> dict[str, float]:
     network = train(config, inputs, run, start)
     err.print("Evaluating on validation and test")
-    metrics = report_validation(network, inputs, run)
+    metrics = report_validation(network, inputs, run, config.train.monitor)
     metrics |= report_test(network, inputs.data, run, metrics)
     keep_model(network, config, inputs.data, run, metrics)
     record_result(run, config.tracking.register_as, metrics)
@@ -176,7 +177,7 @@ def train(
     recorder: Recorder | None = None,
 ) -> nn.Module:
     """The network of the best epoch; `recorder` (default: the run itself, if there is one) hears of each."""
-    from watkins_ml.evaluation.metrics import score
+    from watkins_ml.evaluation.metrics import score_epoch
 
     data, train, val = inputs
     return fit(
@@ -185,29 +186,32 @@ def train(
         train,
         val,
         len(data.classes),
-        partial(score, classes=data.classes),
+        partial(score_epoch, classes=data.classes),
         recorder or run,
         start,
         FeatureStore(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
     )
 
 
-def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory) -> dict[str, float]:
-    """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`."""
+def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, monitor: str) -> dict[str, float]:
+    """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`.
+
+    `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch.
+    """
     from watkins_ml.evaluation.calibration import fit_temperature
     from watkins_ml.evaluation.report import write_learning_curves
     from watkins_ml.evaluation.selective import risk_coverage, threshold_at
 
     history = run.read_history()
-    best = history.loc[history["val_loss"].idxmin()]
+    kept = best_epoch(history, monitor)
     labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.data, inputs.val)
     temperature = fit_temperature(labels, logits.numpy())
-    metrics = {"best_epoch": int(best["epoch"]), "temperature": temperature}
+    metrics = {"best_epoch": kept, "temperature": temperature}
     threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
     if threshold is not None:
         metrics["threshold_90"] = threshold
     metrics |= _report(logits, inputs.data, "val", inputs.val, run, temperature)
-    write_learning_curves(run.root, history)
+    write_learning_curves(run.root, history, kept)
     run.write_metrics(metrics)
     return metrics
 

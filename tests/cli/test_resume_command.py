@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from test_commands import BASELINE, assert_one_line
 
+from watkins_ml.experiment import run_experiment
+from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_last
 
 
 @pytest.fixture
@@ -61,6 +65,42 @@ def test_the_same_configuration_given_again_is_taken_and_another_number_of_threa
     assert interrupted.facts["status"] == "FINISHED"
     assert f"threads was 64, now {tags['threads']}: the history may end otherwise in its last digits" in said.err
     assert "version.torch was" not in said.err
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_version_goes_on_by_validation_loss_and_keeps_its_columns(watkins, recipe, store, tmp_path):
+    """A run as that version left it after two epochs: without the key, and without the calibrated loss."""
+    undisturbed, earlier = (RunDirectory(tmp_path / name) for name in ("undisturbed", "earlier"))
+    config = recipe("baseline", "train.epochs=4", "train.monitor=val_loss", "tracking.register_as=null")
+    run_experiment(config, undisturbed.root)
+    run_experiment(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 2})}), earlier.root)
+    without = config.to_yaml().replace("  monitor: val_loss\n", "")
+    (earlier.root / "config.yaml").write_text(without)
+    before = ("start", "params", "tags", "datasets", "epoch")
+    entries = [entry for entry in earlier.entries() if entry["kind"] in before]
+    for entry in entries:
+        if entry["kind"] == "epoch":
+            del entry["metrics"]["val_calibrated_loss"]
+    earlier.journal.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    tensors, facts = load_checkpoint(earlier.checkpoints / "last.pt")
+    for each in (facts, facts["best"]):
+        del each["metrics"]["val_calibrated_loss"]
+        each["best_val_loss"] = facts["best"]["metrics"]["val_loss"]
+    save_last(earlier.checkpoints, Checkpoint(tensors, facts))
+    earlier.metrics.unlink()
+    earlier.update_facts(status="RUNNING")
+    said = watkins("train", "--resume", earlier.root)
+    assert said.status == 0, said.err
+    expected = undisturbed.read_history()
+    assert list(earlier.read_history()) == [name for name in expected if name != "val_calibrated_loss"]
+    pd.testing.assert_frame_equal(earlier.read_history(), expected.drop(columns="val_calibrated_loss"))
+    best = best_epoch(expected, "val_loss")
+    assert earlier.read_metrics()["best_epoch"] == undisturbed.read_metrics()["best_epoch"] == best
+    assert f"Kept: epoch {best}, validation loss" in said.err
+    assert_one_line(
+        watkins("train", "--resume", earlier.root, "-o", "train.monitor=val_macro_f1"), 2,
+        "train.monitor was 'val_loss', now 'val_macro_f1'",
+    )  # fmt: skip
 
 
 def test_data_prepared_anew_are_refused(watkins, interrupted):

@@ -31,9 +31,7 @@ def inside(fig) -> bool:
 
 
 def test_learning_curves_hold_every_run_and_mark_the_best_epoch():
-    first, second = history(), history(6)
-    first.loc[1, "val_loss"] = 0.0
-    fig = plots.learning_curves({"one": first, "two": second}, best={"two": 3})
+    fig = plots.learning_curves({"one": history(), "two": history(6)}, best={"one": 2, "two": 3})
     loss = fig.axes[0]
     assert [axes.get_title() for axes in fig.axes] == ["Loss", "Accuracy", "Macro F1"]
     assert [line.get_linestyle() for line in loss.lines[:2]] == ["-", "--"]
@@ -45,7 +43,7 @@ def test_learning_curves_hold_every_run_and_mark_the_best_epoch():
 
 def test_learning_curves_survive_one_epoch_and_a_diverged_run():
     lost = history(1).assign(val_loss=np.nan, train_loss=np.nan)
-    assert inside(plots.learning_curves({"one": history(1), "lost": lost}))
+    assert inside(plots.learning_curves({"one": history(1), "lost": lost}, {"one": 1, "lost": 1}))
 
 
 @pytest.mark.parametrize("count", [2, 10, 44])
@@ -146,7 +144,7 @@ def test_save_is_atomic_and_needs_no_pyplot(tmp_path):
     path = tmp_path / "plots" / "curves.png"
 
     def draw():
-        plots.save(plots.learning_curves({"one": history()}), path)
+        plots.save(plots.learning_curves({"one": history()}, {"one": 4}), path)
 
     threads = [threading.Thread(target=draw) for _ in range(2)]
     for thread in threads:
@@ -160,9 +158,9 @@ def test_save_is_atomic_and_needs_no_pyplot(tmp_path):
 
 
 def test_what_is_drawn_is_what_savefig_writes():
-    fig = plots.learning_curves({"one": history()})
+    fig = plots.learning_curves({"one": history()}, {"one": 4})
     drawn, saved = np.asarray(plots.draw(fig)), io.BytesIO()
-    plots.learning_curves({"one": history()}).savefig(saved, format="png", dpi=plots.DPI)
+    plots.learning_curves({"one": history()}, {"one": 4}).savefig(saved, format="png", dpi=plots.DPI)
     np.testing.assert_array_equal(drawn, Image.open(saved).convert("RGB"))
 
 

@@ -171,6 +171,6 @@ def test_the_species_of_the_data_are_told_with_cuts_and_tapes(kept, prepared):
 def test_learning_curves(tmp_path):
     columns = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1"]
     history = pd.DataFrame(0.5, index=range(2), columns=columns).assign(epoch=[1, 2])
-    report.write_learning_curves(tmp_path, history)
+    report.write_learning_curves(tmp_path, history, 2)
     with Image.open(tmp_path / "plots/learning_curves.png") as image:
         image.verify()

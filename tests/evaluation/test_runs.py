@@ -1,9 +1,11 @@
+import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from watkins_ml.errors import UserError
 from watkins_ml.evaluation.page import write_page
@@ -94,6 +96,26 @@ def test_control_note_names_runs_that_do_not_beat_metadata(pair):
     assert "native sample rate and duration" in note and "68.0%" in note
     assert "Not better than that: baseline." in note
     assert control_note([with_metrics(pair[0], test_accuracy=0.6)]) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "known", "best"),
+    [
+        ({}, {}, 2),  # of an earlier version: by the loss
+        ({"monitor": "val_loss"}, {}, 2),
+        ({"monitor": "val_macro_f1"}, {}, 3),
+        ({"monitor": "val_macro_f1"}, {"best_epoch": 1}, 1),
+    ],
+)
+def test_the_best_epoch_is_that_of_the_rule_that_the_run_was_trained_by(copy, train, known, best):
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump(config | {"train": config["train"] | train}))
+    metrics = json.loads((copy / "reports/metrics.json").read_text())
+    del metrics["best_epoch"]  # as in a cross-validation
+    (copy / "reports/metrics.json").write_text(json.dumps(metrics | known))
+    run = ComparedRun.from_dir(copy, "x")
+    assert run.best_epoch == best
+    assert run.config["train"]["monitor"] == train.get("monitor", "val_loss")
 
 
 @pytest.mark.parametrize("name", NEEDED + TEST_REPORT)

@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from watkins_ml import device, processes
 from watkins_ml.config import load_config
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
 from watkins_ml.processes import joined
 from watkins_ml.training.loop import fit
@@ -69,7 +69,7 @@ def history(name: str, is_first: bool) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         record = History(Path(folder))
         build = partial(build_model, config.model, 3)
-        fit(config, build, train, val, 3, partial(score, classes=CLASSES), record if is_first else None)
+        fit(config, build, train, val, 3, partial(score_epoch, classes=CLASSES), record if is_first else None)
     return record.rows
 
 

@@ -16,7 +16,7 @@ from test_resume import CutOff
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.experiment import run_experiment
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
@@ -61,7 +61,7 @@ def train(config, tmp_path):
                 table.unlink(missing_ok=True)
         network = fit(
             chosen, partial(build_model, chosen.model, 3), uneven(64), uneven(32, seed=1), 3,
-            partial(score, classes=CLASSES), record, start, store,
+            partial(score_epoch, classes=CLASSES), record, start, store,
         )  # fmt: skip
         return network, pd.read_csv(record.history, float_precision="round_trip")
 

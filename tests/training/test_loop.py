@@ -10,8 +10,9 @@ import torch
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split, open_split
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
+from watkins_ml.monitor import best_epoch, is_tie
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from watkins_ml.training.loop import fit
@@ -48,7 +49,7 @@ def train(recipe, tmp_path):
             train or bands(),
             val or bands(12, seed=1),
             3,
-            partial(score, classes=CLASSES),
+            partial(score_epoch, classes=CLASSES),
             record,
         )
         return network, record, pd.read_csv(record.history, float_precision="round_trip")
@@ -89,7 +90,7 @@ def test_history_has_a_row_an_epoch_with_every_metric(train):
     assert history["epoch"].tolist() == [1, 2, 3]
     assert set(history) == {
         "epoch", "train_loss", "train_accuracy", "learning_rate", "val_loss", "val_accuracy", "val_macro_f1",
-        "val_macro_precision", "val_macro_recall",
+        "val_macro_precision", "val_macro_recall", "val_calibrated_loss",
     }  # fmt: skip
     assert history.notna().all(axis=None)
 
@@ -112,7 +113,7 @@ def test_training_learns_the_tone_archive(recipe, prepared, tmp_path):
     )
     record = RunDirectory(tmp_path / "run")
     build = partial(build_model, config.model, len(data.classes))
-    fit(config, build, train, val, len(data.classes), partial(score, classes=data.classes), record)
+    fit(config, build, train, val, len(data.classes), partial(score_epoch, classes=data.classes), record)
     assert record.read_history()["val_accuracy"].max() >= 0.8
 
 
@@ -123,7 +124,7 @@ def test_spectrograms_read_from_the_disk_give_the_same_history(recipe, prepared,
         record = RunDirectory(tmp_path / read.__name__)
         build = partial(build_model, config.model, len(data.classes))
         sides = (read(data, side) for side in ("train", "val"))
-        fit(config, build, *sides, len(data.classes), partial(score, classes=data.classes), record)
+        fit(config, build, *sides, len(data.classes), partial(score_epoch, classes=data.classes), record)
         histories.append(record.history.read_bytes())
     assert histories[0] == histories[1]
 
@@ -147,19 +148,51 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so(train, monkeypatch, 
         train("train.epochs=1", "train.compile=true")
 
 
-def test_training_stops_early_and_gives_back_the_best_epoch(train):
-    val = contradicted(bands(12, seed=1))
-    network, run, history = train(
-        "train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003", val=val, name="early"
-    )
-    best = int(history.loc[history["val_loss"].idxmin(), "epoch"])
-    assert len(history) == best + 2 < 30
+def partly_wrong() -> Split:
+    """Recordings of which every fourth has another name: the surer the network, the dearer these are, right or not."""
+    split = bands(24, seed=1)
+    wrong = torch.arange(24) % 4 == 0
+    return Split(split.frame, split.spectrograms, torch.where(wrong, (split.labels + 1) % 3, split.labels))
+
+
+RULES = ["val_macro_f1", "val_loss"]
+STOPPED = ["train.epochs=30", "train.early_stopping_patience=4", "optim.lr=0.01"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_training_stops_early_and_gives_back_the_best_epoch(train, rule):
+    val = partly_wrong()
+    network, run, history = train(*STOPPED, f"train.monitor={rule}", val=val)
+    best = best_epoch(history, rule)
+    assert len({best_epoch(history, each) for each in RULES}) == 2, "else the test tells no rule from the other"
+    assert len(history) == best + 4 < 30
     kept, facts = load_checkpoint(run.checkpoints / "best.pt")
-    assert facts["epoch"] == best
+    assert facts["epoch"] == facts["best_epoch"] == best
     assert all(torch.equal(kept["model"][name], tensor) for name, tensor in network.state_dict().items())
     logits = predict_logits(network, val, 8, torch.device("cpu"))
+    row = history.set_index("epoch").loc[best]
     loss = torch.nn.functional.cross_entropy(logits, val.labels, balanced_weights(bands().labels, 3))
-    assert loss.item() == pytest.approx(history["val_loss"].min(), rel=1e-5)
+    assert loss.item() == pytest.approx(row["val_loss"], rel=1e-5)
+    scores = score_epoch(val.labels.numpy(), logits.numpy(), CLASSES)
+    assert scores["macro_f1"] == pytest.approx(row["val_macro_f1"])
+    assert scores["calibrated_loss"] == pytest.approx(row["val_calibrated_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_terminal_says_which_epoch_is_best_and_why(train, rule, capfd):
+    _, _, history = train(*STOPPED, f"train.monitor={rule}", val=partly_wrong())
+    lines = capfd.readouterr().err.splitlines()
+    best, title = best_epoch(history, rule), {"val_loss": "validation loss"}.get(rule, "validation macro F1")
+    value = history.set_index("epoch").loc[best, rule]
+    ending = f"Stopped early: no better {title} for 4 epochs. Kept: epoch {best}, {title} {value:.4f}"
+    assert lines[-1] == ending
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    for count, line in enumerate(epochs, start=1):
+        leader = best_epoch(history[:count], rule)
+        assert ("best so far" if leader == count else f"best: epoch {leader}") in line
+        tie = count > 1 and is_tie(*history.iloc[[count - 1, best_epoch(history[: count - 1], rule) - 1]].to_dict(
+            "records"), rule)  # fmt: skip
+        assert ("equal macro F1" in line) == tie
 
 
 def test_a_plateau_lowers_the_learning_rate(train):
@@ -184,8 +217,8 @@ def test_checkpoints_load_without_pickle_and_say_their_epoch(train):
     assert facts["metrics"]["val_loss"] == history["val_loss"].iloc[-1]
     assert {"model", "optimizer", "scheduler", "order", "rng"} <= set(last)
     best = json.loads((run.checkpoints / "best.json").read_text())
-    assert best["epoch"] == best["best_epoch"] == history.loc[history["val_loss"].idxmin(), "epoch"]
-    assert best["best_val_loss"] == history["val_loss"].min()
+    assert best["epoch"] == best["best_epoch"] == best_epoch(history, "val_macro_f1")
+    assert best["metrics"] == history.to_dict("records")[best["epoch"] - 1]
 
 
 def test_a_damaged_or_missing_checkpoint_is_named(tmp_path):

@@ -18,7 +18,7 @@ from test_resume import RECIPES, CutOff
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, open_split
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
 from watkins_ml.processes import Alone
 from watkins_ml.tracking.rundir import RunDirectory
@@ -51,7 +51,7 @@ def train(recipe, tmp_path):
         config = recipe(model, "train.epochs=4", "train.device=cuda", *overrides)
         record = record or RunDirectory(tmp_path / name)
         build, val = partial(build_model, config.model, 3), val or bands(12, seed=1)
-        start, judge = latest_checkpoint(record.checkpoints), partial(score, classes=CLASSES)
+        start, judge = latest_checkpoint(record.checkpoints), partial(score_epoch, classes=CLASSES)
         return fit(config, build, bands(MANY), val, 3, judge, record, start, **more), record
 
     return run
@@ -153,7 +153,7 @@ def test_spectrograms_read_from_the_disk_give_the_history_of_those_on_the_gpu(re
             train, val = (Split(side.frame, side.spectrograms[:], side.labels) for side in (train, val))
         assert train.near(torch.device("cuda")).labels.is_cuda == memory
         build, record = partial(build_model, config.model, 3), RunDirectory(tmp_path / name)
-        fit(config, build, train, val, 3, partial(score, classes=data.classes), record)
+        fit(config, build, train, val, 3, partial(score_epoch, classes=data.classes), record)
         histories.append(record.history.read_bytes())
     assert histories[0] == histories[1]
 

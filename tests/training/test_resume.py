@@ -7,7 +7,7 @@ import torch
 from test_loop import CLASSES, bands, contradicted, same_weights
 
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.metrics import score
+from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_last
@@ -39,7 +39,7 @@ def training(recipe):
                 table.unlink(missing_ok=True)
         return fit(
             config, partial(build_model, config.model, 3), bands(), val or bands(12, seed=1), 3,
-            partial(score, classes=CLASSES), record, start,
+            partial(score_epoch, classes=CLASSES), record, start,
         )  # fmt: skip
 
     return run
@@ -56,6 +56,10 @@ RECIPES = {
             "train.label_smoothing=0.1",
             "train.class_weights=sampled",
         ]
+    },
+    "by-validation-loss": {
+        "overrides": ["train.monitor=val_loss", "optim.plateau_patience=0", "optim.lr=0.004"],
+        "val": contradicted(bands(12, seed=1)),
     },
     "bf16": {"overrides": ["train.amp=bf16"]},
     "plateau": {"overrides": ["optim.plateau_patience=0", "optim.lr=0.004"], "val": contradicted(bands(12, seed=1))},
@@ -91,6 +95,40 @@ def test_resumed_after_any_epoch_it_ends_the_same(undisturbed, tmp_path, cut):
         assert kept[0].facts["epoch"] == kept[1].facts["epoch"]
         assert all(torch.equal(kept[0].tensors["model"][key], kept[1].tensors["model"][key])
                    for key in kept[0].tensors["model"])  # fmt: skip
+
+
+STALE = {"val": contradicted(bands(12, seed=1))}
+
+
+@pytest.mark.parametrize("rule", ["val_macro_f1", "val_loss"])
+def test_resumed_among_epochs_that_were_not_the_best_it_stops_and_slows_as_it_would_have(training, tmp_path, rule):
+    how = [f"train.monitor={rule}", "optim.plateau_patience=0", "optim.lr=0.004"]
+    whole, resumed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "resumed")
+    training(whole, *how, **STALE)
+    with pytest.raises(KeyboardInterrupt):
+        training(CutOff(resumed.root, 1), *how, **STALE)
+    start = latest_checkpoint(resumed.checkpoints).facts
+    assert start["epoch"] == 2 and start["stale_epochs"] == 1
+    training(resumed, *how, **STALE)
+    rows = whole.history.read_text().splitlines()
+    assert len(rows) - 1 == 4 and whole.read_history()["learning_rate"].nunique() > 1
+    assert resumed.history.read_text().splitlines()[1:] == rows[3:]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(training, tmp_path):
+    """That one kept the lowest loss by itself, and knew no calibrated loss."""
+    how = ["train.monitor=val_loss", "optim.plateau_patience=0", "optim.lr=0.004"]
+    whole, resumed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "resumed")
+    training(whole, *how, **STALE)
+    with pytest.raises(KeyboardInterrupt):
+        training(CutOff(resumed.root, 1), *how, **STALE)
+    tensors, facts = latest_checkpoint(resumed.checkpoints)
+    for each in (facts, facts["best"]):
+        del each["metrics"]["val_calibrated_loss"]
+        each["best_val_loss"] = facts["best"]["metrics"]["val_loss"]
+    save_last(resumed.checkpoints, Checkpoint(tensors, facts))
+    training(resumed, *how, **STALE)
+    assert resumed.history.read_text().splitlines()[1:] == whole.history.read_text().splitlines()[3:]
 
 
 def test_the_checkpoint_before_stands_in_for_a_damaged_one(tmp_path, capsys):

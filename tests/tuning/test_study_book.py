@@ -171,6 +171,18 @@ def test_a_changed_recipe_is_refused_with_the_difference(small, recipe_file, beg
     begin(named(small, small.name, trials=50))
 
 
+def test_a_study_of_an_earlier_version_goes_on_by_its_own_rule_alone(recipe_file, begin, tmp_path):
+    """Its identity has no `train.monitor`: it kept networks by the validation loss."""
+    by_loss, by_f1 = (load_study(recipe_file, [f"train.monitor={rule}"]) for rule in ("val_loss", "val_macro_f1"))
+    study = begin(by_loss)
+    began = study.optuna.user_attrs["watkins"]
+    del began["identity"]["train.monitor"]
+    study.optuna.set_user_attr("watkins", began)
+    assert begin(by_loss).uid == study.uid
+    with pytest.raises(UsageError, match=r"train\.monitor was val_loss, now val_macro_f1.*change it back to continue"):
+        begin(by_f1)
+
+
 def test_other_data_are_refused(small, tmp_path, begin):
     begin(small)
     database = StudyDatabase(f"sqlite:///{tmp_path / 'studies.db'}")

@@ -43,7 +43,7 @@ def train(
 
 
 def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resume: Path | None) -> None:
-    from watkins_ml.config import load_config
+    from watkins_ml.config import load_config, load_stored
 
     if resume is not None and run_dir is not None:
         raise UsageError("--run-dir is for a new run, --resume for an interrupted one; give one of them")
@@ -51,7 +51,7 @@ def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resu
         raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
     if resume is not None and not (resume / "run.json").exists():
         raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
-    config = load_config(recipe or resume / "config.yaml", overrides)
+    config = load_config(recipe, overrides) if recipe else load_stored(resume / "config.yaml", overrides)
     from watkins_ml.cli.tables import print_run
     from watkins_ml.experiment import resume_experiment, run_experiment
 

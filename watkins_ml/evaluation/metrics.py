@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
 from watkins_ml.errors import UserError
+from watkins_ml.evaluation.calibration import calibrated_loss
 from watkins_ml.evaluation.selective import area_under, coverage_at, risk_coverage
 
 BINS = 15
@@ -46,6 +48,16 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> 
         "coverage_at_90": coverage_at(curve),
         "aurc": area_under(curve),
     }
+
+
+def score_epoch(labels: np.ndarray, logits: np.ndarray, classes: list[str]) -> dict[str, float]:
+    """What an epoch of training is told of its validation: `logits` (N, C) against `labels` (N,).
+
+    Returns accuracy and macro_{f1,precision,recall} as `score`, and the `calibrated_loss`.
+    """
+    scores = score(labels, softmax(logits, axis=1), classes)
+    kept = {name: scores[name] for name in ("accuracy", "macro_f1", "macro_precision", "macro_recall")}
+    return kept | {"calibrated_loss": calibrated_loss(labels, logits)}
 
 
 def per_species(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> pd.DataFrame:

@@ -46,18 +46,17 @@ def draw(fig: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int] | None = None) -> Figure:
+def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) -> Figure:
     """Loss, accuracy and macro F1 by epoch, one colour per run: validation solid, training dashed.
 
     Each history has epoch, train_loss, val_loss, train_accuracy, val_accuracy, val_macro_f1. A star marks the
-    epoch `best[name]`, or else the epoch of the lowest validation loss.
+    epoch `best[name]`.
     """
     fig = _figure(13.5, 4.4)
     panels = fig.subplots(1, 3)
     for (name, history), colour in zip(histories.items(), cycle(RUN_COLOURS), strict=False):
-        epoch = (best or {}).get(name, history.epoch[history.val_loss.fillna(np.inf).idxmin()])
         for axes, quantity in zip(panels, ("loss", "accuracy", "macro_f1"), strict=True):
-            _curve(axes, history, quantity, colour, epoch)
+            _curve(axes, history, quantity, colour, best[name])
     for axes, title in zip(panels, ("Loss", "Accuracy", "Macro F1"), strict=True):
         axes.set_title(title, fontsize=12)
         axes.set_xlabel("epoch")

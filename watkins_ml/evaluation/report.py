@@ -95,10 +95,9 @@ def interval_scores(run_dir: Path, split: str) -> dict[str, float]:
     return {key: value for key, value in bounds.items() if value == value}
 
 
-def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int | None = None) -> None:
-    """Write `plots/learning_curves.png`, its star at `best_epoch` or else at the lowest validation loss."""
-    best = None if best_epoch is None else {run_dir.name: best_epoch}
-    figure = plots.learning_curves({run_dir.name: history}, best)
+def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int) -> None:
+    """Write `plots/learning_curves.png`, its star at `best_epoch`."""
+    figure = plots.learning_curves({run_dir.name: history}, {run_dir.name: best_epoch})
     plots.save(figure, run_dir / "plots" / "learning_curves.png")
 
 

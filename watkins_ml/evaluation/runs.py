@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
+from watkins_ml.config import with_earlier
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
+from watkins_ml.monitor import best_epoch
 from watkins_ml.plain_yaml import read_yaml
 from watkins_ml.tracking.rundir import RunDirectory
 
@@ -92,7 +94,9 @@ class ComparedRun:
         with damage(run_dir / "run.json"):
             info = dict(json.loads((run_dir / "run.json").read_text(encoding="utf-8")))
         with damage(run_dir / "config.yaml"):
-            config = dict(read_yaml(run_dir / "config.yaml"))
+            config = with_earlier(dict(read_yaml(run_dir / "config.yaml")))
+            if "monitor" not in dict(config.get("train") or {}):
+                raise ValueError("no section train")
         for key in ("family", "data_digest", "split_protocol"):
             if not info.get(key):
                 raise UserError(f"The run in {run_dir} is incomplete: run.json has no {key}.")
@@ -101,7 +105,7 @@ class ComparedRun:
             label=label,
             config=config,
             info=info,
-            history=_read_text(run_dir / "history.csv", "epoch", "train_loss", "val_loss"),
+            history=_read_history(run_dir / "history.csv"),
             metrics=RunDirectory(run_dir).read_metrics(),
             has_test_report=has_test_report,
         )
@@ -110,6 +114,12 @@ class ComparedRun:
     def title(self) -> str:
         """The label, stamped when the numbers come from a random split."""
         return f"{self.label} ({LEAKY[self.info['split_protocol']]})" if self.is_leaky else self.label
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose network was kept; of a cross-validation the best one in the mean over its folds."""
+        known = self.metrics.get("best_epoch")
+        return best_epoch(self.history, self.config["train"]["monitor"]) if known is None else int(known)
 
     @property
     def is_leaky(self) -> bool:
@@ -174,6 +184,17 @@ def _read_text(path: Path, *needed: str) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=text, keep_default_na=False)
         if missing := [name for name in needed if name not in table]:
             raise ValueError(f"no column {missing[0]}")
+    return table
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    """A row an epoch: numbers in full precision. Raises as `_read_text`."""
+    with damage(path):
+        table = pd.read_csv(path, float_precision="round_trip").apply(pd.to_numeric)
+        if missing := [name for name in ("epoch", "train_loss", "val_loss", "val_macro_f1") if name not in table]:
+            raise ValueError(f"no column {missing[0]}")
+        if table.empty or table["epoch"].isna().any():
+            raise ValueError("no epoch")
     return table
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from watkins_ml.config import ExperimentConfig, load_config
+from watkins_ml.config import ExperimentConfig, load_stored
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UsageError, UserError
@@ -158,7 +158,7 @@ class RunDirectory:
     def changes(self, config: ExperimentConfig) -> list[str]:
         """In which keys a configuration is not the run's own, with both values; raises where this is no run."""
         _ = self.facts
-        began, now = load_config(self.root / "config.yaml").flat(), config.flat()
+        began, now = load_stored(self.root / "config.yaml").flat(), config.flat()
         return [
             f"{key} was {began.get(key)!r}, now {now.get(key)!r}"
             for key in sorted(began.keys() | now.keys())
@@ -286,14 +286,19 @@ class RunDirectory:
             raise UserError(f"{self.metrics}: missing or damaged; take it from MLflow or another copy") from None
 
     def read_history(self) -> pd.DataFrame:
-        return pd.read_csv(self.history)
+        return pd.read_csv(self.history, float_precision="round_trip")
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:
-    """One CSV row, with the header before the first; numbers in full so that equal means equal."""
-    header = "" if path.exists() else ",".join(row) + "\n"
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(header + ",".join(repr(value) for value in row.values()) + "\n")
+    """One CSV row, with the header before the first; numbers in full so that equal means equal.
+
+    A table that an earlier version began keeps the columns it has.
+    """
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        columns = file.readline().rstrip("\n").split(",") if path.stat().st_size else list(row)
+        header = "" if path.stat().st_size else ",".join(columns) + "\n"
+        file.write(header + ",".join(repr(row[column]) for column in columns) + "\n")
 
 
 def _datasets(data: PreparedData) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import choose_device, make_repeatable
+from watkins_ml.monitor import CALIBRATED_LOSS, TITLES, is_tie
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
 from watkins_ml.training.trainer import Score, Trainer, balanced_weights
 from watkins_ml.training.whole_batch import join
+from watkins_ml.wording import plural
 
 
 class Recorder(Protocol):
@@ -39,7 +41,7 @@ def fit(
     start: Checkpoint | None = None,
     features: FeatureStore | None = None,
 ) -> nn.Module:
-    """Train to the last epoch or until validation loss stops falling; returns the best network.
+    """Train to the last epoch, or until none is better (`train.monitor`) for long enough; returns the best network.
 
     With `start`, go on from there: history and weights end as those of a training never interrupted, bit for bit
     on the same machine's CPU. With `features`, the outputs of frozen stages are computed once for all trainings where
@@ -95,19 +97,35 @@ def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
             trained = time.perf_counter() - started
             metrics |= trainer.validate(val, score) | {"learning_rate": rate}
             metrics = trainer.group.told(metrics)  # one judgement decides what all do next
-            trainer.scheduler.step(metrics["val_loss"])
-            is_best = trainer.progress.update(metrics["val_loss"])
+            before = trainer.best and trainer.best.facts["metrics"]
+            is_best = trainer.judge(metrics)
             seconds = time.perf_counter() - started
             timing = {"epoch": epoch, "epoch_seconds": seconds, "samples_per_second": len(train) / trained}
-            err.print(_line(metrics, limits.epochs, seconds, is_best))
+            err.print(_line(metrics, limits.epochs, seconds) + _standing(metrics, before, is_best, limits.monitor))
             yield metrics, timing
-        if trainer.progress.epoch < limits.epochs:
-            err.print(f"Stopped early: no better validation loss for {trainer.progress.stale_epochs} epochs")
+        err.print(_ending(trainer))
 
 
-def _line(metrics: dict[str, float], epochs: int, seconds: float, is_best: bool) -> str:
+def _line(metrics: dict[str, float], epochs: int, seconds: float) -> str:
     return (
         f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f}"
-        f"  val loss {metrics['val_loss']:.4f}  accuracy {metrics['val_accuracy']:.3f}"
-        f"  macro F1 {metrics['val_macro_f1']:.3f}  {seconds:.1f} s{'  best' if is_best else ''}"
+        f"  val loss {metrics['val_loss']:.4f}  val accuracy {metrics['val_accuracy']:.3f}"
+        f"  val macro F1 {metrics['val_macro_f1']:.3f}  {seconds:.1f} s  "
     )
+
+
+def _standing(metrics: dict[str, float], best: dict[str, float] | None, is_best: bool, monitor: str) -> str:
+    """Whether an epoch is better than the best one before it, and by what where that is not plain."""
+    told = "best so far" if best is None or is_best else f"best: epoch {best['epoch']}"
+    if best is None or not is_tie(metrics, best, monitor):
+        return told
+    return f"{told} (equal macro F1, {'lower' if is_best else 'higher'} calibrated loss {metrics[CALIBRATED_LOSS]:.4f})"
+
+
+def _ending(trainer: Trainer) -> str:
+    """Why training ends, and which network is kept."""
+    limits, stale = trainer.config.train, trainer.progress.stale_epochs
+    title, best = TITLES[limits.monitor], trainer.best.facts["metrics"]
+    stopped = f"Stopped early: no better {title} for {plural(stale, 'epoch')}. "
+    kept = f"Kept: epoch {best['epoch']}, {title} {best[limits.monitor]:.4f}"
+    return (stopped if trainer.progress.epoch < limits.epochs else "") + kept

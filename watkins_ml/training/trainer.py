@@ -15,6 +15,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast, choose_precision
 from watkins_ml.errors import UserError, first_line
+from watkins_ml.monitor import VAL_LOSS, rank
 from watkins_ml.processes import ALONE, Alone, Group, current
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
@@ -22,7 +23,7 @@ from watkins_ml.training.optimizer import AdamW
 from watkins_ml.training.replay import Replayed
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
-"""Labels (N,) and probabilities (N, C) to accuracy, macro_f1, macro_precision, macro_recall."""
+"""Labels (N,) and logits (N, C) to accuracy, macro_{f1,precision,recall} and calibrated_loss."""
 
 
 @dataclass
@@ -31,17 +32,12 @@ class Progress:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_val_loss: float = float("inf")
     stale_epochs: int = 0
 
-    def update(self, val_loss: float) -> bool:
-        """Count one more epoch; True if it is the best so far, and then none is stale."""
+    def count(self, is_best: bool) -> None:
+        """Count one more epoch; where it is the best so far none is stale."""
         self.epoch += 1
-        if val_loss < self.best_val_loss:
-            self.best_epoch, self.best_val_loss, self.stale_epochs = self.epoch, val_loss, 0
-            return True
-        self.stale_epochs += 1
-        return False
+        self.best_epoch, self.stale_epochs = (self.epoch, 0) if is_best else (self.best_epoch, self.stale_epochs + 1)
 
 
 @dataclass
@@ -68,8 +64,9 @@ class Trainer:
         self.class_weights = self.class_weights.to(self.device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
+        counts = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience
+            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience, **counts
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         replays = self.device.type == "cuda" and not isinstance(self.group, Group)
@@ -152,9 +149,17 @@ class Trainer:
         labels = split.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
-        scores = score(labels.numpy(), logits.softmax(dim=1).numpy())
-        kept = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
-        return {"val_loss": loss} | {f"val_{name}": scores[name] for name in kept}
+        scores = score(labels.numpy(), logits.numpy())
+        return {"val_loss": loss} | {f"val_{name}": value for name, value in scores.items()}
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Count the epoch that gave `metrics`, and lower the rate if it is time to; whether it is the best so far."""
+        monitor = self.config.train.monitor
+        is_best = self.best is None or rank(metrics, monitor) < rank(self.best.facts["metrics"], monitor)
+        self.progress.count(is_best)
+        # the best epoch's number grows with each better epoch, also with one that only a tie makes better
+        self.scheduler.step(metrics["val_loss"] if monitor == VAL_LOSS else self.progress.best_epoch)
+        return is_best
 
     def _assert_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from watkins_ml.config import EARLIER
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_text
 from watkins_ml.tuning.recipe import StudyRecipe
@@ -90,8 +91,8 @@ class Study:
                 )
             if began is None:
                 study.set_user_attr(ATTRIBUTE, {"uid": uuid.uuid4().hex, "identity": identity})
-            elif began["identity"] != identity:
-                raise UsageError(_differences(recipe.name, database.name, began["identity"], identity))
+            elif (earlier := EARLIER | began["identity"]) != identity:
+                raise UsageError(_differences(recipe.name, database.name, earlier, identity))
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(recipe.own_point)
         return cls(database, recipe, folder, study)

@@ -24,7 +24,7 @@ from watkins_ml.tuning.storage import DatabaseAwayError
 from watkins_ml.tuning.study import TrialLostError
 
 VALUE = "val_macro_f1"
-"""What a study maximises: the validation macro F1 of the epoch with the lowest validation loss."""
+"""What a study maximises: the validation macro F1 of the network that is kept, by `train.monitor`."""
 
 
 class PrunedError(Exception):
@@ -142,7 +142,7 @@ class TrialRunner:
         except PrunedError as pruned:
             run.record_once("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
             raise
-        metrics = report_validation(network, self.inputs, run)
+        metrics = report_validation(network, self.inputs, run, config.train.monitor)
         keep_model(network, config, self.inputs.data, run, metrics)
         record_result(run, None, metrics)
         drop_previous(run.checkpoints)

@@ -45,7 +45,7 @@ def figures(runs: list[ComparedRun], budget: int) -> list[Figure]:
 
 def learning_curves(runs: list[ComparedRun], budget: int) -> Picture:
     """The learning curves of all runs in one figure."""
-    best = {run.title: int(at) for run in runs if (at := run.metrics.get("best_epoch")) is not None}
+    best = {run.title: run.best_epoch for run in runs}
     drawn = plots.draw(plots.learning_curves({run.title: run.history for run in runs}, best))
     names = ", ".join(run.title for run in runs)
     caption = "Loss, accuracy and macro F1 by epoch: validation solid, training dashed, best epoch starred"

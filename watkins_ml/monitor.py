@@ -1,0 +1,44 @@
+"""Which epoch's network is kept: the rule by which a training keeps, stops and lowers its rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VAL_MACRO_F1, VAL_LOSS = "val_macro_f1", "val_loss"
+"""The two values of `train.monitor`, each named as its column of `history.csv`."""
+CALIBRATED_LOSS = "val_calibrated_loss"
+"""The column that decides between epochs of equal macro F1."""
+TITLES = {VAL_MACRO_F1: "validation macro F1", VAL_LOSS: "validation loss"}
+DECIMALS = 9
+"""Macro F1 is a mean of fractions; values that agree to so many decimals are equal but for rounding."""
+
+
+def rank(epoch: Mapping[str, float], monitor: str) -> tuple[float, float]:
+    """What a row of `history.csv` is ordered by: the lower, the better.
+
+    By `val_macro_f1`, the higher one is better, and of equals the one of the lower calibrated loss; by `val_loss` the
+    lower one. What is not a number, or missing, comes last.
+    """
+    if monitor == VAL_LOSS:
+        return _or_last(epoch[VAL_LOSS]), 0.0
+    return _or_last(-round(epoch[VAL_MACRO_F1], DECIMALS)), _or_last(epoch.get(CALIBRATED_LOSS, math.nan))
+
+
+def best_epoch(history: pd.DataFrame, monitor: str) -> int:
+    """The epoch whose network is kept, from a `history.csv` with at least one row: of equals the first."""
+    return int(min(history.to_dict("records"), key=lambda epoch: rank(epoch, monitor))["epoch"])
+
+
+def is_tie(one: Mapping[str, float], other: Mapping[str, float], monitor: str) -> bool:
+    """Whether only the calibrated loss tells two epochs apart."""
+    (first, its_loss), (second, other_loss) = rank(one, monitor), rank(other, monitor)
+    return first == second and its_loss != other_loss
+
+
+def _or_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
