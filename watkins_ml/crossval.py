@@ -31,6 +31,7 @@ from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import latest_checkpoint
+from watkins_ml.wording import plural
 
 AGAIN = "the same command goes on with it"
 FOLD_METRICS = ("best_epoch", "val_macro_f1", "test_accuracy", "test_macro_f1")
@@ -73,8 +74,9 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
             else:
                 _begin(record, config, folds, sides, rule_facts)
                 with Uploader(record), ending(record, AGAIN, stops=(RunInterruptedError,)):
-                    for fold, data in sides.items():
-                        _run_fold(record, config, fold, data)
+                    for number, (fold, data) in enumerate(sides.items(), start=1):
+                        named = "" if fold == str(number) else f" ({fold})"
+                        _run_fold(record, config, fold, data, f"Fold {number} of {len(sides)}{named}")
                     _pool(record, folds, sides, config.train.monitor)
     catch_up_all(record.root)
     return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
@@ -129,13 +131,15 @@ def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
     return replace(folds.data, summary=summary, sides={"test": tested})
 
 
-def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: PreparedData) -> None:
-    """Train and test one fold, or go on with it, or find it done."""
+def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: PreparedData, place: str) -> None:
+    """Train and test one fold, or go on with it, or find it done; `place` says which of how many it is."""
     run, start = RunDirectory(record.root / f"fold-{fold}"), None
     begun = run.facts_file.exists()
     if begun and run.facts["status"] == "FINISHED":
         return
-    err.print(f"Fold {fold}: {', '.join(f'{len(frame)} {side}' for side, frame in data.sides.items())}", style="bold")
+    train, val, test = (len(data.sides[side]) for side in SIDES)
+    sizes = f"{plural(train, 'recording')} to train on, {val:,} for validation, {test:,} to test"
+    err.print(f"{place}: {sizes}", style="bold")
     inputs = read_inputs(config, data)
     if not begun:
         shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment

@@ -200,9 +200,21 @@ def test_sync_sends_the_runs_it_finds_and_names_folders_that_are_none(watkins, s
     (tmp_path / "runs" / "first" / "upload.json").unlink()
     said = watkins("sync")
     assert said.status == 0
-    assert "runs/first: 11 of 11 entries sent" in said.out
-    assert "runs/first: 0 of 11 entries sent" in watkins("sync").out
+    assert "runs/first: 11 of 11 entries sent" in said.out and "nothing" not in said.out
+    said = watkins("sync")
+    assert (said.status, said.out) == (0, "nothing to send for 1 run\n")
     assert_one_line(watkins("sync", tmp_path), 1, f"{tmp_path}: not a run directory")
+
+
+def test_sync_sums_up_the_runs_that_have_nothing_to_send(watkins, store, finished, tmp_path):
+    for name in ("first", "second", "third"):
+        shutil.copytree(finished.run_dir, tmp_path / "runs" / name)
+    for name in ("first", "second"):
+        assert watkins("sync", tmp_path / "runs" / name).status == 0
+    said = watkins("sync")
+    sent, *summary = said.out.splitlines()[:1] + said.out.splitlines()[-1:]
+    assert sent == "runs/third: 11 of 11 entries sent" and summary == ["nothing to send for 2 runs"]
+    assert "0 of" not in said.out
 
 
 def test_sync_without_any_run_says_so(watkins):

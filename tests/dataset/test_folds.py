@@ -49,7 +49,7 @@ def test_no_tape_crosses_and_every_testable_cut_is_tested_once(tapes, count, see
         folds = make_folds(prepared, FoldRule(count, seed=seed))
         sides = {fold: folds.data_of(fold) for fold in folds.names}
     except UserError as refusal:  # one fold may take so many tapes that none is left to validate
-        assert "leave none for validation" in str(refusal) or "of one species each" in str(refusal)
+        assert "none is left for validation" in str(refusal) or "of one species each" in str(refusal)
         return
     assert set(folds.names) <= {str(number + 1) for number in range(count)}
     tested = []
@@ -115,7 +115,7 @@ def test_official_folds_from_a_pattern_and_from_a_column():
         (FoldRule(regex="x"), "--fold-regex 'x' finds no fold in 'A/A00000.wav'"),
         (FoldRule(regex="^[AB]0"), "--fold-regex '^[AB]0' finds no fold in 'C/C00000.wav'; give one that fits every"),
         (FoldRule(regex="^[ABC]0"), "folds of one species each test nothing"),
-        (FoldRule(regex="0"), "1 folds are too few"),
+        (FoldRule(regex="0"), "only 1 fold; a cross-validation needs three or more"),
         (FoldRule(column="ship"), "--fold-column ship: the annotations have no such column; there are label, path"),
         (FoldRule(count=50), "24 tapes cannot be divided into 50 parts; give fewer --folds"),
         (FoldRule(regex=r"\d$"), "stands in 3 folds; give the tapes with `watkins prepare --group-regex`"),

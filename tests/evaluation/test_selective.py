@@ -96,15 +96,13 @@ def test_coverage_in_words(coverage, said):
 
 def test_a_threshold_in_words():
     metrics = {"threshold_90": 0.8125, "test_coverage_at_threshold": 0.5, "test_precision_at_threshold": 0.875}
-    rule = "From confidence 0.8125 on, 90 % right on validation, it answers"
-    assert selective.threshold_sentence(metrics) == f"{rule} 50 % of the test cuts, and 87 % of the answers are right."
+    sure = "at which 90 % of its answers on validation were right"
+    rule = f"If it answers only when it is sure enough (with a confidence of 0.8125 or more, {sure}), "
+    right = "50 % of the test cuts are answered, and 87 % of these answers are right."
+    assert selective.threshold_sentence(metrics) == rule + right
     nothing = {"threshold_90": 0.8125, "test_coverage_at_threshold": 0.0}
-    assert selective.threshold_sentence(nothing) == f"{rule} none of the test cuts."
+    assert selective.threshold_sentence(nothing) == f"{rule}none of the test cuts is answered."
     assert selective.threshold_sentence({"threshold_90": 0.8125}) is None
-    folds = {
-        "test_coverage_at_threshold": 0.5,
-        "test_precision_at_threshold": 0.875,
-    }  # each has a confidence of its own
-    assert selective.threshold_sentence(folds).startswith(
-        "From the confidence of each fold on, 90 % right on validation"
-    )
+    folds = {"test_coverage_at_threshold": 0.5, "test_precision_at_threshold": 0.875}  # each has a limit of its own
+    rule = f"If each fold's network answers only when it is sure enough (with a confidence, {sure}), "
+    assert selective.threshold_sentence(folds) == rule.replace("confidence,", "confidence") + right

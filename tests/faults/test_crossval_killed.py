@@ -94,6 +94,6 @@ def test_a_signal_closes_the_fold_and_the_parent(prepared, undisturbed, store, t
     assert statuses == {"folds": "KILLED", "folds fold-1": "FINISHED", "folds fold-2": "KILLED"}
     command = start(tmp_path, prepared)
     assert command.wait() == 0, command.said
-    assert "Fold 1:" not in command.said, "a finished fold is not trained again"
+    assert "Fold 1 of" not in command.said, "a finished fold is not trained again"
     assert_same(tmp_path / "runs" / "folds", undisturbed)
     assert_tracked()

@@ -70,7 +70,7 @@ def test_a_complete_release_says_so_and_asks_nobody(watkins, mirror, at_host, tm
     assert recordings(tmp_path / "wk") == before and ".fetch" not in left(tmp_path / "wk")
     next((tmp_path / "wk" / "recordings").rglob("*.wav")).unlink()
     said = watkins("fetch", "archive", "--out", "wk")
-    assert said.status == 1 and "1 of 36 recordings were removed; remove wk and fetch again" in said.err
+    assert said.status == 1 and "1 of 36 recordings removed; remove wk and fetch again" in said.err
 
 
 def test_a_bad_network_costs_nothing_but_time(watkins, mirror, at_host, some_cuts, tmp_path):

@@ -38,7 +38,7 @@ def test_a_line_says_how_each_trial_ended_and_how_much_is_left(study):
     assert (
         "0.7500" in lines[0]
         and "complete" in lines[0]
-        and "(4 of 10, 1 pruned, 1 failed, best 0.7500 by trial 0, about 0 min left)" in lines[0]
+        and "(4 of 10 trials done, 1 pruned, 1 failed, best 0.7500 by trial 0, less than a minute left)" in lines[0]
     )
     assert "pruned at epoch 1" in lines[1]
     assert "failed: UserError: the loss is not a number" in lines[2]

@@ -90,12 +90,14 @@ def _tell(fetched: Fetched) -> None:
     from watkins_ml.console import out as console
     from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
     from watkins_ml.fetch.layout import amount
+    from watkins_ml.wording import plural
 
     folder, seal = fetched.folder, fetched.seal
     state = "Already complete" if fetched.was_there else "Complete"
     console.print(
-        f"{state}: {folder.recordings} holds {seal.recordings:,} recordings of {seal.species} species on {seal.tapes} "
-        f"tapes ({amount(seal.bytes)}); {folder.metadata} has a site for {seal.with_site:,} of them"
+        f"{state}: {folder.recordings} holds {plural(seal.recordings, 'recording')} of {seal.species} species on "
+        f"{plural(seal.tapes, 'tape')} ({amount(seal.bytes)}); {folder.metadata} has a site for {seal.with_site:,} of "
+        "them"
     )
     if seal.sites_missing:
         err.print(

@@ -65,17 +65,20 @@ def sync(
     """Send to the tracking server what it has not received, and close runs whose process died."""
     from watkins_ml.console import err, out
     from watkins_ml.tracking.server import check_address, tracking_uri
+    from watkins_ml.wording import plural
 
     check_address()
     paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_runs(root))]
     if not paths:
         out.print("no runs in runs/; name a run directory")
-    problems = []
+    problems, complete = [], 0
     for path in paths:
         try:
-            _sync_one(path)
+            complete += not _sync_one(path)
         except UserError as error:  # the others can still be sent
             problems.append(error)
+    if complete:
+        out.print(f"nothing to send for {plural(complete, 'run')}")
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -89,13 +92,17 @@ def _runs(folder: Path) -> list[Path]:
     return sorted(journal.parent for journal in folder.glob("*/journal.jsonl"))
 
 
-def _sync_one(path: Path) -> None:
+def _sync_one(path: Path) -> bool:
+    """Say what was done with a run; whether there was anything to do."""
     from watkins_ml.console import out
     from watkins_ml.tracking.rundir import RunDirectory
     from watkins_ml.tracking.sync import catch_up
 
+    done = False
     for message in catch_up(RunDirectory(path)):
         out.print(message)
+        done = True
+    return done
 
 
 def server(

@@ -16,6 +16,7 @@ from watkins_ml.console import err, out
 from watkins_ml.dataset.split import LEAKY, SIDES
 from watkins_ml.errors import UserError
 from watkins_ml.files import printable
+from watkins_ml.wording import plural
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -60,22 +61,24 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
         table.add_row(side, f"{counts[side]:,}", f"{counts[side] / counts['recordings']:.1%}")
     out.print(table, soft_wrap=False)
     out.print(
-        f"{counts['recordings']:,} recordings of {counts['species']} species on {counts['tapes']:,} tapes; "
-        f"{prepared.computed:,} read now, {prepared.moved:,} spectrograms moved; data digest {summary['data_digest']}"
+        f"{plural(counts['recordings'], 'recording')} of {counts['species']} species on "
+        f"{plural(counts['tapes'], 'tape')}; {prepared.computed:,} read now, {plural(prepared.moved, 'spectrogram')} "
+        f"moved; data digest {summary['data_digest']}"
     )
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
-        out.print(f"{counts['rejected']} files left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
+        left_out = plural(counts["rejected"], "file")
+        out.print(f"{left_out} left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
     if noted := counts.get("noted"):
         where = folder / "annotations" / "audio_annotations.csv"
         out.print(f"{noted:,} used of which there is something to know: column file_note of {where}", style="yellow")
     if given := summary["metadata"]:
         out.print(
-            f"{given['recordings']:,} recordings have a row in {given['table']} ({given['with_site']:,} with a site), "
-            f"{counts['recordings'] - given['recordings']:,} have none"
+            f"Rows in {given['table']}: for {plural(given['recordings'], 'recording')} ({given['with_site']:,} with a "
+            f"site), none for {counts['recordings'] - given['recordings']:,}"
         )
     for species, count in summary["species_left_out"].items():
-        out.print(f"  {species} left out: {count} recordings, fewer than {summary['min_clips']}")
+        out.print(f"  {species} left out: {plural(count, 'recording')}, fewer than {summary['min_clips']}")
     for species, reason in summary["species_not_tested"].items():
         out.print(f"  {species} is trained on but not tested: {reason}")
 
@@ -246,7 +249,7 @@ def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
         table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
     out.print(table, soft_wrap=False)
     reasons = Counter(result.unknown.values()).most_common()
-    out.print(f"{len(files)} files" + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
+    out.print(plural(len(files), "file") + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
     for path, problem in result.problems.items():
         out.print(f"{path}: {problem}", style="red")
     shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]

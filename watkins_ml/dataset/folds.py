@@ -16,6 +16,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import check_name
+from watkins_ml.wording import plural
 
 VALIDATION_PARTS = 6
 """One part in so many of what a fold does not test is for validation."""
@@ -107,7 +108,7 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
 
 def _check(table: pd.DataFrame, rule: FoldRule) -> None:
     if table["fold"].nunique() < 3:
-        raise UsageError(f"{table['fold'].nunique()} folds are too few; a cross-validation needs three or more")
+        raise UsageError(f"only {plural(table['fold'].nunique(), 'fold')}; a cross-validation needs three or more")
     for name in table["fold"].unique():
         check_name(f"fold {name!r}", name)
     crossing = table.groupby("tape")["fold"].nunique()
@@ -152,8 +153,8 @@ def _parts(table: pd.DataFrame, count: int, protocol: str, seed: int) -> list[np
     """Row numbers of `count` disjoint parts, each with about the same share of every species."""
     groups = table["tape"].nunique() if protocol == "tape" else len(table)
     if groups < count:
-        what = "tapes" if protocol == "tape" else "recordings"
-        raise UserError(f"{groups} {what} cannot be divided into {count} parts; give fewer --folds")
+        what = plural(groups, "tape" if protocol == "tape" else "recording")
+        raise UserError(f"{what} cannot be divided into {count} parts; give fewer --folds")
     kind = StratifiedGroupKFold if protocol == "tape" else StratifiedKFold
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # an archive has such species
@@ -174,7 +175,8 @@ def _validation(rest: pd.DataFrame, rule: FoldRule) -> pd.Series:
     lacking = rest[held & ~rest["species"].isin(training)]
     back = rest["tape"].isin(lacking["tape"]) if rule.protocol == "tape" else rest.index.isin(lacking.index)
     if not (held & ~back).any():
-        raise UserError(f"{rest['tape'].nunique()} tapes outside a fold leave none for validation; give more --folds")
+        tapes = plural(rest["tape"].nunique(), "tape")
+        raise UserError(f"of {tapes} outside a fold none is left for validation; give more --folds")
     return held & ~back
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
+from watkins_ml.wording import plural
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
@@ -182,7 +183,7 @@ def read_prepared(root: Path) -> PreparedData:
         classes = [names[str(label)] for label in range(len(names))]
         for name, frame in sides.items():
             if len(frame) != summary["counts"][name]:
-                raise ValueError(f"{name} has {len(frame)} of {summary['counts'][name]} recordings")
+                raise ValueError(f"{name} has {len(frame)} of {plural(summary['counts'][name], 'recording')}")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{root}: damaged data folder ({error}); run `watkins prepare` again") from None
     seal.check()

@@ -24,6 +24,7 @@ from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
 from watkins_ml.locks import only_writer, readers_of
+from watkins_ml.wording import plural
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
@@ -85,8 +86,8 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         rejected = pd.concat([pd.DataFrame(not_audio, columns=rejected.columns), rejected], ignore_index=True)
         if annotations["species"].nunique() < 2:
             raise UserError(
-                f"{audio_dir}: {_species_left(annotations)} after {len(rejected)} rejections; a classifier needs two "
-                f"species with at least {options.min_clips} recordings each (--min-clips)"
+                f"{audio_dir}: {_species_left(annotations)} after {plural(len(rejected), 'rejection')}; a classifier "
+                f"needs two species with at least {options.min_clips} recordings each (--min-clips)"
                 + f" at {options.least_rate} Hz or more (--no-upsampling)"
                 * options.no_upsampling
             )

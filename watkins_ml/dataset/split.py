@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.errors import UserError
+from watkins_ml.wording import plural
 
 SIDES = ("train", "val", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
@@ -48,8 +49,8 @@ def split(annotations: pd.DataFrame, protocol: str, seed: int) -> pd.Series:
     for name in SIDES:
         if not (side == name).any():
             raise UserError(
-                f"the {protocol} split leaves nothing for {name}: {len(annotations)} recordings on "
-                f"{annotations['tape'].nunique()} tapes are too few; check --group-regex"
+                f"the {protocol} split leaves nothing for {name}: {plural(len(annotations), 'recording')} on "
+                f"{plural(annotations['tape'].nunique(), 'tape')} are too few; check --group-regex"
             )
     return side
 

@@ -22,6 +22,7 @@ from PIL import Image
 from watkins_ml.evaluation.metrics import calibration_bins, expected_calibration_error
 from watkins_ml.evaluation.selective import PRECISION, coverage_at, coverage_sentence
 from watkins_ml.files import write_bytes
+from watkins_ml.wording import plural
 
 RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 RIGHT, WRONG = "#009E73", "#CC3311"
@@ -168,7 +169,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, uncalibrated: np.
         bins = calibration_bins(labels, values)
         _reliability(above, below, bins)
         error = f"expected calibration error {expected_calibration_error(bins):.3f}"
-        above.set_title(f"{name}: {error}" if name else f"{error}, {len(labels)} cuts", fontsize=11)
+        above.set_title(f"{name}: {error}" if name else f"{error}, {plural(len(labels), 'cut')}", fontsize=11)
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("cuts" if uncalibrated is None else f"cuts (of {len(labels)})")
     fig.legend(

@@ -13,6 +13,7 @@ from watkins_ml.evaluation.controls import control_table
 from watkins_ml.evaluation.cuts import keep_cuts
 from watkins_ml.evaluation.intervals import score_intervals
 from watkins_ml.files import write_csv, write_json
+from watkins_ml.wording import plural
 
 DIGITS = "%.6g"
 """How numbers are written in tables for people."""
@@ -69,7 +70,7 @@ def write_report(
             shown.species.tolist(),
             shown.predicted.tolist(),
             shown.confidence.tolist(),
-            title=f"{len(rows)} {name.replace('_', ' ')} of {len(frame)} {split} cuts",
+            title=f"{len(rows)} {name.replace('_', ' ')} of {plural(len(frame), f'{split} cut')}",
             seconds=seconds,
         )
         plots.save(figure, run_dir / "galleries" / f"{split}_{name}.png")

@@ -77,12 +77,15 @@ def threshold_sentence(metrics: dict[str, float]) -> str | None:
     if "test_coverage_at_threshold" not in metrics:
         return None
     threshold = metrics.get("threshold_90")
-    confidence = "the confidence of each fold" if threshold is None else f"confidence {threshold:.6g}"
-    rule = f"From {confidence} on, {_percent(PRECISION)} right on validation"
+    who, limit = ("each fold's network", "") if threshold is None else ("it", f" of {threshold:.6g} or more,")
+    sure = f"with a confidence{limit} at which {_percent(PRECISION)} of its answers on validation were right"
     coverage, precision = metrics["test_coverage_at_threshold"], metrics.get("test_precision_at_threshold")
     if precision is None:
-        return f"{rule}, it answers none of the test cuts."
-    return f"{rule}, it answers {_share(coverage, 'test cuts')}, and {_percent(precision)} of the answers are right."
+        then = "none of the test cuts is answered"
+    else:
+        answered, right = _share(coverage, "test cuts"), _percent(precision)
+        then = f"{answered} are answered, and {right} of these answers are right"
+    return f"If {who} answers only when it is sure enough ({sure}), {then}."
 
 
 def _last(column: pd.Series) -> float | None:

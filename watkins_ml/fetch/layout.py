@@ -27,6 +27,7 @@ from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
 from watkins_ml.errors import UsageError, UserError, plain
 from watkins_ml.fetch.species import find
 from watkins_ml.files import write_bytes, write_csv, write_json, write_text
+from watkins_ml.wording import plural
 
 LICENCE = "free for personal and academic use, not for commercial use"
 CITATION = (
@@ -125,8 +126,8 @@ def read_seal(folder: Folder, release: str) -> Seal | None:
     found = sum(1 for path in folder.recordings.rglob("*") if path.is_file())
     if found < seal.recordings:
         raise UserError(
-            f"{folder.recordings}: {seal.recordings - found:,} of {seal.recordings:,} recordings were removed; remove "
-            f"{folder.root} and fetch again"
+            f"{folder.recordings}: {seal.recordings - found:,} of {plural(seal.recordings, 'recording')} removed; "
+            f"remove {folder.root} and fetch again"
         )
     return seal
 

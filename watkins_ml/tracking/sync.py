@@ -10,10 +10,13 @@ from watkins_ml.errors import UserError
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
 from watkins_ml.tracking.shipment import Shipment
+from watkins_ml.wording import plural
 
 
 def catch_up(run: RunDirectory) -> Iterator[str]:
     """Close a run whose process died and send what the server has not received; yields what was done, in sentences.
+
+    Of a run that was as it should be, nothing.
 
     Raises:
         UserError: not a run directory, or the server does not take it.
@@ -35,7 +38,8 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
         fault = diagnose(error, shipment.uri)
         then = "try again later" if fault.passing else "then try again"
         raise UserError(f"{run.root}: {shipment.uri} did not take it: {fault}; {then}") from None
-    yield f"{run.root}: {sent} of {shipment.state['sent']} entries sent"
+    if sent:
+        yield f"{run.root}: {sent} of {plural(shipment.state['sent'], 'entry', 'entries')} sent"
     yield from shipment.messages
 
 

@@ -8,6 +8,7 @@ from watkins_ml.console import err
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.shipment import Shipment
+from watkins_ml.wording import plural
 
 PATIENCE = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
@@ -56,9 +57,9 @@ class Uploader:
         for message in self.shipment.messages:
             err.print(message)
         if missing := self.shipment.missing:
-            root, entries = self.shipment.run.root, "entry" if missing == 1 else "entries"
+            root, entries = self.shipment.run.root, plural(missing, "journal entry", "journal entries")
             err.print(
-                f"{missing} journal {entries} of {root} did not reach {self.shipment.uri}; "
+                f"{entries} of {root} did not reach {self.shipment.uri}; "
                 f"send the rest with: watkins sync {root}",
                 style="yellow",
             )

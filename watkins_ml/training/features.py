@@ -16,6 +16,7 @@ from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import autocast
 from watkins_ml.training.array_store import ArrayStore, NoRoomError, in_words, size_of
+from watkins_ml.wording import plural
 
 FORMAT = 1
 BATCH = 32
@@ -86,7 +87,8 @@ class _Outputs:
         """(recordings, height, width, channels), or (recordings, channels) after pooling."""
 
     def __str__(self) -> str:
-        return f"Outputs of the {self.network.freeze_depth} frozen stages of {self.shape[0]} recordings"
+        stages = plural(self.network.freeze_depth, "frozen stage")
+        return f"Outputs of the {stages} of {plural(self.shape[0], 'recording')}"
 
     def facts(self) -> dict[str, Any]:
         """All that the numbers depend on, beside the data."""

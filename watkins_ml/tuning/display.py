@@ -5,6 +5,7 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.tuning.study import INTERRUPTED, best_trial, counted
+from watkins_ml.wording import plural
 
 
 def has_result(trial: FrozenTrial) -> bool:
@@ -20,9 +21,9 @@ def shown_point(point: dict[str, object]) -> str:
 
 def line(trial: FrozenTrial, trials: list[FrozenTrial], wanted: int) -> str:
     """How one trial ended and how the study stands."""
-    value = "" if trial.value is None else f"{trial.value:.4f}  "
+    value = "" if trial.value is None else f"val macro F1 {trial.value:.4f}  "
     ended, best = _ended(trials), best_trial(trials)
-    stand = f"{ended['done']} of {wanted}, {ended['pruned']} pruned, {ended['failed']} failed"
+    stand = f"{ended['done']} of {plural(wanted, 'trial')} done, {ended['pruned']} pruned, {ended['failed']} failed"
     stand += "" if best is None else f", best {best.value:.4f} by trial {best.number}"
     how = f"{_how(trial)}  {_seconds(trial):.0f} s  ({stand}{_left(trials, wanted)})"
     return f"trial {trial.number:>3}  {value}{shown_point(trial.params)}  {how}"
@@ -52,7 +53,7 @@ def _left(trials: list[FrozenTrial], wanted: int) -> str:
     if not ended or len(ended) >= wanted:
         return ""
     left = (wanted - len(ended)) * sum(map(_seconds, ended)) / len(ended) / running
-    return f", about {left / 60:.0f} min left"
+    return f", about {left / 60:.0f} min left" if left >= 60 else ", less than a minute left"
 
 
 def _ended(trials: list[FrozenTrial]) -> dict[str, int]:

@@ -27,6 +27,7 @@ from watkins_ml.tuning.record import StudyRecord, conclude
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.worker import Assignment, work
+from watkins_ml.wording import plural
 
 RUNS = Path("runs")
 RESPAWNS = 3
@@ -110,7 +111,7 @@ def _unfinished(study: Study, reason: str) -> UserError:
     done = sum(has_result(trial) for trial in counted(study.trials))
     wanted = study.recipe.settings.trials
     return UserError(
-        f"study {study.recipe.name} has {done} of {wanted} trials: {reason}; the same command continues it"
+        f"study {study.recipe.name} has {done} of {plural(wanted, 'trial')}: {reason}; the same command continues it"
     )
 
 

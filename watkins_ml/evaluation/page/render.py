@@ -17,6 +17,7 @@ from watkins_ml.evaluation.runs import (
     tested_on,
 )
 from watkins_ml.files import write_text
+from watkins_ml.wording import plural
 
 CARD_BYTES = 9_500_000
 FIGURE_BYTES = 3_000_000
@@ -66,4 +67,5 @@ def _render(runs: list[ComparedRun]) -> str:
         groups=tables.metric_groups(runs),
         settings=tables.settings(runs),
         percent=percent,
+        plural=plural,
     )
