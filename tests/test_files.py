@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from watkins_ml import files
 from watkins_ml.errors import UserError
+from watkins_ml.files import csv_text, read_csv, shown_csv
 
 
 def below(folder):
@@ -112,3 +117,33 @@ def test_disk_error_becomes_one_sentence_with_a_way_on():
     with pytest.raises(UserError) as error, files.disk_errors("cannot write x", "then try again"):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x.pt")
     assert str(error.value) == "cannot write x: No space left on device (/data/x.pt); then try again"
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12),
+    st.from_regex(r"'*[=+\-@\t\r][^\0]{0,9}"),
+)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_table_comes_back_as_it_was_and_no_cell_is_a_formula(texts, number):
+    table = pd.DataFrame({"path": texts, "=column": texts, "number": number})
+    written = csv_text(table)
+    for row in csv.reader(io.StringIO(written, newline="")):
+        for cell in row:
+            assert not cell.startswith(tuple("=@\t\r\n")), row
+            assert not cell.startswith(("+", "-")) or float(cell) is not None
+    again = read_csv(io.StringIO(written, newline=""), dtype={"path": str, "=column": str}, keep_default_na=False)
+    assert again["path"].tolist() == texts
+    assert again["=column"].tolist() == texts
+    assert again["number"].tolist() == pytest.approx([number] * len(texts))
+
+
+def test_numbers_stay_numbers_also_as_text():
+    table = pd.DataFrame({"latitude": ["-3.2", "+1e-5", "-", "=1"], "score": [-1.5, 2.0, float("nan"), -0.0]})
+    assert csv_text(table) == "latitude,score\n-3.2,-1.5\n+1e-5,2.0\n'-,\n'=1,-0.0\n"
+
+
+def test_a_table_for_people_has_a_line_a_row():
+    table = pd.DataFrame({"path": ["a\nb\x1b[31m.wav", "\t=1"], "p": [0.5, 1.0]})
+    assert shown_csv(table) == "path,p\na\\nb\\x1b[31m.wav,0.5\n\\t=1,1.0\n"

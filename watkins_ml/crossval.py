@@ -21,7 +21,7 @@ from watkins_ml.dataset.split import SIDES
 from watkins_ml.endings import RunInterruptedError, ending
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.experiment import read_inputs, train_and_report
-from watkins_ml.files import disk_errors, write_csv
+from watkins_ml.files import disk_errors, read_csv, write_csv
 from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
@@ -189,7 +189,7 @@ def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> t
         probabilities (recordings, species), the same before calibration, and for each recording the confidence from
         which on 90 % were right on the fold's validation side (infinite if that was never so).
     """
-    said = pd.read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
+    said = read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
     probabilities = said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
     metrics = run.read_metrics()
     logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
@@ -200,7 +200,7 @@ def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> t
 def _read_folds(record: RunDirectory) -> pd.DataFrame:
     path = record.root / "reports" / "folds.csv"
     try:
-        return pd.read_csv(path, dtype={"fold": str}, usecols=["fold", *SIDES, *FOLD_METRICS])
+        return read_csv(path, dtype={"fold": str}, usecols=["fold", *SIDES, *FOLD_METRICS])
     except (OSError, ValueError):
         raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
 

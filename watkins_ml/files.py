@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from watkins_ml.errors import UsageError, UserError
+from watkins_ml.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +76,69 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, frame: pd.DataFrame, float_format: str | None = None) -> None:
-    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format=float_format))
+    """Write a table that `read_csv` gives back, and in which no text is a formula to a spreadsheet."""
+    write_text(path, csv_text(frame, float_format))
+
+
+def csv_text(frame: pd.DataFrame, float_format: str | None = None) -> str:
+    """A table as CSV. Text that a spreadsheet would calculate gets an apostrophe in front, numbers do not."""
+    safe = _each_text(frame, guarded)
+    texts = (safe.iloc[:, place] for place, kind in enumerate(safe.dtypes) if kind.kind not in _NO_TEXT)
+    returns = any("\r" in value for values in (safe.columns, *texts) for value in values if isinstance(value, str))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # which would leave a carriage return unquoted
+    return safe.to_csv(index=False, lineterminator="\n", float_format=float_format, quoting=quoting)
+
+
+def shown_csv(frame: pd.DataFrame) -> str:
+    """A table for people, as `csv_text`; its text acts on no terminal either, and each row is one line."""
+    return csv_text(_each_text(frame, lambda value: shown(value) if isinstance(value, str) else value))
+
+
+def read_csv(path: Path | IO, **options: Any) -> pd.DataFrame:
+    """As pandas reads it, without the apostrophes of `write_csv`."""
+    import pandas as pd
+
+    if isinstance(dtype := options.get("dtype"), dict):
+        options["dtype"] = {guarded(name): kind for name, kind in dtype.items()}
+    if "usecols" in options:
+        options["usecols"] = [guarded(name) for name in options["usecols"]]
+    return _each_text(pd.read_csv(path, **options), unguarded)
+
+
+def _each_text(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """A table with its text changed, names of columns too; text columns keep their type."""
+    changed = frame.rename(columns=change)
+    for place, kind in enumerate(changed.dtypes):
+        if kind.kind not in _NO_TEXT:
+            column = changed.iloc[:, place]
+            if any(change(value) is not value for value in column):
+                changed.isetitem(place, column.map(change, na_action="ignore"))
+    return changed
+
+
+_NO_TEXT = "biufcmM"
+"""Kinds of columns that hold numbers or dates."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+
+
+def guarded(value: Any) -> Any:
+    """Text as a cell that no spreadsheet takes for a formula; numbers, also as text, as they are."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def unguarded(value: Any) -> Any:
+    """What `guarded` was given."""
+    return value[1:] if isinstance(value, str) and value.startswith("'") and _FORMULA.match(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_tensors(path: Path, tensors: Any, durable: bool = True) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.memory import use_memory_freely
+from watkins_ml.streams import Standard, finish, open_standard_streams
+from watkins_ml.text import shown
 
 app = typer.Typer(
     name="watkins",
@@ -40,21 +45,47 @@ def _options(
 def main() -> None:
     """Run a command; exit with 0, 1 (failed) or 2 (misused) and one clear line for an error."""
     use_memory_freely()
+    open_standard_streams()
     try:
-        app()
+        status = app(prog_name="watkins", standalone_mode=False)
+        finish()
     except UserError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1, error)
     except KeyboardInterrupt as error:
         _fail("interrupted", 1, error)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes | os.PathLike) else ""
         _fail(f"{error.strerror or error}{where}", 1, error)
     except Exception as error:
+        if hasattr(error, "format_message"):  # of typer: an option that there is not, a value out of range
+            _misused(error)
         _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where it came from", 1, error)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(message: str, status: int, error: BaseException) -> None:
+def _misused(error: Exception) -> NoReturn:
+    """Say what typer says of the command line; it would print the arguments as they are."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    hint = f"; {context.command_path} --help shows what there is" if context else ""
+    _leave(f"watkins: {_one_line(error.format_message())}{hint}", error.exit_code)
+
+
+def _fail(message: str, status: int, error: BaseException) -> NoReturn:
     if os.environ.get("WATKINS_DEBUG"):
-        raise error
-    print(f"watkins: {' '.join(message.split())}", file=sys.stderr)
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        _leave("\n".join(map(shown, lines)), status)
+    _leave(f"watkins: {_one_line(message)}", status)
+
+
+def _one_line(message: str) -> str:
+    return shown(" ".join(message.split()))
+
+
+def _leave(words: str, status: int) -> NoReturn:
+    with suppress(UserError, SystemExit):  # there is something worse to tell
+        finish()
+    Standard("stderr").write(f"{words}\n")
+    Standard("stderr").flush()
     sys.exit(status)

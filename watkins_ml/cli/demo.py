@@ -56,7 +56,8 @@ def _run_demo(folder: Path, seed: int, started: float) -> None:
     recordings = [Path("new-recording.wav")]
     found = annotate(load_classifier("models:/watkins-baseline@champion"), recordings, Wanted(), Listening())
     print_annotated(found, recordings, "table")
-    terminal.print(f"\nDone in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
+    terminal.print()
+    terminal.print(f"Done in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
     terminal.print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
 
 
@@ -76,4 +77,5 @@ def _generate(folder: Path, seed: int) -> None:
 
 
 def _say(step: str) -> None:
-    terminal.print(f"\n{step}", style="bold")
+    terminal.print()
+    terminal.print(step, style="bold")

@@ -70,7 +70,7 @@ def _fetch(release: Release, out: Path) -> None:
     from watkins_ml.fetch.release import fetch
 
     console.print(f"{release.name}  ({release.page})")
-    console.print(f"Licence: {release.licence}. Citation to give:\n  {release.citation}")
+    console.print(f"Licence: {release.licence}. Citation to give:", f"  {release.citation}", sep="\n")
     try:
         _tell(fetch(release, out, lambda offer: _announce(offer, out)))
     except KeyboardInterrupt:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.table import Column, Table
-from rich.text import Text
 
-from watkins_ml.console import err, out
+from watkins_ml.console import err, out, styled
 from watkins_ml.dataset.split import LEAKY, SIDES
 from watkins_ml.errors import UserError
-from watkins_ml.files import printable
+from watkins_ml.files import printable, shown_csv
 from watkins_ml.wording import plural
 
 if TYPE_CHECKING:
@@ -215,16 +213,16 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
     noted = predictions.dropna(subset="note")
     _print_notes(dict(zip(noted["path"], noted["note"], strict=True)))
     if format == "csv":
-        predictions.to_csv(sys.stdout, index=False)
+        out.write(shown_csv(predictions))
         return
     table = _table("file", "species", "probability")
     for row in predictions.itertuples():
         if isinstance(row.problem, str):
-            table.add_row(row.path, Text(row.problem, style="red"), "")
+            table.add_row(row.path, styled(row.problem, "red"), "")
         else:
             path = row.path if row.rank == 1 else ""
             if math.isnan(row.probability):
-                table.add_row(path, Text(row.species, style="yellow"), "")
+                table.add_row(path, styled(row.species, "yellow"), "")
             else:
                 table.add_row(path, row.species, f"{row.probability:.1%}")
     out.print(table, soft_wrap=False)
@@ -234,7 +232,7 @@ def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
     """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
     _print_notes(result.notes)
     if format == "csv":
-        result.found.round(6).to_csv(sys.stdout, index=False)
+        out.write(shown_csv(result.found.round(6)))
         for path, problem in result.problems.items():
             err.print(f"{path}: {problem}", style="red")
         return
@@ -265,9 +263,9 @@ def _print_detections(result: Annotated, files: list[Path]) -> None:
             name = path if number == 0 else ""
             table.add_row(name, _clock(row.start_s), _clock(row.end_s), row.species + channel, f"{row.probability:.1%}")
         if path in result.unknown:
-            table.add_row(path, "", "", Text(f"unknown: {result.unknown[path]}", style="yellow"), "")
+            table.add_row(path, "", "", styled(f"unknown: {result.unknown[path]}", "yellow"), "")
         if path in result.problems:
-            table.add_row(path, "", "", Text(result.problems[path], style="red"), "")
+            table.add_row(path, "", "", styled(result.problems[path], "red"), "")
     out.print(table, soft_wrap=False)
 
 

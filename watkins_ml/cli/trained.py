@@ -54,8 +54,8 @@ def export(
         f"{done.path}: {done.bytes / 1e6:.1f} MB; differs from PyTorch by at most {done.probabilities:.1g} in a "
         f"probability and {done.logits:.1g} in a logit"
     )
-    console.print("To use it, with nothing of watkins_ml:\n")
-    console.print(USE.format(**vars(done), seconds=done.samples / done.sample_rate))
+    console.print("To use it, with nothing of watkins_ml:", "", sep="\n")
+    console.print(*USE.format(**vars(done), seconds=done.samples / done.sample_rate).splitlines(), sep="\n")
 
 
 def explain(

@@ -13,6 +13,7 @@ import pandas as pd
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
+from watkins_ml.files import read_csv
 from watkins_ml.wording import plural
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
@@ -157,7 +158,7 @@ class PreparedData:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table of annotations; names stay text, also where a species is called `NA` or a tape `00012`."""
-    return pd.read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    return read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False)
 
 
 def read_prepared(root: Path) -> PreparedData:

@@ -12,7 +12,7 @@ from watkins_ml.evaluation import metrics, plots, selective
 from watkins_ml.evaluation.controls import control_table
 from watkins_ml.evaluation.cuts import keep_cuts
 from watkins_ml.evaluation.intervals import score_intervals
-from watkins_ml.files import write_csv, write_json
+from watkins_ml.files import read_csv, write_csv, write_json
 from watkins_ml.wording import plural
 
 DIGITS = "%.6g"
@@ -90,7 +90,7 @@ def write_controls(run_dir: Path, split: str, scores: dict[str, float]) -> dict[
 def interval_scores(run_dir: Path, split: str) -> dict[str, float]:
     """Bounds of the 95 % intervals over tapes of a written report: `{accuracy,macro_f1}_{low,high}`, if it has two."""
     names = ["path", "tape", "species", "predicted"]
-    predictions = pd.read_csv(run_dir / "preds" / f"{split}.csv", usecols=names, dtype=str, keep_default_na=False)
+    predictions = read_csv(run_dir / "preds" / f"{split}.csv", usecols=names, dtype=str, keep_default_na=False)
     found = score_intervals(predictions)
     bounds = {f"{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
     return {key: value for key, value in bounds.items() if value == value}

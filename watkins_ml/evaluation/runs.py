@@ -17,6 +17,7 @@ from watkins_ml.dataset.split import LEAKY
 from watkins_ml.errors import UserError, first_line
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
+from watkins_ml.files import read_csv
 from watkins_ml.monitor import best_epoch
 from watkins_ml.plain_yaml import read_yaml
 from watkins_ml.tracking.rundir import RunDirectory
@@ -181,7 +182,7 @@ def _read_text(path: Path, *needed: str) -> pd.DataFrame:
     """
     text = dict.fromkeys([*TEXT_COLUMNS, "true", "predicted", "picture", "sound", "silent", "not_tested"], str)
     with damage(path):
-        table = pd.read_csv(path, dtype=text, keep_default_na=False)
+        table = read_csv(path, dtype=text, keep_default_na=False)
         if missing := [name for name in needed if name not in table]:
             raise ValueError(f"no column {missing[0]}")
     return table

@@ -36,7 +36,7 @@ from watkins_ml.fetch.layout import CITATION, COLUMNS, LICENCE, Folder, Places, 
 from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.zips import details_of
-from watkins_ml.files import write_bytes, write_csv
+from watkins_ml.files import read_csv, write_bytes, write_csv
 
 DATASETS = {"full": FULL_CUTS, "best-of": "confit/wmms-parquet"}
 SPECIES_COLUMNS = ("display_name", "species", "label")
@@ -103,7 +103,7 @@ def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, st
             taken = (path for table in tables for path in table["path"])
             write_csv(rows, _convert(folder, shard.name, target, Places(taken), catalogue))
         target.unlink(missing_ok=True)
-        tables.append(pd.read_csv(rows, dtype=str, keep_default_na=False))
+        tables.append(read_csv(rows, dtype=str, keep_default_na=False))
         if sum(map(len, tables)) > MOST_ROWS:
             raise UserError(f"{about['release']}: more than {MOST_ROWS:,} recordings; this is not the archive")
     whole = pd.concat(tables, ignore_index=True)

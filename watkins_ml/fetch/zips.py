@@ -28,7 +28,7 @@ from watkins_ml.fetch.layout import (
 from watkins_ml.fetch.ranges import NoRangesError, RangeFile
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
-from watkins_ml.files import write_json
+from watkins_ml.files import read_csv, write_json
 
 USUAL_RATIO = 1.6
 """Bytes of recordings a byte of zip: what 10.6 GB of cuts and their zip of 6.7 GB give."""
@@ -124,7 +124,7 @@ def add_sites(folder: Folder, seal: Seal) -> Seal:
         UserError: the catalogue is still out of reach.
     """
     catalogue = read_catalogue()
-    rows = pd.read_csv(folder.metadata, dtype=str, keep_default_na=False)
+    rows = read_csv(folder.metadata, dtype=str, keep_default_na=False)
     known = [details_of(one.path, catalogue, one.date) for one in rows.itertuples()]
     for name in DETAILS:
         rows[name] = [plain(one.get(name, ""), LONGEST_DETAIL) for one in known]

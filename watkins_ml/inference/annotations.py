@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.files import write_bytes, write_csv, write_text
+from watkins_ml.files import shown_csv, write_bytes, write_text
 
 FORMATS = ("csv", "parquet", "raven", "audacity")
 
@@ -20,7 +20,7 @@ def write_annotations(folder: Path, format: str, found: pd.DataFrame, names: dic
     `band` is the highest frequency (Hz) that the model hears, which a Raven selection needs as its upper edge.
     """
     if format == "csv":
-        write_csv(folder / "detections.csv", found.round(6))
+        write_text(folder / "detections.csv", shown_csv(found.round(6)))
         return [folder / "detections.csv"]
     if format == "parquet":
         content = io.BytesIO()

@@ -22,6 +22,7 @@ from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier, to_probabilities
 from watkins_ml.models.scoring import window_outputs
+from watkins_ml.text import shown
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def explain_file(model: str, path: Path, out: Path, species: str | None = None) 
     found = explain(classifier, path, species)
     figure = attribution_picture(
         classifier.frontend, found.spectrogram, found.attribution, found.start_s, found.sound_s,
-        title=f"{found.species} {found.probability:.1%}", below=f"{printable(Path(path.name))}, {found.where()}",
+        title=f"{found.species} {found.probability:.1%}", below=f"{shown(printable(Path(path.name)))}, {found.where()}",
     )  # fmt: skip
     with disk_errors(f"cannot write {out}", "choose another file with --out"):
         save(figure, out)

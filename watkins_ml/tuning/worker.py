@@ -137,7 +137,8 @@ class Worker:
 
     def attempt(self, claim: Claim) -> TrialState | None:
         """Work on a trial and tell the study how it ended; None if it goes on elsewhere or later."""
-        err.print(f"\ntrial {claim.trial.number} in {claim.run}: {claim.trial.params}")
+        err.print()
+        err.print(f"trial {claim.trial.number} in {claim.run}: {claim.trial.params}")
         with self.study.heartbeat(claim.trial):
             try:
                 state, value, attributes = self._result(claim)
