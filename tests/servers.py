@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from watkins_ml.tracking.server import server_command
+from watkins_ml.tracking.server import server_command, server_environment
 
 
 def free_port() -> int:
@@ -37,11 +37,12 @@ class Server:
         self.log = folder / "server.log"
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            self.command = server_command("127.0.0.1", self.port, backend)
+            self.command = server_command("127.0.0.1", self.port)
+            self.environment = server_environment(backend)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> Server:
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = os.environ | self.environment
         environment.pop("MLFLOW_TRACKING_URI", None)
         with open(self.log, "a") as output:
             self.process = subprocess.Popen(

@@ -1,13 +1,15 @@
 """Errors a user can make, each one sentence that names the thing, what is wrong and what to do."""
 
+from watkins_ml.masking import masked
+
 
 class UserError(Exception):
     """The job failed for a reason the user can mend; the command exits with status 1."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error from elsewhere says, short enough for one sentence; its kind where it says nothing."""
-    return plain((str(error).strip().splitlines() or [type(error).__name__])[0])
+    """What an error from elsewhere says, short enough for a sentence, no password; its kind where it says nothing."""
+    return plain(masked((str(error).strip().splitlines() or [type(error).__name__])[0]))
 
 
 def plain(text: str, most: int = 200) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 
+from watkins_ml.masking import masked
+
 ACTING = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: escape sequences begin with one
     "\u061c\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069"  # invisible, or they change the order of what is read
@@ -23,8 +25,11 @@ ESCAPED = "watkins_ml_escaped"
 
 
 def shown(text: str) -> str:
-    """One line that can be shown anywhere: what would act on a terminal, or end the line, as `\\x1b`, `\\n`."""
-    return ACTING.sub(lambda found: _escape(found[0]), text)
+    """One line that can be shown anywhere: what would act on a terminal, or end the line, as `\\x1b`, `\\n`.
+
+    The passwords of addresses in it are `***`.
+    """
+    return ACTING.sub(lambda found: _escape(found[0]), masked(text))
 
 
 def _escape(character: str) -> str:

@@ -225,16 +225,15 @@ def test_sync_without_any_run_says_so(watkins):
 def test_server_starts_mlflow_on_the_embedded_store(watkins, monkeypatch, tmp_path):
     started = []
 
-    def instead(program: str, command: list[str]) -> None:
-        started.append(command)
+    def instead(program: str, command: list[str], environment: dict[str, str]) -> None:
+        started.extend((command, environment))
         raise SystemExit(0)
 
-    monkeypatch.setattr(os, "execv", instead)
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")
+    monkeypatch.setattr(os, "execve", instead)
     said = watkins("server", "--port", 5123)
     assert "export MLFLOW_TRACKING_URI=http://127.0.0.1:5123" in said.out
     command = " ".join(started[0])
-    assert f"--backend-store-uri sqlite:///{tmp_path}/mlflow/mlflow.db" in command
+    assert started[1]["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     assert f"--artifacts-destination {tmp_path}/mlflow/artifacts" in command
     assert "--host 127.0.0.1 --port 5123" in command
 

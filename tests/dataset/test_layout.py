@@ -95,6 +95,24 @@ def test_a_damaged_folder_is_refused_and_the_advice_mends_it(archive, prepared, 
     assert "damaged" in problem(copy)
     mended = prepare(archive, copy, PrepareOptions(workers=1))
     assert mended.computed == 0
-    assert read_prepared(copy).summary == read_prepared(prepared).summary
+    found, expected = (read_prepared(root).summary for root in (copy, prepared))
+    assert found == expected | {"audio_dir_from_here": found["audio_dir_from_here"]}
     for path in (copy / "annotations").glob("*.csv"):
         assert path.read_bytes() == (prepared / "annotations" / path.name).read_bytes()
+
+
+def test_recordings_moved_together_with_the_data_are_found_at_the_new_place(archive, tmp_path):
+    shutil.copytree(archive, tmp_path / "project" / "recordings")
+    prepare(tmp_path / "project" / "recordings", tmp_path / "project" / "data", PrepareOptions(workers=1))
+    shutil.copytree(tmp_path / "project", tmp_path / "elsewhere")
+    data = read_prepared(tmp_path / "elsewhere" / "data")
+    assert data.audio_dir == tmp_path / "elsewhere" / "recordings"
+    assert (data.audio_dir / data.sides["train"]["path"][0]).is_file()
+    # moved alone they leave the recordings where they were
+    (tmp_path / "project" / "data").rename(tmp_path / "alone")
+    assert read_prepared(tmp_path / "alone").audio_dir == tmp_path / "project" / "recordings"
+    # and data of an earlier version say only that
+    summary = json.loads((tmp_path / "alone" / "dataset.json").read_text())
+    del summary["audio_dir_from_here"]
+    (tmp_path / "alone" / "dataset.json").write_text(json.dumps(summary))
+    assert read_prepared(tmp_path / "alone").audio_dir == tmp_path / "project" / "recordings"

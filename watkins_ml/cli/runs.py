@@ -108,21 +108,24 @@ def _sync_one(path: Path) -> bool:
 def server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    backend: Annotated[str | None, typer.Option(help="Database URL; default the embedded SQLite store.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_BACKEND_STORE_URI", help="Database URL; default the embedded SQLite store."),
+    ] = None,
 ) -> None:
     """MLflow's UI and REST API on the embedded store (or another database)."""
     import os
 
     from watkins_ml.console import out
-    from watkins_ml.tracking.server import embedded_uri, make_embedded_store, server_command
+    from watkins_ml.tracking.embedded import embedded_uri, open_embedded_store
+    from watkins_ml.tracking.server import server_command, server_environment
 
     if backend is not None and "://" not in backend:
         raise UsageError(f"--backend {backend}: not a database URL such as postgresql+psycopg://user@host/database")
     if backend is None:
-        make_embedded_store(embedded_uri())
-    command = server_command(host, port, backend)
+        open_embedded_store(embedded_uri())
+    command, environment = server_command(host, port), os.environ | server_environment(backend)
     page = "#/experiments?workflowType=machine_learning"  # its front page is about language models
     out.print(f"MLflow on http://{host}:{port}/{page} (Ctrl-C stops it). To log to it from elsewhere:")
     out.print(f"  export MLFLOW_TRACKING_URI=http://{host}:{port}")
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.execv(command[0], command)
+    os.execve(command[0], command, environment)

@@ -145,8 +145,13 @@ class PreparedData:
 
     @property
     def audio_dir(self) -> Path:
-        """Where the recordings were when they were prepared; `path` in `sides` is below it."""
-        return Path(self.summary["audio_dir"])
+        """Where the recordings lie; `path` in `sides` is below it.
+
+        As seen from this folder, if they were moved or copied together with it, else where they were when prepared.
+        """
+        beside = self.folder.root.resolve() / self.summary.get("audio_dir_from_here", "")
+        together = "audio_dir_from_here" in self.summary and beside.is_dir()
+        return Path(os.path.normpath(beside)) if together else Path(self.summary["audio_dir"])
 
     def species(self) -> pd.DataFrame:
         """A row a species: its cuts and tapes on all sides, and why the split cannot test it (empty where it can)."""

@@ -94,6 +94,7 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         annotations = _with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
         summary = _summary(audio_dir, annotations, rejected, side, options)
+        summary["audio_dir_from_here"] = os.path.relpath(audio_dir.resolve(), folder.root.resolve())
         summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
         unchanged = computed == 0 and _is_sealed_as(folder, summary)
         moved = 0 if unchanged else _write(folder, candidates, examined, annotations, rejected, side, summary)

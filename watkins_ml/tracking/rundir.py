@@ -18,6 +18,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
+from watkins_ml.masking import masked
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings
 
@@ -196,8 +197,10 @@ class RunDirectory:
     def update_facts(self, **changes: Any) -> None:
         """Change `run.json`; the training, the uploader's thread and `watkins sync` may all do so."""
         with self._facts_lock:
-            facts = self.facts if self.facts_file.exists() else {}
-            write_json(self.facts_file, facts | changes)
+            facts = (self.facts if self.facts_file.exists() else {}) | changes
+            if "tracking_uri" in facts:  # earlier versions wrote it with its password
+                facts["tracking_uri"] = masked(str(facts["tracking_uri"]))
+            write_json(self.facts_file, facts)
 
     def record(self, kind: str, **content: Any) -> None:
         """Append one entry to the journal, on the disk before this returns."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import sys
-import warnings
 from pathlib import Path
 
-from filelock import FileLock
-
+from watkins_ml.masking import masked
 from watkins_ml.tracking.address import VARIABLE, checked
+from watkins_ml.tracking.embedded import (
+    EMBEDDED,
+    artifact_folder,
+    database_file,
+    embedded_uri,
+    is_embedded,
+    open_embedded_store,
+    quieten,
+)
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
-
-EMBEDDED = Path("mlflow")
-"""Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own defaults wait for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -23,10 +25,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")  # it drops what i
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-def embedded_uri(folder: Path = EMBEDDED) -> str:
-    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 def tracking_uri() -> str:
@@ -39,54 +37,39 @@ def check_address() -> None:
     checked(tracking_uri())
 
 
-def is_embedded(uri: str) -> bool:
-    return uri.startswith("sqlite:")
+def remembered(uri: str, run: Path) -> str:
+    """How a run directory remembers a server: without password, and an embedded store by the way to it from there.
+
+    Both may be moved together, so an absolute path would not name the store any more.
+    """
+    if not is_embedded(uri):
+        return masked(uri)
+    return f"sqlite:{os.path.relpath(database_file(uri), run.resolve())}"
 
 
-def artifact_folder(uri: str) -> Path:
-    """Where an embedded store keeps artifacts: beside its database file."""
-    return Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts"
+def may_be(uri: str, before: str, run: Path) -> bool:
+    """Whether a run directory that remembers the server `before` may mean the one at `uri`.
 
-
-def _quieten() -> None:
-    """Leave out hints for people who call MLflow themselves."""
-    warnings.filterwarnings("ignore", module="mlflow")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def make_embedded_store(uri: str) -> None:
-    """Create the database of an embedded store whole or not at all; MLflow refuses for ever one that is half made."""
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    artifact_folder(uri).mkdir(parents=True, exist_ok=True)
-    if database.exists():
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    _quieten()
-    with FileLock(database.with_name(".making.lock")):
-        if database.exists():  # another process was faster
-            return
-        workshop = database.with_name(".making")
-        shutil.rmtree(workshop, ignore_errors=True)
-        workshop.mkdir()
-        store = SqlAlchemyStore(f"sqlite:///{workshop / database.name}", artifact_folder(uri).as_uri())
-        store.engine.dispose()
-        os.replace(workshop / database.name, database)
-        shutil.rmtree(workshop)
+    Of embedded stores it always may: they can be moved, and earlier versions kept their absolute paths. Whether the
+    store has the run is then to be asked of it.
+    """
+    if is_embedded(uri):
+        return is_embedded(before)
+    return masked(before) == remembered(uri, run)
 
 
 def client():
     """An MLflow client for `tracking_uri()`; also makes it the default of MLflow's own functions."""
     import mlflow
 
-    _quieten()
+    quieten()
     uri = checked(tracking_uri())
-    if is_embedded(uri):
-        make_embedded_store(uri)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow.MlflowClient(uri, uri)
+    opened = open_embedded_store(uri) if is_embedded(uri) else uri
+    mlflow.set_tracking_uri(opened)
+    if opened != uri:  # MLflow writes it into the environment, where `tracking_uri` looks
+        os.environ[VARIABLE] = uri
+    mlflow.set_registry_uri(opened)
+    return mlflow.MlflowClient(opened, opened)
 
 
 def experiment_id(client, name: str) -> str:
@@ -110,12 +93,15 @@ def experiment_id(client, name: str) -> str:
     raise TrackingError(Fault(f"experiment {name} exists there but cannot be read"))
 
 
-def server_command(host: str, port: int, backend: str | None, workers: int = 1) -> list[str]:
-    """The `mlflow server` command for the embedded store or another backend."""
-    folder = EMBEDDED.resolve()
+def server_command(host: str, port: int, workers: int = 1) -> list[str]:
+    """The `mlflow server` command; `server_environment` tells it the database."""
     return [
         sys.executable, "-m", "mlflow", "server",
-        "--backend-store-uri", backend or embedded_uri(),
-        "--artifacts-destination", str(folder / "artifacts"),
+        "--artifacts-destination", str(EMBEDDED.resolve() / "artifacts"),
         "--host", host, "--port", str(port), "--workers", str(workers),
     ]  # fmt: skip
+
+
+def server_environment(backend: str | None) -> dict[str, str]:
+    """What `server_command` needs for the embedded store or another backend: not arguments, which everybody can see."""
+    return {"MLFLOW_BACKEND_STORE_URI": backend or embedded_uri(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

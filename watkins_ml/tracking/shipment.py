@@ -23,7 +23,7 @@ from watkins_ml.files import write_json
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import client, experiment_id, tracking_uri
+from watkins_ml.tracking.server import client, experiment_id, may_be, remembered, tracking_uri
 
 UID_TAG = "watkins.uid"
 BUNDLE_TAG = "watkins.bundle"
@@ -52,6 +52,7 @@ class Shipment:
         self.run = run
         self.state_file = run.root / "upload.json"
         self.uri = tracking_uri()
+        self.server = remembered(self.uri, run.root)
         self.state = self._read_state()
         self.messages: list[str] = []
         self._lock = FileLock(run.root / ".upload.lock")
@@ -94,14 +95,16 @@ class Shipment:
             KeyError,
         ):  # not there yet, or torn by a power cut: sending again changes nothing
             state = {}
-        return state if state.get("tracking_uri") == self.uri else {"tracking_uri": self.uri, "sent": 0}
+        if not may_be(self.uri, str(state.get("tracking_uri", "")), self.run.root):
+            state = {"sent": 0}
+        return state | {"tracking_uri": self.server}
 
     def _remember(self, **changes: Any) -> None:
         self.state |= changes
         write_json(self.state_file, self.state)
 
     def _find_run(self) -> None:
-        """Start again if the server has lost the run: its store was deleted or restored from an older backup."""
+        """Start again if the server has no such run: its store was deleted, restored from a backup, or is another."""
         if self._known_there or "run_id" not in self.state:
             return
         try:
@@ -109,7 +112,9 @@ class Shipment:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            self.state = {"tracking_uri": self.uri, "sent": 0}
+            found = None
+        if found is None or found.data.tags.get(UID_TAG) != self.run.facts["uid"]:
+            self.state = {"tracking_uri": self.server, "sent": 0}
             return
         if not found.info.run_id:
             raise TrackingError(Fault(STRANGER, "correct the host or the port"))
@@ -138,7 +143,7 @@ class Shipment:
                 whole = self._get_or_create_run(experiment, parent["uid"], parent["name"], now, shared=True)
                 self.client.set_tag(run_id, PARENT_TAG, whole)
         self.state["run_id"] = run_id
-        self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.uri)
+        self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.server)
 
     def _get_or_create_run(self, experiment: str, uid: str, name: str, time_ms: int, shared: bool) -> str:
         """The MLflow run of this uid. Where two machines create one at the same moment, both take the older one."""
