@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
-from conftest import tone
 
 from watkins_ml.locks import READERS, only_writer
 
@@ -63,7 +63,7 @@ def test_a_training_that_nobody_saw_stops_where_its_data_change(training, watkin
 
 
 def test_two_predicts_and_evaluates_of_one_folder(watkins, finished, data, tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(400, 2, 0), 8000)
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 16_000), 8000)
     commands = (
         ("predict", finished.run_dir, tmp_path / "a.wav", "--out", "out"),
         ("evaluate", finished.run_dir, "--data", data, "--out", "out"),
@@ -78,7 +78,7 @@ def test_two_predicts_and_evaluates_of_one_folder(watkins, finished, data, tmp_p
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(watkins, finished, tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(400, 2, 0), 8000)
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 16_000), 8000)
     (tmp_path / "file").touch()
     said = watkins("predict", finished.run_dir, tmp_path / "a.wav", "--out", "file/out")
     assert said.status == 1 and said.err.startswith("watkins: cannot write to file/out: Not a directory")

@@ -63,10 +63,11 @@ def evaluate(
     from watkins_ml.cli.tables import print_scores
     from watkins_ml.dataset.split import SIDES
     from watkins_ml.inference.evaluate import evaluate_model
+    from watkins_ml.names import file_name
 
     if split not in SIDES:
         raise UsageError(f"--split {split}: must be train, val or test")
-    out = out or Path("results") / f"{model.replace('models:/', '').strip('/').replace('/', '-')}-{split}"
+    out = out or Path("results") / f"{file_name(model.replace('models:/', '').strip('/').replace('/', '-'))}-{split}"
     scores, protocol = evaluate_model(model, data, split, out)
     print_scores(scores, split, protocol, out)
 
@@ -138,6 +139,7 @@ def predict(
     from watkins_ml.inference.predict import find_audio, predict_files
     from watkins_ml.inference.resolve import load_classifier
     from watkins_ml.locks import only_writer
+    from watkins_ml.names import normal
 
     where = choose_device(device, "--device")
     files, classifier = find_audio(audio), load_classifier(model)
@@ -156,7 +158,7 @@ def predict(
         else:
             listening = Listening(overlap, channels == "each")
             kept = Kept(out, classifier, model, listening) if out else None
-            wanted = Wanted(min_confidence, top, frozenset(species or ()), max_novelty)
+            wanted = Wanted(min_confidence, top, frozenset(map(normal, species or ())), max_novelty)
             result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
             print_annotated(result, files, "files" if out else formats[0])
             heard = result.heard

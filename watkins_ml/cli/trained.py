@@ -72,8 +72,9 @@ def explain(
     from watkins_ml.console import out as console
     from watkins_ml.files import printable
     from watkins_ml.inference.explain import explain_file
+    from watkins_ml.names import file_name, spelled
 
-    out = out or Path("results") / f"{printable(Path(audio.stem))}-explained.png"
+    out = out or Path("results") / f"{file_name(spelled(audio.stem))}-explained.png"
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: must end with .png")
     found = explain_file(model, audio, out, species)

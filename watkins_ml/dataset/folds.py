@@ -16,6 +16,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import check_name
+from watkins_ml.names import normal
 from watkins_ml.wording import plural
 
 VALIDATION_PARTS = 6
@@ -121,10 +122,10 @@ def _check(table: pd.DataFrame, rule: FoldRule) -> None:
 
 def _by_pattern(table: pd.DataFrame, regex: str) -> pd.Series:
     try:
-        pattern = re.compile(regex)
+        pattern = re.compile(normal(regex))
     except re.error as error:
         raise UsageError(f"--fold-regex '{regex}' is not a regular expression: {error}") from None
-    found = [pattern.search(PurePosixPath(path).stem) for path in table["path"]]
+    found = [pattern.search(normal(PurePosixPath(path).stem)) for path in table["path"]]
     fold = [match and (match[1] if pattern.groups else match[0]) for match in found]
     for path, name in zip(table["path"], fold, strict=True):
         if not name:

@@ -14,6 +14,7 @@ from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
 from watkins_ml.files import read_csv
+from watkins_ml.names import file_name, normal, opened
 from watkins_ml.wording import plural
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
@@ -62,7 +63,7 @@ class DataFolder:
         return self.root / "annotations" / f"{name}.csv"
 
     def spectrogram(self, side: str, species: str, cut_id: str) -> Path:
-        return self.root.joinpath("spectrograms", side, species, f"{cut_id}.pt")
+        return self.root.joinpath("spectrograms", side, file_name(species), f"{file_name(cut_id)}.pt")
 
     def staged(self, species: str, cut_id: str) -> Path:
         return self.spectrogram(STAGING, species, cut_id)
@@ -145,13 +146,17 @@ class PreparedData:
 
     @property
     def audio_dir(self) -> Path:
-        """Where the recordings lie; `path` in `sides` is below it.
+        """Where the recordings lie.
 
         As seen from this folder, if they were moved or copied together with it, else where they were when prepared.
         """
-        beside = self.folder.root.resolve() / self.summary.get("audio_dir_from_here", "")
+        beside = self.folder.root.resolve() / opened(self.summary.get("audio_dir_from_here", ""))
         together = "audio_dir_from_here" in self.summary and beside.is_dir()
-        return Path(os.path.normpath(beside)) if together else Path(self.summary["audio_dir"])
+        return Path(os.path.normpath(beside)) if together else Path(opened(self.summary["audio_dir"]))
+
+    def recording(self, path: str) -> Path:
+        """Where the file of a `path` in `sides` lies."""
+        return self.audio_dir / opened(path)
 
     def species(self) -> pd.DataFrame:
         """A row a species: its cuts and tapes on all sides, and why the split cannot test it (empty where it can)."""
@@ -162,8 +167,13 @@ class PreparedData:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of annotations; names stay text, also where a species is called `NA` or a tape `00012`."""
-    return read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    """A table of annotations; names stay text, also where a species is called `NA` or a tape `00012`.
+
+    Species, cut ids and tapes come in their normal form, which earlier versions did not write.
+    """
+    table = read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    names = [column for column in ("species", "cut_id", "tape") if column in table]
+    return table.assign(**{column: table[column].map(normal) for column in names})
 
 
 def read_prepared(root: Path) -> PreparedData:
@@ -186,7 +196,9 @@ def read_prepared(root: Path) -> PreparedData:
         given = [name for name in METADATA_COLUMNS if name in details]
         details = details[["path", "cut_id", "sample_rate", "duration_s", "windows", *given]]
         sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
-        classes = [names[str(label)] for label in range(len(names))]
+        classes = [normal(names[str(label)]) for label in range(len(names))]
+        if len(set(classes)) < len(classes):
+            raise ValueError("made by an earlier version, with one species in two forms of Unicode")
         for name, frame in sides.items():
             if len(frame) != summary["counts"][name]:
                 raise ValueError(f"{name} has {len(frame)} of {plural(summary['counts'][name], 'recording')}")

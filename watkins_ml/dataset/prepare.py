@@ -24,6 +24,7 @@ from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors, write_csv, write_json, write_text
 from watkins_ml.locks import only_writer, readers_of
+from watkins_ml.names import spelled
 from watkins_ml.wording import plural
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
@@ -94,7 +95,7 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         annotations = _with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
         summary = _summary(audio_dir, annotations, rejected, side, options)
-        summary["audio_dir_from_here"] = os.path.relpath(audio_dir.resolve(), folder.root.resolve())
+        summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(audio_dir.resolve(), folder.root.resolve())))
         summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
         unchanged = computed == 0 and _is_sealed_as(folder, summary)
         moved = 0 if unchanged else _write(folder, candidates, examined, annotations, rejected, side, summary)
@@ -192,7 +193,7 @@ def _summary(
         "group_regex": options.group_regex,
         "min_clips": options.min_clips,
         "no_upsampling": options.no_upsampling,
-        "audio_dir": str(audio_dir.resolve()),
+        "audio_dir": spelled(audio_dir.resolve()),
         "frontend": options.frontend.model_dump(),
         "counts": {
             "recordings": len(annotations),
@@ -216,7 +217,7 @@ def _metadata_summary(
         return None
     text = annotations[list(metadata)].to_csv(index=False, lineterminator="\n")
     return {
-        "table": str(Path(table).resolve()),
+        "table": spelled(Path(table).resolve()),
         "columns": list(metadata),
         "digest": hashlib.sha256(text.encode()).hexdigest()[:16],
         "recordings": int(annotations["path"].isin(metadata.index).sum()),

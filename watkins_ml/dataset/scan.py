@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from watkins_ml.audio.decode import AUDIO_SUFFIXES, DECODER_VERSION, AudioError
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
-from watkins_ml.console import progress
+from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import files_below, write_tensors
 from watkins_ml.memory import use_memory_freely
+from watkins_ml.names import normal, opened, spelled, unique_names
 
 if TYPE_CHECKING:
     from watkins_ml.audio.frontend import Frontend
@@ -42,8 +43,9 @@ class Candidate:
     """A file found in a species folder, before it was opened."""
 
     path: str
-    """Relative to the audio folder, with forward slashes."""
+    """Relative to the audio folder, with forward slashes, as `names.spelled` writes it."""
     species: str
+    """The folder's name, in the normal form in which names are compared, as are cut id and tape."""
     cut_id: str
     tape: str
     size: int
@@ -82,35 +84,43 @@ class Examined:
 
 
 def find_candidates(audio_dir: Path, group_regex: str) -> tuple[list[Candidate], list[dict[str, str]]]:
-    """List the files of all species folders, and those that are no audio by their name.
+    """List the files of all species folders, and those that are no recording by their place or name, with the reason.
 
     The tape is what `group_regex` finds in the file's stem (its first group, where it has one).
+
+    Raises:
+        UsageError: no recordings, or `group_regex` is none or fits none of them.
     """
     if not audio_dir.is_dir():
         raise UsageError(f"{audio_dir}: no such folder; give a folder that holds one folder of recordings a species")
     try:
-        pattern = re.compile(group_regex)
+        pattern = re.compile(normal(group_regex), re.DOTALL)  # a name may hold any character
     except re.error as error:
         raise UsageError(f"--group-regex '{group_regex}' is not a regular expression: {error}") from None
     reasons = {path: _reason_against(path, audio_dir) for path in sorted(files_below(audio_dir))}
     audio = [path for path, reason in reasons.items() if not reason]
     if LOST_LINK in reasons.values() and not audio:
         lost = next(path for path, reason in reasons.items() if reason == LOST_LINK)
-        raise UsageError(f"{audio_dir}: no recordings; {lost} is a link to nothing (is its disk there?)")
+        raise UsageError(f"{audio_dir}: no recordings; {spelled(lost)} is a link to nothing (is its disk there?)")
     if not audio:
         raise UsageError(
             f"{audio_dir}: no recordings; expected SPECIES/FILE with a suffix among {', '.join(sorted(AUDIO_SUFFIXES))}"
         )
+    tapes = {path: _tape(path, pattern) for path in audio}
+    reasons |= {path: "no tape: --group-regex finds none in its name" for path, tape in tapes.items() if not tape}
+    if not any(tapes.values()):
+        first = spelled(audio[0].relative_to(audio_dir))
+        raise UsageError(f"--group-regex '{group_regex}' finds no tape in '{first}'; give one that fits every file")
     others = [
         {
-            "path": path.relative_to(audio_dir).as_posix(),
-            "species": path.relative_to(audio_dir).parts[0] if path.parent != audio_dir else "",
+            "path": spelled(path.relative_to(audio_dir)),
+            "species": _species(path.relative_to(audio_dir)) if path.parent != audio_dir else "",
             "reason": reason,
         }
         for path, reason in reasons.items()
         if reason
     ]
-    return _candidates(audio, audio_dir, pattern), others
+    return _candidates({path: tape for path, tape in tapes.items() if tape}, audio_dir), others
 
 
 def _reason_against(path: Path, audio_dir: Path) -> str:
@@ -122,25 +132,42 @@ def _reason_against(path: Path, audio_dir: Path) -> str:
     return "" if os.path.isfile(path) else LOST_LINK
 
 
-def _candidates(audio: list[Path], audio_dir: Path, pattern: re.Pattern) -> list[Candidate]:
-    named = [(path, path.relative_to(audio_dir)) for path in audio]
-    uses = Counter((relative.parts[0], path.stem.lower()) for path, relative in named)
-    candidates = []
-    for path, relative in named:
-        match = pattern.search(path.stem) or pattern.search(path.name)
-        tape = match and (match[1] if pattern.groups else match[0])
-        if not tape:
-            raise UsageError(
-                f"--group-regex '{pattern.pattern}' finds no tape in '{relative}'; give one that fits every file"
-            )
-        cut_id = path.stem
-        if uses[relative.parts[0], cut_id.lower()] > 1:  # the same name in subfolders or formats
-            cut_id += "~" + hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
-        status = path.stat()
-        candidates.append(
-            Candidate(relative.as_posix(), relative.parts[0], cut_id, tape, status.st_size, status.st_mtime_ns)
-        )
-    return candidates
+def _tape(path: Path, pattern: re.Pattern) -> str:
+    match = pattern.search(normal(path.stem)) or pattern.search(normal(path.name))
+    return spelled((match and (match[1] if pattern.groups else match[0])) or "")
+
+
+def _species(relative: Path) -> str:
+    return normal(spelled(relative.parts[0]))
+
+
+def _candidates(tapes: dict[Path, str], audio_dir: Path) -> list[Candidate]:
+    places = [path.relative_to(audio_dir) for path in tapes]
+    _tell_of_forms(places)
+    species, paths = [_species(place) for place in places], [spelled(place) for place in places]
+    stems = [normal(spelled(place.stem)) for place in places]
+    # the same name may stand in subfolders, in several formats, or with other capitals
+    cut_ids = unique_names(list(zip(species, stems, strict=True)), paths)
+    found = []
+    for file, tape, *names in zip(tapes, tapes.values(), paths, species, cut_ids, strict=True):
+        status = file.stat()
+        found.append(Candidate(*names, tape, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _tell_of_forms(places: list[Path]) -> None:
+    """Say which names stand on the disk in several forms of Unicode: folders are one species, files are not one."""
+    for what, names in (
+        ("folders of this name, spelled in different forms of Unicode, are one species", [p.parts[0] for p in places]),
+        ("files of this name, spelled in different forms of Unicode; each is a recording", [str(p) for p in places]),
+    ):
+        forms = defaultdict(set)
+        for name in names:
+            if not name.isascii():
+                forms[normal(spelled(name))].add(name)
+        for name, several in forms.items():
+            if len(several) > 1:
+                err.print(f"{name}: {len(several)} {what}")
 
 
 def examine_all(
@@ -226,7 +253,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
     frontend = _frontend(settings)
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
     key["decoder"] = DECODER_VERSION
-    path = audio_dir / candidate.path
+    path = audio_dir / opened(candidate.path)
     try:
         recording = frontend.read(path, MOST_WINDOWS)
         with open(path, "rb") as file:
@@ -291,12 +318,12 @@ def _read_journal(path: Path) -> dict[tuple[str, str], Examined]:
     if not path.exists():
         return known
     text = path.read_text(encoding="utf-8", errors="replace")
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             result = Examined(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        known[result.path.split("/")[0], result.cut_id] = result
+        known[normal(result.path.split("/")[0]), result.cut_id] = result
     if text and not text.endswith("\n"):  # seal a torn line, so that the next append starts a new one
         with open(path, "a", encoding="utf-8") as journal:
             journal.write("\n")

@@ -45,7 +45,7 @@ def keep_cuts(
         name = f"galleries/{split}_cuts/{row:05d}"
         write_bytes(run_dir / f"{name}.jpg", spectrogram_picture(np.asarray(spectrograms[row])))
         try:
-            write_bytes(run_dir / f"{name}.mp3", mp3_excerpt(data.audio_dir / predictions.path[row], frontend))
+            write_bytes(run_dir / f"{name}.mp3", mp3_excerpt(data.recording(predictions.path[row]), frontend))
             files[row] = (f"{name}.jpg", f"{name}.mp3", "")
         except AudioError as error:
             files[row] = (f"{name}.jpg", "", str(error))

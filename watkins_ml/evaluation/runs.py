@@ -19,6 +19,7 @@ from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
 from watkins_ml.files import read_csv
 from watkins_ml.monitor import best_epoch
+from watkins_ml.names import normal
 from watkins_ml.plain_yaml import read_yaml
 from watkins_ml.tracking.rundir import RunDirectory
 
@@ -185,7 +186,8 @@ def _read_text(path: Path, *needed: str) -> pd.DataFrame:
         table = read_csv(path, dtype=text, keep_default_na=False)
         if missing := [name for name in needed if name not in table]:
             raise ValueError(f"no column {missing[0]}")
-    return table
+        names = [name for name in ("species", "true", "predicted") if name in table]
+        return table.rename(columns=normal).assign(**{name: table[name].map(normal) for name in names})
 
 
 def _read_history(path: Path) -> pd.DataFrame:

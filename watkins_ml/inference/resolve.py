@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from watkins_ml import names
 from watkins_ml.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.tracking.faults import TrackingError, diagnose
@@ -79,7 +80,7 @@ def pinned(model: str) -> str:
 
 def file_name(model: str) -> str:
     """A MODEL as the name of a file."""
-    return re.sub(r"[^\w.@-]+", "-", model.removeprefix("models:/")).strip("-.")
+    return names.file_name(re.sub(r"[^\w.@-]+", "-", model.removeprefix("models:/")).strip("-."))
 
 
 def _is_uri(model: str) -> bool:

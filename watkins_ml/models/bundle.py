@@ -26,6 +26,7 @@ from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
 from watkins_ml.models.novelty import Novelty
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
+from watkins_ml.names import normal
 
 FORMAT = 1
 UNKNOWN = "unknown"
@@ -58,6 +59,7 @@ class Classifier:
 
     def label(self, species: str) -> int:
         """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
+        species = normal(species)
         if species not in self.classes:
             (nearest,) = difflib.get_close_matches(species, self.classes, n=1, cutoff=0)
             raise UsageError(f"--species {species}: unknown to the model; the nearest that it knows is {nearest}")
@@ -145,7 +147,7 @@ def load_bundle(folder: Path) -> Classifier:
         config = TypeAdapter(ModelConfig).validate_python(description["model"])
         network = build_model(config, len(description["classes"]), pretrained=False)
         frontend = Frontend(FrontendSettings(**description["frontend"]))
-        classes, facts = list(description["classes"]), dict(description["facts"])
+        classes, facts = [normal(name) for name in description["classes"]], dict(description["facts"])
         temperature = float(description.get("temperature", 1.0))  # bundles of earlier versions have none
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature {temperature}")
