@@ -11,8 +11,8 @@ from typing import NoReturn
 import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
-from watkins_ml.errors import UsageError, UserError
-from watkins_ml.memory import use_memory_freely
+from watkins_ml.errors import UsageError, UserError, first_line
+from watkins_ml.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
 from watkins_ml.streams import Standard, finish, open_standard_streams
 from watkins_ml.text import shown
 
@@ -36,6 +36,8 @@ def _options(
 ) -> None:
     if debug:
         os.environ["WATKINS_DEBUG"] = "1"
+    if context.invoked_subcommand != "fetch" and not {"-h", "--help"} & set(sys.argv):
+        refuse_too_little()
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
         from watkins_ml.processes import refuse
 
@@ -54,11 +56,15 @@ def main() -> None:
     except KeyboardInterrupt as error:
         _fail("interrupted", 1, error)
     except OSError as error:
+        if is_short_of_memory(error):
+            _fail(f"too little memory ({first_line(error)}); {MORE_MEMORY}", 1, error)
         where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes | os.PathLike) else ""
         _fail(f"{error.strerror or error}{where}", 1, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer: an option that there is not, a value out of range
             _misused(error)
+        if is_short_of_memory(error):
+            _fail(f"too little memory ({first_line(error)}); {MORE_MEMORY}", 1, error)
         _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where it came from", 1, error)
     sys.exit(status if isinstance(status, int) else 0)
 
