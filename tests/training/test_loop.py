@@ -185,6 +185,9 @@ def test_the_terminal_says_which_epoch_is_best_and_why(train, rule, capfd):
     best, title = best_epoch(history, rule), {"val_loss": "validation loss"}.get(rule, "validation macro F1")
     value = history.set_index("epoch").loc[best, rule]
     ending = f"Stopped early: no better {title} for 4 epochs. Kept: epoch {best}, {title} {value:.4f}"
+    if rule == "val_macro_f1":
+        calibrated = history.set_index("epoch").loc[best, "val_calibrated_loss"]
+        ending += f" (of equals the lowest calibrated loss, {calibrated:.4f})"
     assert lines[-1] == ending
     epochs = [line for line in lines if line.startswith("epoch ")]
     for count, line in enumerate(epochs, start=1):

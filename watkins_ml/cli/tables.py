@@ -127,9 +127,9 @@ def print_crossval(result: CrossValidation) -> None:
         table.add_row(name, _number(metrics.get(f"test_{key}")), interval)
     _add_controls(table, metrics, columns=1)
     out.print(table, soft_wrap=False)
-    folds = _table("fold", "train", "val", "test", "accuracy", "macro F1")
+    folds = _table("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
     for row in result.by_fold.itertuples():
-        counts = map(str, (row.train, row.val, row.test))
+        counts = map(str, (row.train, row.val, row.test, row.best_epoch))
         folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
     out.print(folds, soft_wrap=False)
     if sentence := threshold_sentence(metrics):
@@ -146,7 +146,7 @@ def print_study(outcome: Outcome) -> None:
     study, best, own = outcome.study, outcome.best, outcome.own
     states = Counter(trial.state.name for trial in counted(study.trials))
     counts = ", ".join(f"{states[name]} {word}" for name, word in STATES.items() if states[name])
-    out.print(f"study {study.recipe.name}: {counts}")
+    out.print(f"study {study.recipe.name}: {plural(states.total(), 'trial')} ({counts})")
     if best is None:
         raise UserError(f"no trial of study {study.recipe.name} was completed; {study.folder} has the logs")
     table = _table("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))

@@ -77,7 +77,7 @@ def threshold_sentence(metrics: dict[str, float]) -> str | None:
     if "test_coverage_at_threshold" not in metrics:
         return None
     threshold = metrics.get("threshold_90")
-    who, limit = ("each fold's network", "") if threshold is None else ("it", f" of {threshold:.6g} or more,")
+    who, limit = ("each fold's network", "") if threshold is None else ("it", f" of {threshold:.4g} or more,")
     sure = f"with a confidence{limit} at which {_percent(PRECISION)} of its answers on validation were right"
     coverage, precision = metrics["test_coverage_at_threshold"], metrics.get("test_precision_at_threshold")
     if precision is None:

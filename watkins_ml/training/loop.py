@@ -14,7 +14,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.loading import Split
 from watkins_ml.device import choose_device, make_repeatable
-from watkins_ml.monitor import CALIBRATED_LOSS, TITLES, is_tie
+from watkins_ml.monitor import CALIBRATED_LOSS, TITLES, VAL_LOSS, is_tie
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
 from watkins_ml.training.trainer import Score, Trainer, balanced_weights
@@ -128,4 +128,6 @@ def _ending(trainer: Trainer) -> str:
     title, best = TITLES[limits.monitor], trainer.best.facts["metrics"]
     stopped = f"Stopped early: no better {title} for {plural(stale, 'epoch')}. "
     kept = f"Kept: epoch {best['epoch']}, {title} {best[limits.monitor]:.4f}"
+    if limits.monitor != VAL_LOSS:
+        kept += f" (of equals the lowest calibrated loss, {best[CALIBRATED_LOSS]:.4f})"
     return (stopped if trainer.progress.epoch < limits.epochs else "") + kept
