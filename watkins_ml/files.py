@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files in a folder and those in it, also behind links to folders, but not where these lead round in circles.
 
-    Hidden ones (`.name`) are left out; a link that leads nowhere counts as a file.
+    Hidden ones (`.name`) are left out; a link that leads nowhere counts as a file, as do pipes and devices.
 
     Args:
         inside: the folders, without links, that this one was found in.
@@ -43,7 +43,7 @@ def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator
             continue
         if os.path.isdir(entry):  # the entry's own method raises where a link leads to itself
             yield from files_below(Path(entry.path), inside | {real})
-        elif os.path.isfile(entry) or entry.is_symlink():
+        else:
             yield Path(entry.path)
 
 

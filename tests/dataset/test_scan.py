@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from watkins_ml.audio.settings import FrontendSettings
@@ -132,3 +134,20 @@ def test_a_file_that_took_the_place_of_another_is_not_mistaken_for_it(tmp_path, 
     aside.rename(wav)
     examine(audio, out)
     assert spectrogram.read_bytes() == own
+
+
+def test_what_is_no_file_or_another_kind_of_audio_is_told_so(tmp_path, cut):
+    cut(tmp_path / "Orca" / "00001001.wav", 0)
+    os.mkfifo(tmp_path / "Orca" / "00001002.wav")
+    (tmp_path / "Orca" / "00001003.wav").symlink_to("/dev/zero")
+    (tmp_path / "Orca" / "00001004.wav").symlink_to("00001004.wav")
+    (tmp_path / "Orca" / "00001005.m4a").touch()
+    cut(tmp_path / "Orca" / "00001006.wav" / "00001007.wav", 1)
+    candidates, others = find_candidates(tmp_path, TAPE)
+    assert [candidate.cut_id for candidate in candidates] == ["00001001", "00001007"]
+    assert {other["path"][-8:]: other["reason"] for other in others} == {
+        "1002.wav": "unreadable: a pipe, not a file",
+        "1003.wav": "unreadable: a device, not a file",
+        "1004.wav": "unreadable: Too many levels of symbolic links",
+        "1005.m4a": "a format that cannot be read (.m4a); convert it to WAV or FLAC",
+    }

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,32 @@ def test_silence_and_noise_are_unknown_not_a_species(watkins, finished, tmp_path
     said = watkins(*asked, "--format", "csv", "--max-novelty", "inf")
     silence, noise = pd.read_csv(io.StringIO(said.out)).itertuples()
     assert silence.species == "unknown" != noise.species and noise.probability > 0
+
+
+def test_prepare_and_predict_give_the_same_reasons_and_read_the_same_formats(classifier, recordings, tmp_path):
+    from watkins_ml.dataset.layout import DataFolder
+    from watkins_ml.dataset.scan import examine_all, find_candidates
+
+    folder = tmp_path / "rec" / "Orca"
+    folder.mkdir(parents=True)
+    (folder / "00000-page.mp3").write_text("<html><body>404 Not Found</body></html>")
+    (folder / "00000-zip.wav").write_bytes(b"PK\x03\x04" + bytes(range(200)))
+    (folder / "00000-none.wav").write_bytes(b"")
+    samples, rate = soundfile.read(recordings[0])
+    for suffix, kind in {"opus": "OGG", "w64": "W64", "au": "AU", "caf": "CAF"}.items():
+        subtype = "OPUS" if suffix == "opus" else None
+        soundfile.write(folder / f"00000-{suffix}.{suffix}", samples, rate, format=kind, subtype=subtype)
+    os.mkfifo(folder / "00000-pipe.wav")
+    candidates, others = find_candidates(folder.parent, "^.{5}")
+    examined, _ = examine_all(candidates, folder.parent, DataFolder(tmp_path / "out"), classifier.frontend.settings, 1)
+    reasons = {folder.parent / each.path: each.reason for each in examined}
+    reasons |= {folder.parent / each["path"]: each["reason"] for each in others}
+    said = predict_files(classifier, find_audio([folder])).set_index("path")["problem"]
+    assert {Path(path): problem if isinstance(problem, str) else None for path, problem in said.items()} == reasons
+    assert sum(reason is None for reason in reasons.values()) == 4
+
+
+def test_a_folder_of_another_kind_of_audio_is_told_so(tmp_path):
+    (tmp_path / "a.m4a").touch()
+    with pytest.raises(UserError, match=r"no audio files there that can be read; .*a.m4a: .* convert it"):
+        find_audio([tmp_path])

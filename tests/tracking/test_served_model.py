@@ -74,7 +74,7 @@ SOUNDS = {
 }
 
 WRONG = {
-    "garbage": ({"audio": text(b"no recording at all, but long enough to be one" * 99)}, "unreadable: Format not"),
+    "garbage": ({"audio": text(b"no recording at all, but long enough to be one" * 99)}, "unreadable: not audio but text"),
     "truncated": ({"audio": text(SOUNDS["wav"][:-999])}, "no usable audio (truncated:"),
     "silent": ({"audio": text(encoded(np.zeros(900, "float32")))}, "no usable audio (silent:"),
     "no bytes": ({"audio": ""}, "no usable audio (empty: no bytes)"),
@@ -92,7 +92,7 @@ WRONG = {
     "channels first": ({"waveform": [[0.1] * 99, [0.2] * 99], "sample_rate": RATE}, "has 99 channels; its shape is"),
     "ragged": ({"waveform": [[0.1], [0.2, 0.3]], "sample_rate": RATE}, "waveform is not a list of numbers"),
     "no numbers": ({"waveform": [float("nan"), 0.1], "sample_rate": RATE}, "samples that are not numbers"),
-    "too large numbers": ({"waveform": [1e300, 0.1], "sample_rate": RATE}, "samples that are not numbers"),
+    "too large numbers": ({"waveform": [1e300, 0.1], "sample_rate": RATE}, "infinite samples, which are not numbers"),
     "two recordings": ({"audio": text(SOUNDS["wav"]), "path": "a.wav"}, "has audio and path; give exactly one of"),
     "empty cells": ({"audio": None, "path": None}, "has no recording; give exactly one of audio, path and waveform"),
 }

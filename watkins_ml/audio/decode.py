@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 
 from watkins_ml.audio.containers import UNKNOWN_LENGTHS
+from watkins_ml.audio.formats import reason_of_content
 from watkins_ml.audio.opening import AudioError, SilenceError, Sound, open_audio
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".aifc"})
 DECODER_VERSION = 2
 """Raised whenever a file is read otherwise than before, or refused for another reason, so that it is read again."""
 BLOCK_FRAMES = 1 << 20
@@ -65,13 +65,12 @@ def read_recording(
         AudioError: unreadable, truncated, empty, all-silent, or with samples that are not numbers.
     """
     try:
-        if isinstance(path, Path) and path.stat().st_size == 0:
+        if isinstance(path, Path) and path.stat().st_size == 0 and path.is_file():
             raise AudioError("empty: no bytes")
         with open_audio(path) as audio:
             return _read(audio, excerpt_s, most, slack_s)
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise AudioError(f"unreadable: {reason}") from None
+        raise AudioError(reason_of_content(path, error)) from None
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 
@@ -103,8 +102,10 @@ def _read(audio: Sound, excerpt_s: float | None, most: int, slack_s: float) -> R
         raise AudioError(f"truncated: {position} of {declared} samples can be read")
     if flaw := flaw_between(low, high):
         raise AudioError(flaw)
-    if low == high or first is None:
+    if low == high:
         raise SilenceError("silent: every sample has the same value")
+    if first is None:
+        raise SilenceError("silent: every sample is below -100 dB of full scale")
     wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
 
     def excerpt(offset: int) -> np.ndarray:
@@ -158,8 +159,10 @@ def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[i
 
 def flaw_between(low: float, high: float) -> str | None:
     """Why audio with these extremes (NaN where any sample is) cannot be judged; None where it can."""
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if np.isnan(low) or np.isnan(high):
         return "holds samples that are not numbers"
+    if np.isinf(low) or np.isinf(high):
+        return "holds infinite samples, which are not numbers"
     if max(-low, high) > LOUDEST:
         return f"holds samples up to {max(-low, high):.0e} where full scale is 1"
     return None
@@ -188,8 +191,10 @@ def truncation(audio: Sound) -> str | None:
     match = None if audio.plan.whole else re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", log)
     if match and int(match[1]) > int(match[2]) and not any(int(match[1]) in lengths for lengths in UNKNOWN_LENGTHS):
         return f"truncated: {match[2]} of {match[1]} bytes of audio are there"
-    if "lacks an end-of-stream" in log or "Junk after the last page" in log:
+    if "lacks an end-of-stream" in log:
         return "truncated: the Ogg stream has no end"
+    if "Junk after the last page" in log:
+        return "damaged: what follows the last whole page of the Ogg stream is none"
     if "libogg reports a hole" in log:
         return "damaged: a part of the Ogg stream is missing"
     return None

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import soundfile
 
 from watkins_ml.audio.containers import plan_container
+from watkins_ml.audio.formats import reason_of_kind
 from watkins_ml.audio.packets import plan_packets
 from watkins_ml.audio.parts import Parts, Plan, Source
 
@@ -66,6 +67,8 @@ def open_audio(path: Path | BinaryIO) -> Sound:
             no recorder has.
         soundfile.LibsndfileError, OSError: what cannot be opened.
     """
+    if isinstance(path, Path) and (reason := reason_of_kind(path)):
+        raise AudioError(reason)
     file = open(path, "rb") if isinstance(path, Path) else path
     try:
         audio = _open(path, file, None if file is path else file)

@@ -19,6 +19,7 @@ from watkins_ml.audio.decode import (
     sounds,
     truncation,
 )
+from watkins_ml.audio.formats import reason_of_content
 from watkins_ml.audio.opening import Sound, open_audio
 
 MIXED = 0
@@ -76,7 +77,7 @@ def sliding_windows(
                     return
             yield from _slide(audio, window, max(1, round(window * (1 - overlap))), apart)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"unreadable: {error.error_string.rstrip('.')}") from None
+        raise AudioError(reason_of_content(path, error)) from None
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES
+from watkins_ml.audio.formats import AUDIO_SUFFIXES
 from watkins_ml.dataset.layout import METADATA_COLUMNS
 from watkins_ml.errors import UsageError
 

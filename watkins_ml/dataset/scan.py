@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, TextIO
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES, DECODER_VERSION, AudioError
+from watkins_ml.audio.decode import DECODER_VERSION, AudioError
+from watkins_ml.audio.formats import AUDIO_SUFFIXES, is_audio_name, reason_of_kind, reason_of_name
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import DataFolder, windows_beside
@@ -127,9 +128,7 @@ def _reason_against(path: Path, audio_dir: Path) -> str:
     """Why this is no recording, as far as its place and name tell; empty where it may be one."""
     if path.parent == audio_dir:
         return "not in a species folder"
-    if path.suffix.lower() not in AUDIO_SUFFIXES:
-        return "not an audio file"
-    return "" if os.path.isfile(path) else LOST_LINK
+    return (reason_of_kind(path) if is_audio_name(path) else reason_of_name(path)) or ""
 
 
 def _tape(path: Path, pattern: re.Pattern) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow
 from pyarrow import parquet
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES
+from watkins_ml.audio.formats import AUDIO_SUFFIXES
 from watkins_ml.console import progress, transfer
 from watkins_ml.errors import UserError, plain
 from watkins_ml.fetch.catalogue import (

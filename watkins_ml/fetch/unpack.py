@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES
+from watkins_ml.audio.formats import is_audio_name
 from watkins_ml.errors import UserError, first_line, plain
 
 MOST_MEMBERS = 50_000
@@ -118,7 +118,7 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
 def _is_recording(member: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(member.filename)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not member.is_dir() and not hidden and path.suffix.lower() in AUDIO_SUFFIXES
+    return not member.is_dir() and not hidden and is_audio_name(path)
 
 
 def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from watkins_ml.audio.decode import AUDIO_SUFFIXES, AudioError, SilenceError
+from watkins_ml.audio.decode import AudioError, SilenceError
+from watkins_ml.audio.formats import OTHER_AUDIO, is_audio_name, reason_of_name
 from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.audio.stream import duration
 from watkins_ml.console import progress
@@ -42,9 +43,12 @@ def find_audio(paths: list[Path]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    found = sorted(path for path in files_below(folder) if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = sorted(files_below(folder))
+    found = [path for path in files if is_audio_name(path)]
     if not found:
-        raise UserError(f"{printable(folder)}: no audio files there")
+        other = next((path for path in files if path.suffix.lower() in OTHER_AUDIO), None)
+        more = f" that can be read; {printable(other)}: {reason_of_name(other)}" if other else ""
+        raise UserError(f"{printable(folder)}: no audio files there{more}")
     return found
 
 
