@@ -74,7 +74,7 @@ SOUNDS = {
 }
 
 WRONG = {
-    "garbage": ({"audio": text(b"no recording at all, but long enough to be one" * 99)}, "unreadable: not audio but text"),
+    "garbage": ({"audio": text(b"no recording at all, but long enough to be one" * 99)}, "not audio but text"),
     "truncated": ({"audio": text(SOUNDS["wav"][:-999])}, "no usable audio (truncated:"),
     "silent": ({"audio": text(encoded(np.zeros(900, "float32")))}, "no usable audio (silent:"),
     "no bytes": ({"audio": ""}, "no usable audio (empty: no bytes)"),
