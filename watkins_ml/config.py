@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from watkins_ml.errors import UsageError
 from watkins_ml.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
+from watkins_ml.server_names import EXPERIMENT, MODEL, is_experiment, is_model
 
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
@@ -111,9 +114,20 @@ class AugmentConfig(Section):
         return bool(self.time_roll or self.freq_mask or self.time_mask or self.mixup)
 
 
+def _name(is_name: Callable[[str], bool], wanted: str) -> Callable[[str | None], str | None]:
+    """A validator of names, see `server_names`."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and not is_name(value):
+            raise PydanticCustomError("name", "{wanted}", {"wanted": wanted})
+        return value
+
+    return check
+
+
 class TrackingConfig(Section):
-    experiment: str = Field(min_length=1)
-    register_as: str | None = Field(pattern=r"^[^/:']+$")
+    experiment: Annotated[str, AfterValidator(_name(is_experiment, EXPERIMENT))]
+    register_as: Annotated[str | None, AfterValidator(_name(is_model, MODEL))]
     """Name of the registered model, or null to register nothing."""
     system_metrics: bool = False
     """Also record CPU, memory and GPU use with MLflow's own monitor."""
@@ -252,8 +266,6 @@ EXPECTED = {
     "bool_type": "true or false",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
-    "string_pattern_mismatch": "a name without / : and '",
-    "string_too_short": "a name",
 }
 """What pydantic's kinds of error ask for, in the words of people who write recipes."""
 

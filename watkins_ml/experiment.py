@@ -67,6 +67,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         UserError: other data, a run that is still training, or whatever `run_experiment` raises.
     """
     run = RunDirectory(run_dir)
+    run.check_confined()
     if (command := run.facts.get("command", TRAIN)) != TRAIN:
         raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)

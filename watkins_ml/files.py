@@ -167,5 +167,5 @@ def disk_errors(doing: str, then: str) -> Iterator[None]:
 
 def check_name(what: str, name: str, hint: str = "") -> None:
     """Refuse a name that could not be a folder's on every system; raises a UsageError that begins with `what`."""
-    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name) or len(name.encode()) > 200:
         raise UsageError(f"{what}: at most 100 letters, digits, - _ and . (it names a folder){hint}")

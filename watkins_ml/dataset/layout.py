@@ -11,15 +11,19 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.confined import inside, leads_out, plain_file
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.errors import UserError
 from watkins_ml.files import read_csv
 from watkins_ml.names import file_name, normal, opened
+from watkins_ml.text import shown
 from watkins_ml.wording import plural
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
 STAGING = ".staging"
+LARGEST_TABLE, LARGEST_JSON = 1_000_000_000, 64_000_000
+"""Bytes; a million recordings stay below."""
 TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", *METADATA_COLUMNS), str)
 
 
@@ -176,6 +180,15 @@ def read_table(path: Path) -> pd.DataFrame:
     return table.assign(**{column: table[column].map(normal) for column in names})
 
 
+def _check_paths(folder: DataFolder, side: str, frame: pd.DataFrame) -> None:
+    """Refuse a table that names recordings or spectrograms elsewhere; recordings themselves may be links."""
+    for path in (*map(opened, frame["path"]), *frame["spectrogram"]):
+        if leads_out(path):
+            raise UserError(f"{folder.side(side)}: {shown(path)!r} leads out of the folder; nothing outside is read")
+    for parent in {os.path.dirname(name) for name in frame["spectrogram"]}:
+        inside(folder.root, parent, folder.side(side))
+
+
 def read_prepared(root: Path) -> PreparedData:
     """Open a prepared data folder.
 
@@ -186,6 +199,10 @@ def read_prepared(root: Path) -> PreparedData:
     if not folder.summary.exists():
         state = "not finished" if folder.root.exists() else "missing"
         raise UserError(f"{root}: prepared data are {state}; run `watkins prepare AUDIO_DIR --out {root}`")
+    for file in (folder.summary, folder.classes, folder.annotations, *map(folder.side, SIDES)):
+        if os.path.lexists(file):
+            most = LARGEST_TABLE if file.suffix == ".csv" else LARGEST_JSON
+            plain_file(folder.root, file.relative_to(folder.root).as_posix(), root, most)
     try:
         seal = Seal(folder)
         summary = seal.summary
@@ -200,6 +217,7 @@ def read_prepared(root: Path) -> PreparedData:
         if len(set(classes)) < len(classes):
             raise ValueError("made by an earlier version, with one species in two forms of Unicode")
         for name, frame in sides.items():
+            _check_paths(folder, name, frame)
             if len(frame) != summary["counts"][name]:
                 raise ValueError(f"{name} has {len(frame)} of {plural(summary['counts'][name], 'recording')}")
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -177,6 +177,8 @@ def _read(data: PreparedData, path: Path, shape: torch.Size) -> torch.Tensor:
 
 
 def _load(path: Path, shape: torch.Size) -> torch.Tensor:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path}: is a link or no file, which `watkins prepare` does not make; delete it and run that")
     if not path.exists():
         raise UserError(f"{path}: missing; run `watkins prepare` again")
     try:

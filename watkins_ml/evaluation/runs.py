@@ -88,7 +88,8 @@ class ComparedRun:
 
     @classmethod
     def from_dir(cls, run_dir: Path, label: str) -> Self:
-        """Read `run_dir`; a file that should be there and is not raises a UserError that names it."""
+        """Read `run_dir`; a file that is missing, or that lies outside by a link, raises a UserError that names it."""
+        RunDirectory(run_dir).check_confined()
         has_test_report = any((run_dir / name).exists() for name in TEST_REPORT)
         for name in NEEDED + TEST_REPORT * has_test_report:
             if not (run_dir / name).is_file():

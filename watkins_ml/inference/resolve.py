@@ -56,7 +56,7 @@ def run_directory(model: str) -> Iterator[Path]:
         with tracker_errors(model):
             server = client()
             run_id = _run_id(server, model)
-            target = Path(folder) / (server.get_run(run_id).info.run_name or run_id)
+            target = Path(folder) / names.file_name(names.spelled(server.get_run(run_id).info.run_name or run_id))
             target.mkdir()
             present = {artifact.path for artifact in server.list_artifacts(run_id)}
             for name in REPORT_ARTIFACTS:

@@ -23,6 +23,7 @@ from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from watkins_ml.errors import UserError
+from watkins_ml.names import file_name
 
 EMBEDDED = Path("mlflow")
 """Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""
@@ -153,7 +154,7 @@ def _former_places(connection: sqlite3.Connection, here: str) -> set[str]:
     """
     places = set()
     for number, name, location in connection.execute("SELECT experiment_id, name, artifact_location FROM experiments"):
-        for last in (name, str(number)):
+        for last in (name, file_name(name), str(number)):
             end = (Path("/artifacts") / last).as_uri().removeprefix("file://")
             if not (location or "").startswith("file:///") or not location.endswith(end):
                 continue

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from watkins_ml.masking import masked
+from watkins_ml.names import file_name
+from watkins_ml.server_names import check_experiment
 from watkins_ml.tracking.address import VARIABLE, checked
 from watkins_ml.tracking.embedded import (
     EMBEDDED,
@@ -73,11 +75,16 @@ def client():
 
 
 def experiment_id(client, name: str) -> str:
-    """Get or create an experiment; another worker may create it in between."""
+    """Get or create an experiment; another worker may create it in between.
+
+    Raises:
+        UserError: the name, which a run directory from elsewhere may give, is none.
+    """
     from mlflow.exceptions import MlflowException
 
+    check_experiment(name, "tracking.experiment")
     uri = tracking_uri()
-    location = (artifact_folder(uri) / name).as_uri() if is_embedded(uri) else None
+    location = (artifact_folder(uri) / file_name(name)).as_uri() if is_embedded(uri) else None
     for _ in range(2):
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":

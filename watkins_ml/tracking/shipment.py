@@ -18,8 +18,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from watkins_ml.bundle_files import DESCRIPTION, EXAMPLE, bundle_digest, copy_bundle
+from watkins_ml.confined import inside, plain_files
 from watkins_ml.errors import UserError
 from watkins_ml.files import write_json
+from watkins_ml.server_names import check_model
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
 from watkins_ml.tracking.rundir import RunDirectory
@@ -202,7 +204,9 @@ class Shipment:
 
     def _send_artifacts(self, entry: dict[str, Any]) -> None:
         for name in entry["paths"]:
-            path = self.run.root / name
+            path = inside(self.run.root, name, self.run.journal)
+            for _ in plain_files(self.run.root, name, self.run.journal):
+                pass  # each may be sent
             if path.is_dir():
                 self.client.log_artifacts(self.run_id, str(path), name)
             else:
@@ -261,6 +265,7 @@ class Shipment:
             return any(bundle_digest(each.parent) == digest for each in there.glob(f"artifacts/*/{DESCRIPTION}"))
 
     def _registered_version(self, name: str, tags: dict[str, str]):
+        check_model(name, self.run.journal)
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:

@@ -19,8 +19,9 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
     Of a run that was as it should be, nothing.
 
     Raises:
-        UserError: not a run directory, or the server does not take it.
+        UserError: not a run directory, one that leads out of its folder, or the server does not take it.
     """
+    run.check_confined()
     command = run.facts.get("command", TRAIN)
     again = f"{TRAIN} --resume {run.root}" if command == TRAIN else f"`{command}`"
     try:

@@ -111,7 +111,7 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
     """
     if best.user_attrs["place"] != study.place:
         return None
-    run = RunDirectory(study.folder / best.user_attrs["run"])
+    run = RunDirectory(study.run_of(best))
     with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
         metrics = run.read_metrics()
         if "test_accuracy" not in metrics:

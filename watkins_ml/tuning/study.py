@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 from watkins_ml.config import EARLIER
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_text
+from watkins_ml.text import shown
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import StudyDatabase
 
@@ -97,6 +99,10 @@ class Study:
                 study.enqueue_trial(recipe.own_point)
         return cls(database, recipe, folder, study)
 
+    def run_of(self, trial: FrozenTrial) -> Path:
+        """The run directory of a trial that was worked on here; raises as `_run_name`."""
+        return self.folder / _run_name(trial)
+
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials by number, as the database has them now."""
@@ -118,7 +124,7 @@ class Study:
             assert_still_exclusive()
             trial = self.optuna.ask(self.recipe.space)
             self._beat(trial)
-            run = trial.user_attrs.get("run", f"trial-{trial.number:03d}")
+            run = _run_name(trial, f"trial-{trial.number:03d}")
             lock = self._lock(run)
             lock.acquire()  # free: a trial is continued only when nobody holds it
             try:
@@ -159,7 +165,7 @@ class Study:
                 if dead:
                     self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
             else:
-                dead = place == self.place and self._is_free(trial.user_attrs["run"])
+                dead = place == self.place and self._is_free(_run_name(trial))
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif place == self.place:
@@ -257,6 +263,19 @@ class Study:
         points = counted(self.trials)
         ended = all(trial.state.is_finished() and not _is_left(trial) for trial in points)
         return ended and len(points) >= self.recipe.settings.trials
+
+
+def _run_name(trial: optuna.Trial | FrozenTrial, new: str = "") -> str:
+    """The folder of a trial's run, as the database says, which others may write to too; or a `new` one.
+
+    Raises:
+        UserError: it is no name of a trial's folder.
+    """
+    name = trial.user_attrs.get("run", new)
+    if not isinstance(name, str) or not re.fullmatch(r"trial-\d{3,9}", name, re.ASCII):
+        told = shown(str(name)[:100])
+        raise UserError(f"trial {trial.number} in the study's database: its run is called {told!r}, not trial-NUMBER")
+    return name
 
 
 def _place(folder: Path) -> str:

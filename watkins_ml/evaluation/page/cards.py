@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 import pandas as pd
 
+from watkins_ml.confined import plain_file
 from watkins_ml.evaluation.cuts import MISTAKE, PAIRS, PREDICTED, TRUE
 from watkins_ml.evaluation.page.pictures import Picture, data_uri, picture_file
+from watkins_ml.evaluation.plots import GALLERY_SIDE
 from watkins_ml.evaluation.runs import ComparedRun
 
+LARGEST_CUT = 2_000_000
+"""Bytes of a picture or a sound of a cut; those that are kept have a tenth of it."""
 GALLERIES = {
     "least_confident": "Least confident",
     "random": "Drawn at random",
@@ -63,7 +68,7 @@ class Deck:
         made = []
         for name, title in GALLERIES.items():
             tables = [run.cuts() for run in self._runs]
-            shown = [None if cuts is None else cuts[cuts.shown_in == name] for cuts in tables]
+            shown = [None if cuts is None else cuts[cuts.shown_in == name].head(GALLERY_SIDE**2) for cuts in tables]
             if all(cuts is not None and cuts.path.tolist() == shown[0].path.tolist() for cuts in shown):
                 made.append(Gallery(title, [self._card(self._runs[0], cut) for cut in shown[0].itertuples()]))
                 continue
@@ -83,13 +88,13 @@ class Deck:
         made = []
         for number, pair in enumerate(run.pairs().head(PAIRS).itertuples()):
             mine = [] if cuts is None else cuts[cuts.shown_in.isin(ROLES) & (cuts["rank"] == number)].itertuples()
-            cards = [self._card(run, cut, only_own=True, role=ROLES[cut.shown_in]) for cut in mine]
+            cards = [self._card(run, cut, only_own=True, role=ROLES[cut.shown_in]) for cut in islice(mine, len(ROLES))]
             made.append(Pair(pair.true, pair.predicted, pair.count, pair.share_of_true, cards))
         return made
 
     def _card(self, run: ComparedRun, cut: NamedTuple, only_own: bool = False, role: str = "") -> Card:
-        picture = data_uri((run.run_dir / cut.picture).read_bytes(), "image/jpeg")
-        sound = data_uri((run.run_dir / cut.sound).read_bytes(), "audio/mpeg") if cut.sound else ""
+        picture = data_uri(_kept(run, cut.picture), "image/jpeg")
+        sound = data_uri(_kept(run, cut.sound), "audio/mpeg") if cut.sound else ""
         silent = cut.silent
         self._left -= len(picture) + len(sound)
         if self._left < 0 and sound:
@@ -106,3 +111,8 @@ class Deck:
     def _answer(self, run: ComparedRun, path: str) -> pd.Series | None:
         answers = self._answers[run.label]
         return answers.loc[path] if path in answers.index else None
+
+
+def _kept(run: ComparedRun, name: str) -> bytes:
+    """A file that the table of cuts names; raises a UserError where that is outside the run, or no picture or sound."""
+    return plain_file(run.run_dir, name, run.run_dir / "galleries/test_cuts.csv", LARGEST_CUT).read_bytes()

@@ -12,6 +12,8 @@ from watkins_ml.evaluation.runs import ComparedRun, damage
 
 # Figures are drawn at plots.DPI for print; on a page they are shown smaller, and sharp on dense screens.
 PIXELS_PER_CSS_PIXEL = 1.7
+MOST_PIXELS = 60_000_000
+"""Of a picture of a run; the largest that are drawn have half as many."""
 FIGURES = {
     "stripplot": ("Confidence by species", "Confidence of each test cut by true species, right or wrong"),
     "reliability": ("Calibration", "Accuracy by confidence, with the number of cuts at each confidence"),
@@ -53,7 +55,9 @@ def learning_curves(runs: list[ComparedRun], budget: int) -> Picture:
 
 
 def picture_file(path: Path, run: str, caption: str, budget: int, jpeg: bool = False) -> Picture:
-    with damage(path), Image.open(path) as image:
+    with damage(path), Image.open(path, formats=["PNG"]) as image:
+        if image.width * image.height > MOST_PIXELS:  # a small file can hold gigabytes
+            raise ValueError(f"{image.width} by {image.height} pixels")
         return picture(image, run, caption, budget, jpeg)
 
 
