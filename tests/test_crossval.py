@@ -112,6 +112,8 @@ def test_the_pooled_scores_are_those_of_the_pooled_predictions(validated):
         json.loads((validated.run_dir / f"fold-{n}" / "reports" / "metrics.json").read_text()) for n in (1, 2, 3)
     ]
     assert list(validated.by_fold["test_accuracy"]) == pytest.approx([each["test_accuracy"] for each in per_fold])
+    histories = [RunDirectory(validated.run_dir / f"fold-{fold}").read_history() for fold in validated.by_fold["fold"]]
+    assert list(validated.by_fold["best_epoch"]) == [best_epoch(each, "val_macro_f1") for each in histories]
     weighted = (validated.by_fold["test_accuracy"] * validated.by_fold["test"]).sum() / validated.by_fold["test"].sum()
     assert metrics["test_accuracy"] == pytest.approx(weighted)
 

@@ -19,6 +19,7 @@ from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.recipe import load_study
@@ -125,6 +126,9 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
         history = at.get_metric_history(child.info.run_id, "val_macro_f1")
         assert [point.step for point in history] == [1, 2, 3, 4]
         assert child.data.metrics["best_val_macro_f1"] == trial.value
+        kept = RunDirectory(tuned.folder / "runs" / "small" / trial.user_attrs["run"]).read_history()
+        assert child.data.metrics["best_epoch"] == best_epoch(kept, "val_macro_f1")
+        assert list(trial.intermediate_values.values()) == kept["val_macro_f1"].tolist()
         assert not [key for key in child.data.metrics if key.startswith(("test_", "control_"))]
         artifacts = {each.path for each in at.list_artifacts(child.info.run_id)}
         assert {"config.yaml", "history.csv", "reports", "preds", "galleries", "plots", "checkpoints"} <= artifacts
