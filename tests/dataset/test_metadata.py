@@ -120,9 +120,17 @@ def test_a_recording_gets_its_own_row_or_none(names, by_path, data):
 
 REFUSED = {
     "missing": (None, "sites.csv: cannot be read as a CSV table (No such file or directory)"),
-    "empty": (b"", "cannot be read as a CSV table (No columns to parse from file)"),
-    "binary": (b"\xff\xfe\x00\x01PK", "cannot be read as a CSV table"),
-    "ragged": (b"id,site\n00000000,a,b,c\n00000001,b,c,d\n", "cannot be read as a CSV table"),
+    "empty": (b"", "empty; a table has a line of headings and a row for each recording"),
+    "blank": (b"\n ,,\n\n", "has no rows below its headings"),
+    "headings only": (b"id,site\n\n,,\n", "has no rows below its headings"),
+    "binary": (b"\xff\xfe\x00\x01PK", "has no rows below its headings"),
+    "zero bytes": (b"id,site\n" * 200 + b"\0\n", "damaged, or no CSV table (it holds zero bytes)"),
+    "ragged": (b"id,site\n00000000,a,b,c\n", "line 2 has 4 cells where the heading has 2; a cell that holds the"),
+    "a quotation mark": (b'id,site\n00000000,"a\n1,b\n', "line 3: a quotation mark that is not closed"),
+    "a workbook": (b"PK\x03\x04\x14\0", "this is a workbook of a spreadsheet program (.xlsx, .ods) and no CSV table"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0\xa1", "this is an old workbook of Excel (.xls) and no CSV table"),
+    "a web page": (b"<!DOCTYPE html><html>", "this is a web page or XML and no CSV table"),
+    "no letters": (b"id,site\n00000000,\x81\x9d\n", "its letters cannot be told; open it in a spreadsheet program"),
     "no id": (
         b"name,site\nx,y\n",
         "has no column id (one of cut_id, clip_id, id, path, file, filename); its columns are",

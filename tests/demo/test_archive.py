@@ -195,8 +195,8 @@ def test_an_invented_call_keeps_to_its_band_and_differs_from_others(seed):
         ("clip_id,species\n61025001,../Walrus\n", "species '../Walrus' cannot be the name of a file"),
         ("clip_id,species\n61025001,\n", "species '' cannot be the name of a file"),
         ("clip_id,species\n6102,Walrus\n", "finds no tape in clip_id '6102'"),
-        ("", "not a readable CSV table"),
-        (None, "not a readable CSV table"),
+        ("", "empty; a table has a line of headings"),
+        (None, "cannot be read as a CSV table (No such file or directory)"),
     ],
 )
 def test_a_table_that_cannot_be_an_archive_is_refused_in_a_sentence(tmp_path, text, says):

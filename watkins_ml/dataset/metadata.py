@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from watkins_ml.audio.formats import AUDIO_SUFFIXES
+from watkins_ml.console import err
+from watkins_ml.dataset.foreign import SEPARATORS, read_foreign
 from watkins_ml.dataset.layout import METADATA_COLUMNS
 from watkins_ml.errors import UsageError
+from watkins_ml.files import printable
+from watkins_ml.names import normal
 
 ID_COLUMNS = ("cut_id", "clip_id", "id", "path", "file", "filename")
+COORDINATES = ("latitude", "longitude")
 """What may name the recording of a row; the first of them that a table has counts."""
 
 
@@ -33,7 +38,8 @@ class Metadata:
             UsageError: the table has no row for any of them.
         """
         ids = recordings.set_index("path")[["cut_id"]].assign(place=list(map(_without_suffix, recordings["path"])))
-        ids["name"] = ids["place"].str.rpartition("/")[2]
+        ids["name"] = [_without_suffix(path.rpartition("/")[2]) for path in recordings["path"]]
+        ids["cut_id"] = ids["cut_id"].str.replace("\\", "/")  # as in `_without_suffix`
         ids.loc[ids.groupby("name")["place"].transform("nunique") > 1, "name"] = None
         found = pd.Series(index=ids.index, dtype=object)
         for column in ("place", "cut_id", "name"):
@@ -43,9 +49,22 @@ class Metadata:
         if found.empty:
             raise UsageError(
                 f"--metadata {self.source}: no row belongs to a recording; its ids are like "
-                f"'{self.rows.index[0]}', the recordings like '{recordings['path'].iloc[0]}'"
+                f"'{self.rows.index[0]}', the recordings like '{recordings['path'].iloc[0]}'{self._lost_zeros(ids)}"
             )
+        if lost := self._lost_zeros(ids.drop(found.index), found):
+            err.print(f"--metadata {printable(self.source)}: not all ids belong to a recording{lost}", style="yellow")
         return self.rows.loc[found].set_index(found.index)
+
+    def _lost_zeros(self, ids: pd.DataFrame, found: Iterable[str] = ()) -> str:
+        """Which id is that of a recording without its leading zeros, as a spreadsheet program leaves numbers."""
+        left = {name.lstrip("0"): name for name in ids["name"].dropna() if name.isdigit() and name.startswith("0")}
+        lost = [each for each in self.rows.index.difference(list(found)) if each in left and each != left[each]]
+        if not lost:
+            return ""
+        return (
+            f"; {len(lost)} lack the zeros that a name begins with ({lost[0]} for {left[lost[0]]}), which spreadsheets "
+            "drop: format that column as text there and enter them again"
+        )
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -54,12 +73,22 @@ def read_metadata(path: Path) -> Metadata:
     Raises:
         UsageError: no such table, no id or site in it, or an id at two sites.
     """
-    table = _read(path)
+    foreign = read_foreign(path, (*ID_COLUMNS, *METADATA_COLUMNS), "--metadata")
+    table = foreign.rows
+    for note in foreign.notes:
+        err.print(f"--metadata {printable(path)}: {note}", style="yellow")
+    for column in set(COORDINATES) & set(table):
+        table[column] = table[column].str.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)  # decimal commas
     key = next((name for name in ID_COLUMNS if name in table), None)
     kept = [name for name in METADATA_COLUMNS if name in table]
     if key is None or not {"site", "fold"} & set(kept):
         missing = "site (or fold)" if key else f"id (one of {', '.join(ID_COLUMNS)})"
-        raise UsageError(f"--metadata {path}: has no column {missing}; its columns are {', '.join(table)}")
+        divided = SEPARATORS.get(foreign.separator, repr(foreign.separator))
+        raise UsageError(
+            f"--metadata {path}: has no column {missing}; its columns are {', '.join(table)[:500]} "
+            f"(divided by {divided})"
+        )
+    _tell(path, table, key)
     table[key] = table[key].map(_without_suffix)
     table = table.loc[table[key] != ""]
     if table.empty:
@@ -77,20 +106,18 @@ def read_metadata(path: Path) -> Metadata:
     return Metadata(path, table.drop_duplicates(key).set_index(key)[kept])
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        what = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UsageError(f"--metadata {path}: cannot be read as a CSV table ({what})") from None
-    table.columns = table.columns.str.strip().str.lower()
-    table = table.loc[:, ~table.columns.duplicated()].fillna("")  # rows that are shorter than the header
-    return table.apply(lambda column: column.str.strip())
+def _tell(path: Path, table: pd.DataFrame, key: str) -> None:
+    """Say what a spreadsheet program has made of the ids."""
+    numbers = table.loc[table[key].str.fullmatch(r"\d([.,]\d+)?[eE]\+?\d+"), key]
+    if len(numbers):
+        err.print(
+            f"--metadata {printable(path)}: {len(numbers)} of its ids were made numbers by a spreadsheet program, as "
+            f"{numbers.iloc[0]}, and belong to no recording; format that column as text there and enter them again",
+            style="yellow",
+        )
 
 
 def _without_suffix(name: str) -> str:
     """`Orca/61025001` of `./Orca/61025001.wav` and of the same on Windows."""
-    place = PurePosixPath(name.replace("\\", "/"))
+    place = PurePosixPath(normal(name).replace("\\", "/"))
     return str(place.with_suffix("") if place.suffix.lower() in AUDIO_SUFFIXES else place) if name else ""

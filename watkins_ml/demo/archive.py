@@ -21,11 +21,12 @@ import pandas as pd
 import soxr
 
 from watkins_ml.console import progress
+from watkins_ml.dataset.foreign import read_foreign
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
 from watkins_ml.demo.tape import Response, Tape, record, unit_loudness, write_wav
 from watkins_ml.demo.voices import Voice
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors
 
 MARKER = ".simulated-archive.json"
@@ -100,10 +101,7 @@ def read_labels(table: Path | pd.DataFrame, tape_regex: str = TAPE_REGEX) -> pd.
     """
     name = "the table" if isinstance(table, pd.DataFrame) else str(table)
     if not isinstance(table, pd.DataFrame):
-        try:
-            table = pd.read_csv(table, dtype=str, keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{name}: not a readable CSV table ({first_line(error)})") from None
+        table = read_foreign(table, ("clip_id", "species")).rows
     for column in ("clip_id", "species"):
         if column not in table:
             raise UserError(f"{name}: has no column {column}; an archive needs clip_id and species")
