@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import write_archive
+import soundfile
 
 from watkins_ml.cli.tables import print_annotated
 from watkins_ml.inference.annotate import Annotated
@@ -20,7 +20,9 @@ def test_one_and_many_and_none():
 def test_prepare_counts_one_file_and_one_recording_in_the_singular(archive, watkins, tmp_path):
     shutil.copytree(archive, tmp_path / "sea")
     (tmp_path / "sea" / "FinWhale" / "01009001.wav").write_bytes(b"RIFF, and no more")
-    write_archive(tmp_path / "sea", {"Narwhal": 700.0}, tapes=1, cuts=1)
+    (tmp_path / "sea" / "Narwhal").mkdir()
+    samples, rate = soundfile.read(next((archive / "FinWhale").iterdir()))
+    soundfile.write(tmp_path / "sea" / "Narwhal" / "09000001.wav", samples[::-1], rate)
     said = watkins("prepare", tmp_path / "sea", "--out", tmp_path / "data", "--workers", 1)
     assert said.status == 0, said.err
     assert "36 recordings of 3 species on 12 tapes; 38 read now, 36 spectrograms moved" in said.out

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from watkins_ml.errors import UserError
-from watkins_ml.evaluation.calibration import BOUNDS, fit_temperature
+from watkins_ml.evaluation.calibration import BOUNDS, calibrated_loss, fit_temperature
 
 
 def drawn(cuts: int, species: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +69,23 @@ def test_nothing_to_fit_is_said():
         fit_temperature(np.array([], dtype=int), np.empty((0, 3)))
     with pytest.raises(UserError, match="diverged"):
         fit_temperature(np.array([0]), np.array([[np.nan, 0]]))
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.integers(2, 12), st.floats(0.2, 5), st.integers(0, 10**6))
+def test_rounding_changes_no_more_than_the_last_digits(cuts, species, temperature, seed):
+    """Processes that share a training round otherwise, and have to agree on ties."""
+    labels, logits = drawn(cuts, species, temperature, seed)
+    nearly = logits * (1 + 1e-15 * np.random.default_rng(seed).normal(size=logits.shape))
+    assert fit_temperature(labels, nearly) == pytest.approx(fit_temperature(labels, logits), rel=1e-10)
+    assert calibrated_loss(labels, nearly) == pytest.approx(calibrated_loss(labels, logits), rel=1e-10)
+
+
+def test_the_calibrated_loss_does_not_punish_mere_overconfidence():
+    labels, logits = drawn(400, 6, 1.0)
+    calibrated = calibrated_loss(labels, logits)
+    assert calibrated == pytest.approx(loss(labels, logits, fit_temperature(labels, logits)))
+    assert loss(labels, 8 * logits, 1.0) > 2 * loss(labels, logits, 1.0)
+    assert calibrated_loss(labels, 8 * logits) == pytest.approx(calibrated, rel=1e-3)
+    _, others = drawn(400, 6, 1.0, seed=1)
+    assert calibrated_loss(labels, others) > calibrated + 0.5  # what knows nothing

@@ -1,7 +1,7 @@
 """Temperature scaling: one number, fitted on validation, that makes a network's confidence mean something."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from watkins_ml.errors import UserError
@@ -32,16 +32,24 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     below = logits - logits.max(axis=1, keepdims=True)  # so that no exponential overflows
     of_truth, scaled = below[np.arange(len(labels)), labels].sum(), np.empty_like(below)
 
-    def objective(log_temperature: float) -> float:
-        """The loss over all cuts and the prior, without a new array: an epoch of training waits for some sixty."""
+    def objective_and_slope(log_temperature: float) -> tuple[float, float]:
+        """The loss over all cuts with the prior, and its derivative, in one array: each epoch asks some fifty times."""
         factor = np.exp(-log_temperature)
-        np.exp(np.multiply(below, factor, out=scaled), out=scaled)
-        return float(np.log(scaled.sum(axis=1)).sum() - of_truth * factor + log_temperature**2 / 2)
+        total = np.exp(np.multiply(below, factor, out=scaled), out=scaled).sum(axis=1)
+        mean = np.multiply(scaled, below, out=scaled).sum(axis=1) / total
+        loss = np.log(total).sum() - of_truth * factor + log_temperature**2 / 2
+        return float(loss), float(log_temperature - (mean.sum() - of_truth) * factor)
 
     grid = np.linspace(*np.log(BOUNDS), 41)  # with the prior there may be more than one valley
-    best = int(np.argmin([objective(point) for point in grid]))
-    around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    return float(np.exp(minimize_scalar(objective, bounds=around, method="bounded", options={"xatol": 1e-8}).x))
+    best = int(np.argmin([objective_and_slope(point)[0] for point in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+
+    def slope(log_temperature: float) -> float:
+        return objective_and_slope(log_temperature)[1]
+
+    if not slope(low) < 0 < slope(high):  # the best is one of the bounds
+        return float(np.exp(grid[best]))
+    return float(np.exp(brentq(slope, low, high, xtol=1e-14)))  # where a search for the least loss ends at 1e-8
 
 
 def calibrated_loss(labels: np.ndarray, logits: np.ndarray) -> float:
