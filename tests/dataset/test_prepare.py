@@ -45,6 +45,7 @@ def test_annotations_describe_each_recording(prepared, archive):
         "duration_s",
         "sha256",
         "windows",
+        "file_note",
     ]
     for row in rows.itertuples():
         path = archive / row.path

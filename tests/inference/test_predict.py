@@ -116,7 +116,7 @@ def test_csv_is_for_programs(watkins, finished, recordings, broken):
     said = watkins("predict", finished.run_dir, recordings[0], broken, "--by", "file", "--format", "csv", "--top", 2)
     lines = said.out.splitlines()
     assert said.status == 0
-    assert lines[0] == "path,rank,species,probability,novelty,problem"
+    assert lines[0] == "path,rank,species,probability,novelty,problem,note"
     assert lines[1].startswith(f"{recordings[0]},1,") and lines[2].startswith(f"{recordings[0]},2,")
     assert lines[3].startswith(f"{broken},,,,")
 

@@ -13,13 +13,16 @@ import soundfile
 
 from watkins_ml.audio.containers import UNKNOWN_LENGTHS
 from watkins_ml.audio.formats import reason_of_content
-from watkins_ml.audio.opening import AudioError, SilenceError, Sound, open_audio
+from watkins_ml.audio.mixing import TURNED, mixed
+from watkins_ml.audio.opening import AudioError, SilenceError, Sound, check_window, open_audio
 
 DECODER_VERSION = 2
 """Raised whenever a file is read otherwise than before, or refused for another reason, so that it is read again."""
 BLOCK_FRAMES = 1 << 20
-BLOCK_SAMPLES = 1 << 24
+BLOCK_SAMPLES = 1 << 22
 """Over all channels; a damaged header can claim hundreds of them, and any length."""
+MOST_KEPT = 1 << 26
+"""Samples in the windows of a recording together: so many of them as fit."""
 LOUDEST = 1e12
 """Full scale is 1, or 2^31 where floating point holds integers; the power of what is far beyond overflows."""
 SILENCE = 1e-5
@@ -31,7 +34,7 @@ class Recording:
     """One decoded recording, or the excerpt of it that was asked for."""
 
     waveform: np.ndarray
-    """Mono float32, shape (samples,), full scale ±1: the mean of the channels."""
+    """Mono float32, shape (samples,), full scale ±1: the channels as `mixed` mixes them."""
     sample_rate: int
     """Native rate in Hz."""
     channels: int
@@ -44,7 +47,7 @@ class Recording:
     of an odd number is `waveform` itself."""
     starts: tuple[int, ...] = (0,)
     """The sample of the file with which each of `windows` begins, or `waveform` where there are none."""
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     """What the user has to know of the file, though it can be used."""
 
     @property
@@ -106,24 +109,37 @@ def _read(audio: Sound, excerpt_s: float | None, most: int, slack_s: float) -> R
         raise SilenceError("silent: every sample has the same value")
     if first is None:
         raise SilenceError("silent: every sample is below -100 dB of full scale")
-    wanted = last - first if excerpt_s is None else min(last - first, round(excerpt_s * audio.samplerate))
+    wanted = last - first
+    if excerpt_s is not None:
+        check_window(audio, excerpt_s)
+        wanted = min(wanted, round(excerpt_s * audio.samplerate))
+    turned = False
 
     def excerpt(offset: int) -> np.ndarray:
+        nonlocal turned
         start = int(first + offset)
         if only_block is not None:
-            return mixed(only_block[start : start + wanted])
-        audio.seek(start)
-        return mixed(audio.read(wanted, dtype="float32", always_2d=True))
+            channels = only_block[start : start + wanted]
+        else:
+            audio.seek(start)
+            channels = audio.read(wanted, dtype="float32", always_2d=True)
+        waveform, inverted = mixed(channels)
+        turned |= inverted
+        return waveform
 
+    most = min(most, max(1, MOST_KEPT // wanted))
     (middle,) = window_starts(last - first, wanted, 1)
     offsets = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
     windows = {at: window for at in offsets if sounds(window := excerpt(at))} if len(offsets) > 1 else {}
     if len(windows) == 1:
         windows = {}
+    waveform = windows[middle] if middle in windows else excerpt(middle)
+    if wanted == last - first and not sounds(waveform):
+        raise SilenceError("silent: nothing but an offset")
     return Recording(
-        windows[middle] if middle in windows else excerpt(middle), audio.samplerate, audio.channels, position,
-        digest.hexdigest(), tuple(windows.values()), tuple(int(first + at) for at in windows or [middle]),
-        audio.plan.note,
+        waveform, audio.samplerate, audio.channels, position, digest.hexdigest(), tuple(windows.values()),
+        tuple(int(first + at) for at in windows or [middle]),
+        tuple(note for note in (audio.plan.note, TURNED if turned else None) if note),
     )  # fmt: skip
 
 
@@ -169,18 +185,8 @@ def flaw_between(low: float, high: float) -> str | None:
 
 
 def sounds(waveform: np.ndarray) -> bool:
-    return bool(np.abs(waveform).max() > SILENCE)
-
-
-def mixed(channels: np.ndarray) -> np.ndarray:
-    """(samples, channels) to mono (samples,): the mean, or the loudest where channels cancel each other."""
-    if channels.shape[1] == 1:  # the same, five times faster
-        return channels[:, 0].copy()
-    with np.errstate(invalid="ignore", over="ignore"):  # of infinite samples, which are reported elsewhere
-        mean = channels.mean(axis=1, dtype=np.float32)
-    if sounds(mean):
-        return mean
-    return np.ascontiguousarray(channels[:, np.abs(channels).max(axis=0).argmax()])
+    """Whether there is something to hear; an offset alone is nothing."""
+    return bool(waveform.max() - waveform.min() > SILENCE)
 
 
 def truncation(audio: Sound) -> str | None:

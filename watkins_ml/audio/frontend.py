@@ -50,12 +50,31 @@ class Frontend:
 
     def __call__(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """Spectrogram of the first `settings.seconds` of `waveform`, shape (samples,), at `native_rate` Hz."""
-        frames = self._frames.of(self.sound(waveform, native_rate), self.window)
+        frames = self._frames.of(self.centred(self.sound(waveform, native_rate)), self.window)
         squares = torch.view_as_real(torch.fft.rfft(frames)).flatten(start_dim=1).square_()
         mel = torch.cat([squares[:, parts] @ filters for parts, filters in self._tiles], dim=1).T.contiguous()
         decibels = self.decibels(mel)
         centred = decibels.sub_(decibels.mean())
         return centred.div_(centred.std().clamp(min=FLAT)).unsqueeze(0)
+
+    def centred(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Waveforms (..., settings.samples) without the offset of their recorder, nor its drift and jumps.
+
+        What is taken away is the mean over eight windows around each moment: so slow that no spectrum over a window
+        tells it from an offset. It runs in straight lines from frame to frame.
+        """
+        s = self.settings
+        if not s.remove_offset or s.frames < 2:
+            return waveforms
+        level = waveforms - waveforms.mean(dim=-1, keepdim=True)  # first, for the digits
+        blocks = level[..., :-1].unflatten(-1, (s.frames - 1, s.hop_length)).mean(dim=-1)
+        reach = min(max(1, round(4 * s.win_length / s.hop_length)), s.frames - 1)
+        around = torch.nn.functional.avg_pool1d(
+            blocks.reshape(-1, 1, s.frames - 1), 2 * reach, stride=1, padding=reach, count_include_pad=False
+        ).reshape(*blocks.shape[:-1], s.frames, 1)
+        ramp = torch.arange(s.hop_length, dtype=waveforms.dtype) / s.hop_length
+        offset = (around[..., :-1, :] + (around[..., 1:, :] - around[..., :-1, :]) * ramp).flatten(-2)
+        return level - torch.cat([offset, around[..., -1, :]], dim=-1)
 
     def decibels(self, mel: torch.Tensor) -> torch.Tensor:
         """Power in mel bands (..., n_mels, frames) to dB, each sample limited to `top_db` below its own maximum."""
@@ -70,7 +89,11 @@ class Frontend:
     def sound(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """What the spectrogram of `waveform` is made of: float32 (settings.samples,) at settings.sample_rate."""
         rate = self.settings.sample_rate
-        audio = waveform if native_rate == rate else soxr.resample(waveform, native_rate, rate)
+        audio = waveform
+        if native_rate != rate:
+            if self.settings.remove_offset:  # the resampler takes the sides of a sound for jumps from and to 0
+                audio = audio - audio.mean(dtype=np.float64).astype(np.float32)
+            audio = soxr.resample(audio, native_rate, rate)
         return self._fit(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
 
     def _fit(self, audio: torch.Tensor) -> torch.Tensor:

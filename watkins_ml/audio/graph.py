@@ -26,7 +26,7 @@ class FrontendGraph(nn.Module):
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """float32 (batch, settings.samples) to (batch, 1, n_mels, frames)."""
-        padded = nn.functional.pad(waveforms, self.padding).unsqueeze(1)
+        padded = nn.functional.pad(self.frontend.centred(waveforms), self.padding).unsqueeze(1)
         parts = nn.functional.conv1d(padded, self.waves, stride=self.frontend.settings.hop_length).square()
         real, imaginary = parts.chunk(2, dim=1)
         decibels = self.frontend.decibels(self.frontend.filters.T @ (real + imaginary))

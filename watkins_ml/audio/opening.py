@@ -25,6 +25,10 @@ SAMPLES_A_SECOND = 1 << 23
 """Over all channels: 87 of them at 96 kHz, three at 2.5 MHz. What a header claims beyond is damage, or does not fit."""
 
 
+WINDOW_SAMPLES = 1 << 26
+"""Of one window, over all channels: 256 MiB."""
+
+
 class AudioError(Exception):
     """This file holds no usable audio; the message is the reason, fit for `rejected.csv`."""
 
@@ -82,6 +86,16 @@ def open_audio(path: Path | BinaryIO) -> Sound:
         audio.close()
         raise
     return audio
+
+
+def check_window(audio: Sound, seconds: float) -> None:
+    """Raise an AudioError where so many seconds of all channels take more memory than a window may."""
+    samples = min(audio.frames, seconds * audio.samplerate) * audio.channels
+    if samples > WINDOW_SAMPLES:
+        raise AudioError(
+            f"too large: {seconds:.3g} s of {audio.channels:,} channels at {audio.samplerate:,} Hz are more than "
+            f"{WINDOW_SAMPLES:,} samples, the most of one window; divide its channels into several files"
+        )
 
 
 def _open(path: Path | BinaryIO, file: BinaryIO, owned: BinaryIO | None) -> Sound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,13 @@ class FrontendSettings(BaseModel):
     frames: int = 400
     top_db: float = Field(default=80.0, gt=0)
     """Dynamic range kept below the loudest bin, in dB."""
+    remove_offset: bool = True
+    """Whether what is slower than eight windows (an offset of the recorder, and its drift) is taken away first."""
+
+    @classmethod
+    def stored(cls, description: dict[str, Any]) -> FrontendSettings:
+        """Settings as `model_dump` gave them, also before there was `remove_offset`: then offsets were kept."""
+        return cls(**{"remove_offset": False, **description})
 
     @classmethod
     def at(cls, sample_rate: int) -> FrontendSettings:
@@ -47,5 +55,8 @@ class FrontendSettings(BaseModel):
         return (self.frames - 1) * self.hop_length + 1
 
     def digest(self) -> str:
-        text = json.dumps({"version": FRONTEND_VERSION, **self.model_dump()}, sort_keys=True)
+        settings = self.model_dump()
+        if not self.remove_offset:  # the digest from before there was such a setting
+            del settings["remove_offset"]
+        text = json.dumps({"version": FRONTEND_VERSION, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,13 +14,13 @@ from watkins_ml.audio.decode import (
     AudioError,
     flaw_between,
     frames_at_once,
-    mixed,
     read_recording,
     sounds,
     truncation,
 )
 from watkins_ml.audio.formats import reason_of_content
-from watkins_ml.audio.opening import Sound, open_audio
+from watkins_ml.audio.mixing import TURNED, mixed
+from watkins_ml.audio.opening import Sound, check_window, open_audio
 
 MIXED = 0
 """The channel of a window that is the mean of all; single channels count from 1."""
@@ -39,8 +39,8 @@ class Window:
     """Mono float32, shape (samples,), at the native rate; None where there is nothing to hear (digital silence)."""
     sample_rate: int
     """Native rate in Hz."""
-    note: str | None = None
-    """What the user has to know of the recording, though it can be used; the same in all its windows."""
+    notes: tuple[str, ...] = ()
+    """What the user has to know of the recording, though it can be used."""
 
 
 def duration(path: Path) -> float:
@@ -73,7 +73,7 @@ def sliding_windows(
                 with suppress(AudioError):  # silent, or damaged: then what there is of it
                     recording = read_recording(path, seconds)
                     yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate,
-                                 recording.note)  # fmt: skip
+                                 recording.notes)  # fmt: skip
                     return
             yield from _slide(audio, window, max(1, round(window * (1 - overlap))), apart)
     except soundfile.LibsndfileError as error:
@@ -85,36 +85,43 @@ def sliding_windows(
 def _slide(audio: Sound, window: int, step: int, each_channel: bool) -> Iterator[Window]:
     if audio.frames <= 0:
         raise AudioError("empty: no samples")
+    check_window(audio, window / audio.samplerate)
     problem, rate = truncation(audio), audio.samplerate
-    kept, first, begin = np.empty((0, audio.channels), np.float32), 0, 0  # samples from `first` on; next window's begin
+    room = np.empty((min(window, audio.frames) + (at_once := frames_at_once(audio, max(step, rate))), audio.channels),
+                    np.float32)  # fmt: skip
+    first, total, begin = 0, 0, 0  # samples from `first` to `total` are in `room`; the next window's begin
 
     def cut(start: int) -> Iterator[Window]:
-        samples = kept[start - first : start - first + window]
+        samples = room[start - first : min(start + window, total) - first]
         ends = start / rate, (start + len(samples)) / rate
-        parts = enumerate(samples.T, start=1) if each_channel else [(MIXED, mixed(samples))]
+        notes = (audio.plan.note,) if audio.plan.note else ()
+        if each_channel:
+            parts = ((channel, part.copy()) for channel, part in enumerate(samples.T, start=1))
+        else:
+            waveform, turned = mixed(samples)
+            parts = [(MIXED, waveform)]
+            notes += (TURNED,) * turned
         for channel, part in parts:
-            low, high = part.min(), part.max()
-            usable = flaw_between(low, high) is None and sounds(part) and low < high
-            yield Window(channel, *ends, np.ascontiguousarray(part) if usable else None, rate, audio.plan.note)
+            usable = flaw_between(part.min(), part.max()) is None and sounds(part)
+            yield Window(channel, *ends, part if usable else None, rate, notes)
 
     while True:
         try:
-            block = audio.read(frames_at_once(audio, max(step, rate)), dtype="float32", always_2d=True)
+            block = audio.read(out=room[total - first : total - first + at_once])
         except soundfile.LibsndfileError as error:
-            problem = (
-                problem or f"unreadable after {(first + len(kept)) / rate:.1f} s: {error.error_string.rstrip('.')}"
-            )
+            problem = problem or f"unreadable after {total / rate:.1f} s: {error.error_string.rstrip('.')}"
             break
         if not len(block):
             break
         problem = problem or flaw_between(block.min(), block.max())
-        kept = np.concatenate([kept, block])
-        while begin + window <= first + len(kept):
+        total += len(block)
+        while begin + window <= total:
             yield from cut(begin)
             begin += step
-        spare = max(0, begin - step - first)  # the last window may begin right after the one before it
-        kept, first = kept[spare:], first + spare
-    total = first + len(kept)
+        needed = max(first, total - window)  # the last window may begin right after the one before it
+        if needed > first:
+            room[: total - needed] = room[needed - first : total - first]
+            first = needed
     problem = problem or truncation(audio)
     if total < audio.frames < UNKNOWN_LENGTH and not audio.plan.guessed:
         problem = problem or f"truncated: {total} of {audio.frames} samples can be read"

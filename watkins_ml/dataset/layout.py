@@ -146,7 +146,7 @@ class PreparedData:
 
     @property
     def frontend(self) -> FrontendSettings:
-        return FrontendSettings(**self.summary["frontend"])
+        return FrontendSettings.stored(self.summary["frontend"])
 
     @property
     def audio_dir(self) -> Path:

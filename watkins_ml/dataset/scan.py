@@ -275,7 +275,7 @@ def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, sett
         sha256=sha256,
         audio_digest=recording.digest,
         windows=len(recording.windows) or 1,
-        file_note=recording.note or "",
+        file_note="; ".join(recording.notes),
     )
 
 

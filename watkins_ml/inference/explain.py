@@ -49,7 +49,7 @@ class Explanation:
     """Seconds of the recording in the window; where it is longer, they are repeated."""
     duration_s: float
     """Length of the recording."""
-    note: str | None = None
+    note: str = ""
     """What there is to know of the file."""
 
     def where(self) -> str:
@@ -101,7 +101,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         start_s=recording.starts[surest] / recording.sample_rate,
         sound_s=len(recording.waveform) / recording.sample_rate,
         duration_s=recording.duration_s,
-        note=recording.note,
+        note="; ".join(recording.notes),
     )
 
 

@@ -27,11 +27,11 @@ NOVELTY_TOLERANCE = 1e-3
 """The same of novelty, of which 1 is the limit; values above 2 count as 2."""
 OUTPUTS = ["probabilities", "logits", "novelty"]
 RECIPE = (
-    "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before: that is "
-    "not in this model), exactly {samples} samples a row; leave digital silence at both ends away, repeat a shorter "
-    "sound until it fills a row, divide a longer one into several. probabilities: calibrated, a row for each row of "
-    "waveform, a column for each of classes. novelty: above 1, the sound is unlike what the model was trained on "
-    "(noise, other species), whatever the probabilities say. Several rows of a recording: "
+    "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before, without "
+    "an offset: that is not in this model), exactly {samples} samples a row; leave digital silence at both ends away, "
+    "repeat a shorter sound until it fills a row, divide a longer one into several. probabilities: calibrated, a row "
+    "for each row of waveform, a column for each of classes. novelty: above 1, the sound is unlike what the model was "
+    "trained on (noise, other species), whatever the probabilities say. Several rows of a recording: "
     "softmax(mean of their logits / temperature)."
 )
 

@@ -42,7 +42,7 @@ class Judged:
     """float32, shape (windows, species): calibrated; NaN where there is nothing to hear."""
     problem: str | None = None
     """Why (the rest of) the file could not be read."""
-    note: str | None = None
+    note: str = ""
     """What the user has to know of the file, though it could be read."""
     state: list[int] | None = None
     """Size and time of the file before it was read, by which a later change is noticed; None if it was not there."""
@@ -65,7 +65,7 @@ class _Hearing:
     def __init__(self, path: Path, species: int):
         self.path, self.species = path, species
         self.problem: str | None = None
-        self.note: str | None = None
+        self.notes: dict[str, None] = {}
         self.state: list[int] | None = None
         self._places, self._said = array("d"), array("f")
 
@@ -73,12 +73,12 @@ class _Hearing:
         self._places.extend((window.channel, window.start_s, window.end_s))
         self._said.append(novelty)
         self._said.extend(probabilities)
-        self.note = self.note or window.note
+        self.notes |= dict.fromkeys(window.notes)
 
     def judged(self) -> Judged:
         said = np.array(self._said).reshape(-1, 1 + self.species)
         places = np.array(self._places).reshape(-1, len(PLACE))
-        return Judged(self.path, places, said[:, 0], said[:, 1:], self.problem, self.note, self.state)
+        return Judged(self.path, places, said[:, 0], said[:, 1:], self.problem, "; ".join(self.notes), self.state)
 
 
 Item = tuple[_Hearing, Window | None]

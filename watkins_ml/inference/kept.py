@@ -55,7 +55,7 @@ class Kept:
         """What was said of a recording; None if that is missing or damaged, or the recording has changed since."""
         try:
             table = pq.read_table(self._file(path))
-            state, note = json.loads(table.schema.metadata[ABOUT]), table.schema.metadata.get(NOTE)
+            state, note = json.loads(table.schema.metadata[ABOUT]), table.schema.metadata.get(NOTE, b"")
             columns = PLACE, [f"p_{name}" for name in self.classes]
             places, said = (np.stack([table[name].to_numpy() for name in names], axis=1) for names in columns)
             novelties = table[NOVELTY].to_numpy()
@@ -63,7 +63,7 @@ class Kept:
                 return None
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
             return None
-        return Judged(path, places, novelties, said, note=note and note.decode(errors="replace"), state=state)
+        return Judged(path, places, novelties, said, note=note.decode(errors="replace"), state=state)
 
     def write(self, recording: Judged) -> None:
         """Keep what was said of a recording that could be read to its end; any other is tried again next time."""

@@ -83,7 +83,7 @@ def _answers(classifier: Classifier, files: list[Path]) -> Iterator[tuple[Path, 
             try:
                 recording = classifier.frontend.read(path, MOST_WINDOWS)
                 found.append(classifier.frontend.windows(recording))
-                notes[-1] = recording.note
+                notes[-1] = "; ".join(recording.notes) or None
             except AudioError as error:
                 found.append(error)
         with workers.turn:

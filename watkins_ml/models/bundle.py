@@ -146,7 +146,7 @@ def load_bundle(folder: Path) -> Classifier:
             raise UserError(f"{folder}: model format {description['format']} needs a newer watkins_ml")
         config = TypeAdapter(ModelConfig).validate_python(description["model"])
         network = build_model(config, len(description["classes"]), pretrained=False)
-        frontend = Frontend(FrontendSettings(**description["frontend"]))
+        frontend = Frontend(FrontendSettings.stored(description["frontend"]))
         classes, facts = [normal(name) for name in description["classes"]], dict(description["facts"])
         temperature = float(description.get("temperature", 1.0))  # bundles of earlier versions have none
         if not 0 < temperature < float("inf"):
