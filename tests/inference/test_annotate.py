@@ -91,7 +91,7 @@ def test_noise_is_unknown_until_one_asks_for_the_nearest_species(watkins, finish
     said = watkins(*asked)
     assert said.status == 0 and "unknown: unlike what the model was trained on" in said.out
     said = watkins(*asked, "--out", "found")
-    assert said.status == 0 and "1 files; 1 unknown: unlike what the model was trained on" in said.out
+    assert said.status == 0 and "1 file; 1 unknown: unlike what the model was trained on" in said.out
     [kept] = Path("found/windows").iterdir()
     when = kept.stat().st_mtime_ns
     assert pd.read_csv("found/detections.csv").empty
@@ -124,13 +124,13 @@ def test_a_folder_of_answers_serves_every_format_and_threshold_without_judging_a
     assert watkins(*begun, "--format", "raven", "--format", "audacity").status == 0
     [kept] = (tmp_path / "found" / "windows").iterdir()
     when = kept.stat().st_mtime_ns
-    said = watkins(*begun, "--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    said = watkins(*begun, "--min-confidence", 0.4, "--by", "window", "--format", "csv")
     assert said.status == 0 and kept.stat().st_mtime_ns == when
     found = pd.read_csv(tmp_path / "found" / "detections.csv")
-    assert (found["probability"] >= 0.9).all() and (found["end_s"] - found["start_s"] < 4.1).all()
+    assert len(found) and (found["probability"] >= 0.4).all() and (found["end_s"] - found["start_s"] < 4.1).all()
     [selections] = (tmp_path / "found" / "raven").iterdir()
     assert "hour-" in selections.name and len(selections.read_text().splitlines()) > 1
-    sure = ("--min-confidence", 0.9, "--by", "window", "--format", "csv")
+    sure = ("--min-confidence", 0.4, "--by", "window", "--format", "csv")
     whole = watkins("predict", finished.run_dir, hour, *all_known, *sure)
     alone = pd.read_csv(io.StringIO(whole.out))
     pd.testing.assert_frame_equal(alone, found, rtol=1e-4)

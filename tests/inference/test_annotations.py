@@ -2,51 +2,99 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import crowsetta
 import pandas as pd
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from watkins_ml.inference.annotations import write_annotations
-from watkins_ml.inference.detections import COLUMNS
+from watkins_ml.files import guarded
+from watkins_ml.inference.annotations import Found, write_single, write_whole
+from watkins_ml.inference.detections import COLUMNS, no_detections
+from watkins_ml.text import shown
 
-NAMES = {"deep/a b.wav": "a b-1", "quiet.wav": "quiet-2"}
+DEEP, QUIET = Path("/disk/deep/a b.wav"), Path("/disk/quiet.wav")
 
 
 @pytest.fixture
-def found() -> pd.DataFrame:
+def rows() -> pd.DataFrame:
     rows = [
-        ("deep/a b.wav", 0, 0.0, 7.98, "Risso'sDolphin", 0.91),
-        ("deep/a b.wav", 2, 86_395.5, 86_399.49, 'Short "Finned" (Pacific), Pilot', 0.5),
+        ("deep/a b.wav", 0, 0.0, 7.98, "Risso'sDolphin", 0.91, 0.4),
+        ("deep/a b.wav", 2, 86_395.5, 86_399.49, 'Short "Finned" (Pacific), Pilot', 0.5, 0.999),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def test_csv_and_parquet_hold_the_table(found, tmp_path):
-    [csv] = write_annotations(tmp_path, "csv", found, NAMES, 8_000)
-    pd.testing.assert_frame_equal(pd.read_csv(csv), found, rtol=1e-5)
-    [parquet] = write_annotations(tmp_path, "parquet", found, NAMES, 8_000)
-    pd.testing.assert_frame_equal(pyarrow.parquet.read_table(parquet).to_pandas(), found)
+@pytest.fixture
+def found(rows) -> Found:
+    return Found("a b-1", DEEP, rows)
 
 
-def test_raven_tables_are_read_by_crowsetta_and_by_their_columns(found, tmp_path):
-    table, quiet = write_annotations(tmp_path, "raven", found, NAMES, 8_000)
+def test_csv_and_parquet_hold_the_table(rows, tmp_path):
+    csv = write_whole(tmp_path, "csv", [rows[:1], no_detections(), rows[1:]])
+    assert csv == tmp_path / "detections.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(csv), rows, rtol=1e-5)
+    parquet = write_whole(tmp_path, "parquet", [rows])
+    pd.testing.assert_frame_equal(pyarrow.parquet.read_table(parquet).to_pandas(), rows)
+    assert pd.read_csv(write_whole(tmp_path, "csv", [no_detections()])).empty
+
+
+def test_raven_tables_are_read_by_crowsetta_and_by_their_columns(found, rows, tmp_path):
+    table = write_single(tmp_path, "raven", found, 8_000)
+    quiet = write_single(tmp_path, "raven", Found("quiet-2", QUIET, no_detections()), 8_000)
     assert table == tmp_path / "raven" / "a b-1.selections.txt"
     boxes = crowsetta.formats.bbox.Raven.from_file(table, annot_col="Species").to_bbox()
-    assert [box.label for box in boxes] == found["species"].tolist()
-    assert [box.onset for box in boxes] == pytest.approx(found["start_s"].tolist())
-    assert [box.offset for box in boxes] == pytest.approx(found["end_s"].tolist())
+    assert [box.label for box in boxes] == rows["species"].tolist()
+    assert [box.onset for box in boxes] == pytest.approx(rows["start_s"].tolist())
+    assert [box.offset for box in boxes] == pytest.approx(rows["end_s"].tolist())
     assert {(box.low_freq, box.high_freq) for box in boxes} == {(0.0, 8_000.0)}
     columns = pd.read_csv(table, sep="\t")
+    assert list(columns.columns[:7]) == [
+        "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
+    ]  # fmt: skip
     assert columns["Channel"].tolist() == [1, 2] and columns["Selection"].tolist() == [1, 2]
-    assert columns["Begin Path"].tolist() == found["path"].tolist()
+    assert set(columns["Begin Path"]) == {str(DEEP)} and set(columns["Begin File"]) == {"a b.wav"}
+    assert columns["File Offset (s)"].tolist() == pytest.approx(rows["start_s"].tolist())
+    assert columns["Novelty"].tolist() == pytest.approx(rows["novelty"].tolist())
     assert pd.read_csv(quiet, sep="\t").empty, "a recording without detections has a table without selections"
 
 
-def test_audacity_labels_are_read_by_crowsetta(found, tmp_path):
-    labels, quiet = write_annotations(tmp_path, "audacity", found, NAMES, 8_000)
+def test_no_selection_reaches_above_what_the_recording_holds(found, tmp_path):
+    table = write_single(tmp_path, "raven", found._replace(rate=8_000), 8_000)
+    assert set(pd.read_csv(table, sep="\t")["High Freq (Hz)"]) == {4_000}
+    table = write_single(tmp_path, "raven", found._replace(rate=96_000), 8_000)
+    assert set(pd.read_csv(table, sep="\t")["High Freq (Hz)"]) == {8_000}
+
+
+@settings(deadline=None, max_examples=50)
+@given(name=st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20), species=st.text(max_size=20))
+def test_no_name_breaks_a_line_or_a_column(tmp_path_factory, name, species):
+    folder = tmp_path_factory.mktemp("names")
+    rows = pd.DataFrame([(name, 0, 1.0, 2.0, species, 0.5, 0.1)] * 2, columns=COLUMNS)
+    found = Found("x", Path("/disk") / name, rows)
+    columns = pd.read_csv(write_single(folder, "raven", found, 8_000), sep="\t", keep_default_na=False, dtype=str)
+    assert len(columns) == 2
+    assert columns["Begin Path"].tolist() == [f"/disk/{shown(name)}"] * 2
+    assert columns["Species"].tolist() == [shown(species)] * 2
+    labels = write_single(folder, "audacity", found, 8_000).read_text(encoding="utf-8").split("\n")
+    assert [line.count("\t") for line in labels] == [2, 2, 0]
+    csv = write_whole(folder, "csv", [rows]).read_text(encoding="utf-8")
+    assert len(csv.splitlines()) == 3
+    cell = pd.read_csv(io.StringIO(csv), keep_default_na=False, dtype=str)["path"][0]
+    assert cell == guarded(shown(name)) and not cell.startswith(("=", "@"))
+
+
+def test_audacity_labels_are_read_by_crowsetta(found, rows, tmp_path):
+    labels = write_single(tmp_path, "audacity", found, 8_000)
+    quiet = write_single(tmp_path, "audacity", Found("quiet-2", QUIET, no_detections()), 8_000)
     sequence = crowsetta.formats.seq.AudSeq.from_file(labels).to_seq()
-    assert sequence.onsets_s.tolist() == pytest.approx(found["start_s"].tolist())
-    assert sequence.offsets_s.tolist() == pytest.approx(found["end_s"].tolist())
-    assert sequence.labels.tolist() == ["Risso'sDolphin 0.91", 'Short "Finned" (Pacific), Pilot 0.50 channel 2']
+    assert sequence.onsets_s.tolist() == pytest.approx(rows["start_s"].tolist())
+    assert sequence.offsets_s.tolist() == pytest.approx(rows["end_s"].tolist())
+    assert sequence.labels.tolist() == [
+        "Risso'sDolphin 0.91 novelty 0.40", 'Short "Finned" (Pacific), Pilot 0.50 channel 2 novelty 1.00',
+    ]  # fmt: skip
     assert quiet.read_text() == ""

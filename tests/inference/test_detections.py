@@ -104,15 +104,20 @@ def test_nothing_heard_gives_an_empty_table_of_the_same_kind():
 
 def test_in_what_is_unlike_the_training_nothing_is_detected():
     recording = judged((0.9, 0.1, 0), (0.95, 0.05, 0), (0.9, 0.1, 0))
-    recording.novelties[1] = 1.2
+    recording.novelties[:] = 0.3, 1.2, 0.4
     assert said(recording, merge=False) == [(0, 4, "Fin", 0.9), (4, 8, "Fin", 0.9)]
-    assert said(recording, Wanted(max_novelty=1.2)) == [(0, 8, "Fin", 0.95)]
-    assert said(recording, Wanted(max_novelty=0.4)) == []
+    assert said(recording, Wanted(max_novelty=1.3)) == [(0, 8, "Fin", 0.95)]
+    assert said(recording, Wanted(max_novelty=0.2)) == []
+    found = detections(recording, CLASSES, Wanted(max_novelty=1.3))
+    assert found["novelty"].round(3).tolist() == [1.2], "of the surest window"
 
 
 def test_why_nothing_was_detected():
-    assert why_unknown(judged(None, None), CLASSES, Wanted()) == "silent"
-    assert why_unknown(judged(None, (0.4, 0.3, 0.3)), CLASSES, Wanted()) == "nothing above 50%"
+    assert why_unknown(judged(None, None), CLASSES, Wanted()).reason == "silent"
+    assert why_unknown(judged(None, (0.4, 0.3, 0.3)), CLASSES, Wanted()) == ("nothing above 50%", 0.5)
     recording = judged((0.9, 0.1, 0), (0.4, 0.3, 0.3))
     recording.novelties[0] = 1.2
-    assert why_unknown(recording, CLASSES, Wanted()) == "unlike what the model was trained on"
+    assert why_unknown(recording, CLASSES, Wanted()) == ("unlike what the model was trained on", 0.5)
+    recording.novelties[1] = 1.1
+    assert why_unknown(recording, CLASSES, Wanted()).reason == "unlike what the model was trained on"
+    assert why_unknown(recording, CLASSES, Wanted()).novelty == pytest.approx(1.1)

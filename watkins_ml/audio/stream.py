@@ -12,6 +12,7 @@ import soundfile
 
 from watkins_ml.audio.decode import (
     AudioError,
+    Recording,
     flaw_between,
     frames_at_once,
     read_recording,
@@ -21,6 +22,7 @@ from watkins_ml.audio.decode import (
 from watkins_ml.audio.formats import reason_of_content
 from watkins_ml.audio.mixing import TURNED, mixed
 from watkins_ml.audio.opening import Sound, check_window, open_audio
+from watkins_ml.audio.settings import MOST_WINDOWS
 
 MIXED = 0
 """The channel of a window that is the mean of all; single channels count from 1."""
@@ -57,9 +59,9 @@ def sliding_windows(
 ) -> Iterator[Window]:
     """Windows of `seconds`, each `overlap` (0 to below 1) of a window on the one before; the last ends with the file.
 
-    Every sample is in a window. A file that is longer than one by at most `slack_s` seconds is a single window of what
-    lies between its silent ends, as in training. With `each_channel` every channel has windows of its own, else they
-    are mixed.
+    Every sample is in a window. A file in which what lies between its silent ends is longer than one by at most
+    `slack_s` seconds is a single window of that, as in training (if it is not longer than `MOST_WINDOWS`). With
+    `each_channel` every channel has windows of its own, else they are mixed.
 
     Raises:
         AudioError: after all windows that could be decoded, what is wrong with the file.
@@ -69,17 +71,24 @@ def sliding_windows(
             window = round(seconds * audio.samplerate)
             longest = window + round(slack_s * audio.samplerate)
             apart = each_channel and audio.channels > 1
-            if 0 < audio.frames <= longest and not apart:
+            if 0 < audio.frames <= MOST_WINDOWS * window and not apart:
                 with suppress(AudioError):  # silent, or damaged: then what there is of it
-                    recording = read_recording(path, seconds)
-                    yield Window(MIXED, 0.0, recording.duration_s, recording.waveform, recording.sample_rate,
-                                 recording.notes)  # fmt: skip
-                    return
+                    recording = read_recording(path, seconds, MOST_WINDOWS, slack_s)
+                    if not recording.windows:
+                        yield _only(recording, audio.frames <= longest)
+                        return
             yield from _slide(audio, window, max(1, round(window * (1 - overlap))), apart)
     except soundfile.LibsndfileError as error:
         raise AudioError(reason_of_content(path, error)) from None
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from None
+
+
+def _only(recording: Recording, whole: bool) -> Window:
+    """The one window of a recording; with `whole` it stands for all of it, silent ends too."""
+    rate, start = recording.sample_rate, recording.starts[0]
+    ends = (0, recording.frames) if whole else (start, start + len(recording.waveform))
+    return Window(MIXED, ends[0] / rate, ends[1] / rate, recording.waveform, rate, recording.notes)
 
 
 def _slide(audio: Sound, window: int, step: int, each_channel: bool) -> Iterator[Window]:

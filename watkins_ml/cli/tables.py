@@ -215,16 +215,16 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
     if format == "csv":
         out.write(shown_csv(predictions))
         return
-    table = _table("file", "species", "probability")
+    table = _table("file", "species", "probability", "novelty")
     for row in predictions.itertuples():
         if isinstance(row.problem, str):
-            table.add_row(row.path, styled(row.problem, "red"), "")
+            table.add_row(row.path, styled(row.problem, "red"), "", "")
         else:
-            path = row.path if row.rank == 1 else ""
+            path, novelty = (row.path, _novelty(row.novelty)) if row.rank == 1 else ("", "")
             if math.isnan(row.probability):
-                table.add_row(path, styled(row.species, "yellow"), "")
+                table.add_row(path, styled(row.species, "yellow"), "", novelty)
             else:
-                table.add_row(path, row.species, f"{row.probability:.1%}")
+                table.add_row(path, row.species, f"{row.probability:.1%}", novelty)
     out.print(table, soft_wrap=False)
 
 
@@ -246,27 +246,35 @@ def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
     for row in by_species.sort_values("detections", ascending=False).itertuples():
         table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
     out.print(table, soft_wrap=False)
-    reasons = Counter(result.unknown.values()).most_common()
+    reasons = Counter(unknown.reason for unknown in result.unknown.values()).most_common()
     out.print(plural(len(files), "file") + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
     for path, problem in result.problems.items():
         out.print(f"{path}: {problem}", style="red")
     shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
-    out.print("Written: " + ", ".join(map(str, shown)))
+    earlier = f" (with {plural(result.others, 'recording')} of earlier commands)" if result.others else ""
+    out.print("Written: " + ", ".join(map(str, shown)) + earlier)
 
 
 def _print_detections(result: Annotated, files: list[Path]) -> None:
-    table = _table("file", "from", "to", "species", "probability")
+    table = _table("file", "from", "to", "species", "probability", "novelty")
     by_file = dict(list(result.found.groupby("path", sort=False)))
     for path in map(printable, files):
         for number, row in enumerate(by_file.get(path, result.found[:0]).itertuples()):
             channel = f" channel {row.channel}" if row.channel else ""
             name = path if number == 0 else ""
-            table.add_row(name, _clock(row.start_s), _clock(row.end_s), row.species + channel, f"{row.probability:.1%}")
+            stretch = _clock(row.start_s), _clock(row.end_s)
+            table.add_row(name, *stretch, row.species + channel, f"{row.probability:.1%}", f"{row.novelty:.2f}")
         if path in result.unknown:
-            table.add_row(path, "", "", styled(f"unknown: {result.unknown[path]}", "yellow"), "")
+            reason, novelty = result.unknown[path]
+            table.add_row(path, "", "", styled(f"unknown: {reason}", "yellow"), "", _novelty(novelty))
         if path in result.problems:
-            table.add_row(path, "", "", styled(result.problems[path], "red"), "")
+            table.add_row(path, "", "", styled(result.problems[path], "red"), "", "")
     out.print(table, soft_wrap=False)
+
+
+def _novelty(novelty: float) -> str:
+    """Empty where there is no sound."""
+    return "" if math.isnan(novelty) else f"{novelty:.2f}"
 
 
 def _clock(seconds: float) -> str:

@@ -20,7 +20,7 @@ from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, printable
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.models.bundle import Classifier, to_probabilities
+from watkins_ml.models.bundle import MAX_NOVELTY, Classifier, to_probabilities
 from watkins_ml.models.scoring import window_outputs
 from watkins_ml.text import shown
 
@@ -84,17 +84,18 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         raise UserError(f"{printable(path)}: {error}") from None
     windows = classifier.frontend.windows(recording)
     outputs = window_outputs(classifier.network, [windows])
-    (whole,), (novelty,) = classifier.said(outputs)
+    (whole,), (novelty,) = classifier.said(outputs, MAX_NOVELTY)
     answer = classifier.classes[whole.argmax()]
     label = int(whole.argmax()) if wanted is None else wanted
     of_windows = to_probabilities(outputs.logits, classifier.temperature)[:, label]
-    surest = int(of_windows.argmax())
+    known = (classifier.novelties(outputs) <= MAX_NOVELTY).numpy()
+    surest = int(np.where(known, of_windows, -1).argmax()) if known.any() else int(of_windows.argmax())
     return Explanation(
         species=classifier.classes[label],
         probability=float(of_windows[surest]),
         answer=answer,
         answer_probability=float(whole.max()),
-        unknown=bool(novelty > 1),
+        unknown=not novelty <= MAX_NOVELTY,
         windows=len(windows),
         spectrogram=windows[surest, 0].numpy(),
         attribution=grad_cam(classifier.network, windows[surest], label),

@@ -46,6 +46,8 @@ class Judged:
     """What the user has to know of the file, though it could be read."""
     state: list[int] | None = None
     """Size and time of the file before it was read, by which a later change is noticed; None if it was not there."""
+    rate: int | None = None
+    """Native rate in Hz; None where nothing could be read."""
 
     def table(self, classes: list[str]) -> pd.DataFrame:
         """channel, start_s, end_s, novelty and p_<species> in float32; NaN where there is nothing to hear."""
@@ -67,6 +69,7 @@ class _Hearing:
         self.problem: str | None = None
         self.notes: dict[str, None] = {}
         self.state: list[int] | None = None
+        self.rate: int | None = None
         self._places, self._said = array("d"), array("f")
 
     def add(self, window: Window, novelty: float, probabilities: np.ndarray) -> None:
@@ -74,11 +77,13 @@ class _Hearing:
         self._said.append(novelty)
         self._said.extend(probabilities)
         self.notes |= dict.fromkeys(window.notes)
+        self.rate = window.sample_rate
 
     def judged(self) -> Judged:
         said = np.array(self._said).reshape(-1, 1 + self.species)
         places = np.array(self._places).reshape(-1, len(PLACE))
-        return Judged(self.path, places, said[:, 0], said[:, 1:], self.problem, "; ".join(self.notes), self.state)
+        notes = "; ".join(self.notes)
+        return Judged(self.path, places, said[:, 0], said[:, 1:], self.problem, notes, self.state, self.rate)
 
 
 Item = tuple[_Hearing, Window | None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 from watkins_ml.names import normal
 
 FORMAT = 1
+MAX_NOVELTY = 1.0
+"""Above it a window is unknown; so `novelty.py` measures."""
 UNKNOWN = "unknown"
 """The answer where a sound is unlike all that a model was trained on, or where there is none."""
 
@@ -75,17 +78,28 @@ class Classifier:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
         return self.answers(cuts, batch_size).probabilities
 
-    def answers(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> Answers:
-        """The windows of each cut, (n, 1, n_mels, frames), to what is said of it: by the mean over its windows."""
-        return self.said(window_outputs(self.network, cuts, batch_size))
+    def answers(
+        self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf
+    ) -> Answers:
+        """The windows of each cut, (n, 1, n_mels, frames), to what is said of it, as `said`."""
+        return self.said(window_outputs(self.network, cuts, batch_size), max_novelty)
 
-    def said(self, outputs: WindowOutputs) -> Answers:
-        """What the network's outputs say of each cut."""
-        probabilities = to_probabilities(outputs.by_cut(outputs.logits), self.temperature)
+    def said(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Answers:
+        """What the network's outputs say of each cut: the mean over its windows that are no newer than `max_novelty`.
+
+        A cut without any such window is unknown: its novelty is above the limit too, its answer the mean over all.
+        """
+        novelties = self.novelties(outputs)
+        known = novelties <= max_novelty
+        probabilities = to_probabilities(outputs.by_cut(outputs.logits, known), self.temperature)
+        return Answers(probabilities, outputs.by_cut(novelties, known).double().numpy())
+
+    def novelties(self, outputs: WindowOutputs) -> torch.Tensor:
+        """The novelty of each window, (windows,)."""
         if self.novelty is None or not outputs.counts:
-            return Answers(probabilities, np.zeros(len(outputs.counts)))
+            return torch.zeros(sum(outputs.counts))
         with torch.inference_mode():
-            return Answers(probabilities, outputs.by_cut(self.novelty(outputs.embeddings)).double().numpy())
+            return self.novelty(outputs.embeddings)
 
     def classify(self, sources: Iterable[Path | BinaryIO]) -> np.ndarray:
         """Audio files (paths or open binary files) to probabilities (files, species).

@@ -24,11 +24,18 @@ class WindowOutputs(NamedTuple):
     counts: list[int]
     """How many windows each cut has."""
 
-    def by_cut(self, values: torch.Tensor) -> torch.Tensor:
-        """The means of values (windows, ...) over the windows of each cut, (cuts, ...)."""
+    def by_cut(self, values: torch.Tensor, counting: torch.Tensor | None = None) -> torch.Tensor:
+        """The means of values (windows, ...) over the windows of each cut, (cuts, ...).
+
+        With `counting`, bool (windows,), over those that count; over all of a cut where none does.
+        """
         if not self.counts:
             return values
-        return torch.stack([of_cut.mean(dim=0) for of_cut in values.split(self.counts)])
+        parts = values.split(self.counts)
+        if counting is not None:
+            chosen = counting.split(self.counts)
+            parts = [part[of_cut] if of_cut.any() else part for part, of_cut in zip(parts, chosen, strict=True)]
+        return torch.stack([of_cut.mean(dim=0) for of_cut in parts])
 
 
 @torch.inference_mode()

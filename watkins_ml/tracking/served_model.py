@@ -12,7 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from watkins_ml.models.bundle import UNKNOWN, load_bundle
+from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, load_bundle
 from watkins_ml.tracking.audio_table import table_windows
 
 
@@ -22,7 +22,9 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         try:
-            probabilities, novelty = self.classifier.answers(table_windows(self.classifier.frontend, model_input))
+            probabilities, novelty = self.classifier.answers(
+                table_windows(self.classifier.frontend, model_input), max_novelty=MAX_NOVELTY
+            )
         except MlflowException:
             raise
         except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
@@ -30,9 +32,10 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
             raise MlflowException("the model failed, not the recordings; see the log of its process") from error
         best = probabilities.argmax(axis=1)
         classes = self.classifier.classes
+        known = novelty <= MAX_NOVELTY
         return pd.DataFrame(
             {
-                "species": [UNKNOWN if new > 1 else classes[label] for label, new in zip(best, novelty, strict=True)],
+                "species": [classes[label] if told else UNKNOWN for label, told in zip(best, known, strict=True)],
                 "probability": probabilities.max(axis=1).astype(float),
                 "probabilities": [dict(zip(classes, map(float, row), strict=True)) for row in probabilities],
                 "novelty": novelty,
