@@ -5,8 +5,8 @@
 #
 # TORCH_INDEX is PyTorch's own index of CPU or CUDA wheels (pytorch.org, "Get started"). Without it the default package
 # index is used, whose Linux wheels for x86 carry CUDA: they run on a CPU too, and take some gigabytes more.
-# BASE may be any image with Python 3.11 or newer and its venv module.
-ARG BASE=python:3.12.13-slim-bookworm
+# BASE (docker/pin-images.sh) may be any image with Python 3.11 or newer and its venv module.
+ARG BASE=python:3.12.13-slim-bookworm@sha256:8a7e7cc04fd3e2bd787f7f24e22d5d119aa590d429b50c95dfe12b3abe52f48b
 
 # The list of dependencies alone, so that another change of pyproject.toml does not install them again.
 FROM ${BASE} AS dependencies

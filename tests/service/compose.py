@@ -45,3 +45,8 @@ def read(env: dict[str, str], file: Path = FILE) -> dict:
 def env_file(path: Path) -> dict[str, str]:
     """The variables of an .env file of plain NAME=value lines."""
     return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), flags=re.MULTILINE))
+
+
+def config(file: dict, name: str) -> str:
+    """The text of a config, which is a file of the checkout."""
+    return (ROOT / file["configs"][name]["file"]).read_text()

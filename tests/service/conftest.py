@@ -19,13 +19,25 @@ from servers import Postgres, free_port
 
 
 @pytest.fixture(scope="session")
-def env(tmp_path_factory) -> dict[str, str]:
-    """What docker/make-env.sh writes into .env."""
+def checkout(tmp_path_factory) -> Path:
+    """A folder in which docker/make-env.sh has run."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(compose.ROOT / ".env.example", folder)
-    shutil.copytree(compose.ROOT / "docker", folder / "docker")
+    shutil.copytree(compose.ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
     subprocess.run(["sh", folder / "docker" / "make-env.sh"], check=True, capture_output=True)
-    return compose.env_file(folder / ".env")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def env(checkout) -> dict[str, str]:
+    """What docker/make-env.sh writes into .env."""
+    return compose.env_file(checkout / ".env")
+
+
+@pytest.fixture(scope="session")
+def secrets(checkout) -> dict[str, str]:
+    """The secrets that it makes, by name."""
+    return {path.name: path.read_text() for path in (checkout / "docker" / "secrets").iterdir()}
 
 
 @dataclass
@@ -34,6 +46,7 @@ class Native:
 
     file: dict
     folder: Path
+    secrets: Path
     postgres_port: int
     mlflow_port: int = field(default_factory=free_port)
     serving_port: int = field(default_factory=free_port)
@@ -50,6 +63,8 @@ class Native:
             "--port=5001": f"--port={self.serving_port}",
             "/srv/artifacts": str(self.folder / "artifacts"),
             "/etc/mlflow/auth.ini": str(self.folder / "auth.ini"),
+            "/etc/watkins": str(compose.ROOT / "docker"),
+            "/run/secrets": str(self.secrets),
         }.items():
             text = text.replace(inside, outside)
         return text
@@ -74,9 +89,13 @@ class Native:
         ).returncode  # fmt: skip
 
     def run(self, service: str, *command: str) -> subprocess.CompletedProcess:
+        """Another command in the service than its own, with its secrets."""
+        start = [self.here(part) for part in self.file["services"][service]["entrypoint"][:2]]
+        assert start[-1].endswith("with-secrets.sh")
         return subprocess.run(
-            command, env=self.environment(service), cwd=self.folder, capture_output=True, text=True, timeout=300
-        )
+            [*start, *command], env=self.environment(service), cwd=self.folder, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
 
     @contextmanager
     def started(self, name: str, folder: Path) -> Iterator[subprocess.Popen]:
@@ -104,20 +123,19 @@ class Native:
 
 
 @pytest.fixture(scope="session")
-def native(env, tmp_path_factory) -> Native:
+def native(env, checkout, tmp_path_factory) -> Native:
     """A real PostgreSQL that asks for passwords, its databases made by the file's own script; no MLflow yet."""
     server = Postgres()
     (server.data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    hers = {"MLFLOW_USERNAME": "ada", "MLFLOW_PASSWORD": "countess of lovelace", "SERVED_MODEL": "watkins-baseline"}
-    file = compose.read(env | hers | {"PUBLIC_NAME": "whales.example.org"})
-    native = Native(file, tmp_path_factory.mktemp("native"), server.port)
-    (native.folder / "auth.ini").write_text(native.here(file["configs"]["auth"]["content"]))
+    file = compose.read(env | {"SERVED_MODEL": "watkins-baseline", "PUBLIC_NAME": "whales.example.org"})
+    native = Native(file, tmp_path_factory.mktemp("native"), checkout / "docker" / "secrets", server.port)
+    (native.folder / "auth.ini").write_text(native.here(compose.config(file, "auth")))
     server.start()
     try:
         programs = {"PATH": f"{server.programs}:{os.environ['PATH']}", "PGPORT": str(server.port)}
         subprocess.run(
             ["psql", "-qX", "-v", "ON_ERROR_STOP=1", "--host", server.data, "--username", "postgres"],
-            input=file["configs"]["databases"]["content"], text=True, check=True,
+            input=native.here(compose.config(file, "databases")), text=True, check=True,
             env=native.environment("postgres") | programs,
         )  # fmt: skip
         assert native.is_healthy("postgres", **programs)
@@ -132,9 +150,11 @@ class Service:
 
     native: Native
     process: subprocess.Popen
+    home: Path
+    """Where MLflow was started, and its home."""
 
 
 @pytest.fixture(scope="session")
-def service(native) -> Service:
-    with native.started("mlflow", native.folder) as process:
-        yield Service(native, process)
+def service(native, tmp_path_factory) -> Service:
+    with native.started("mlflow", home := tmp_path_factory.mktemp("home")) as process:
+        yield Service(native, process, home)
