@@ -56,6 +56,14 @@ def test_links_in_circles_are_followed_once(tmp_path):
     assert below(tmp_path) == ["a/a.wav", "a/to-b/b.wav", "b/b.wav", "b/to-a/a.wav"]
 
 
+def test_a_name_that_is_not_utf8_goes_through_json_and_stops_no_text(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    files.write_json(tmp_path / "a.json", {"model": name})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"model": name}
+    files.write_text(tmp_path / "a.txt", name)
+    assert (tmp_path / "a.txt").read_text() == "caf\\udce9"
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     scandir = os.scandir

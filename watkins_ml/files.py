@@ -68,7 +68,8 @@ def write_bytes(path: Path, content: bytes | memoryview, durable: bool = True) -
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    """UTF-8; what is left in the text of a name that is not UTF-8 becomes `\\udce9`, which JSON reads as it was."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import unicodedata
 
 import numpy as np
 import pytest
@@ -38,6 +39,14 @@ def test_a_loaded_bundle_gives_the_probabilities_of_the_network_that_was_saved(b
     np.testing.assert_allclose(loaded.probabilities(spectrograms.split(1)), expected, rtol=1e-5)
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor)
+
+
+def test_species_are_known_in_either_form_of_unicode(network, recipe, tmp_path):
+    forms = [unicodedata.normalize(form, "Épaulard") for form in ("NFD", "NFC")]
+    save_bundle(tmp_path, network, recipe("baseline").model, FrontendSettings(), [forms[0], "Orca", "Walrus"], FACTS)
+    loaded = load_bundle(tmp_path)  # as earlier versions wrote it
+    assert loaded.classes == [forms[1], "Orca", "Walrus"]
+    assert [loaded.label(form) for form in forms] == [0, 0]
 
 
 def test_two_loads_agree_to_the_last_bit(bundle):

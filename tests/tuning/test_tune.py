@@ -1,8 +1,11 @@
 """`watkins tune` from the command to MLflow: a real study of real trainings."""
 
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +18,11 @@ from optuna.trial import TrialState
 from registered import assert_is_the_runs_own, digests, held
 from servers import free_port
 
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.prepare import PrepareOptions, prepare
+from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.monitor import best_epoch
@@ -26,6 +32,7 @@ from watkins_ml.tuning.recipe import load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.tune import tune
+from watkins_ml.tuning.worker import Assignment, Worker
 
 pytestmark = pytest.mark.slow  # whole studies
 BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
@@ -317,6 +324,37 @@ def test_a_folder_with_another_study(tuned, watkins, tmp_path, monkeypatch):
     shutil.copytree(tuned.folder / "runs" / "small", folder / "runs" / "small")
     monkeypatch.chdir(folder)
     one_line(watkins("tune", tuned.recipe), 2, "runs/small", "holds another study", "--name")
+
+
+def test_of_two_studies_that_begin_in_one_folder_at_once_one_is_refused(prepared, tmp_path):
+    """Each has a database of its own, so only the folder can tell them apart."""
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(RECIPE.format(base=BASELINE, data=prepared).replace("trials: 6", "trials: 1"))
+    command = [sys.executable, "-m", "watkins_ml", "tune", str(recipe), "--storage"]
+    both = [
+        subprocess.Popen([*command, f"sqlite:///{tmp_path}/{name}.db"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                         stdout=subprocess.DEVNULL)
+        for name in "ab"
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], said
+    assert sum("runs/small: holds another study" in words for words in said) == 1
+    facts = RunDirectory(tmp_path / "runs" / "small").facts
+    assert facts["status"] == "FINISHED"
+    trials = [RunDirectory(path.parent).facts["study"]["uid"] for path in (tmp_path / "runs/small").glob("*/run.json")]
+    assert trials == [facts["uid"]]
+
+
+def test_a_worker_that_finds_other_data_than_its_study_takes_no_trial(small, begin, archive, tmp_path):
+    study = begin(small)
+    copied = shutil.copytree(small.config.data.dir, tmp_path / "copied")
+    prepare(archive, copied, PrepareOptions(seed=1, workers=1, frontend=FrontendSettings(frames=100)))
+    config = small.config.model_copy(update={"data": small.config.data.model_copy(update={"dir": str(copied)})})
+    other = dataclasses.replace(small, config=config)
+    digest = read_prepared(Path(small.config.data.dir)).digest
+    with pytest.raises(UserError, match="copied: prepared anew since the study began"):
+        Worker(Assignment(other, digest, study.database.url, study.folder, 1, None), None)
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 
 
 @pytest.mark.faults

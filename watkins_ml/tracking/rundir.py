@@ -21,6 +21,7 @@ from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import write_json, write_text
 from watkins_ml.masking import masked
+from watkins_ml.names import spelled
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings
 
@@ -329,7 +330,7 @@ def _datasets(data: PreparedData) -> dict[str, Any]:
     folds = "fold" in data.summary  # its sides stand in no table of their own
     return {
         side: {
-            "source": str((data.folder.annotations if folds else data.folder.side(side)).resolve()),
+            "source": spelled((data.folder.annotations if folds else data.folder.side(side)).resolve()),
             "rows": len(frame),
         }
         for side, frame in data.sides.items()

@@ -52,13 +52,14 @@ class StudyRecord:
                 keeping.enter_context(Uploader(self.run))
                 self.is_mine = True
             except StillTrainingError:
-                pass
+                self.check()  # it may have come between the first check and now
             try:
                 yield
             finally:
                 self.is_mine = False
 
     def _begin(self) -> None:
+        self.check()
         recipe, database = self.study.recipe, self.study.database
         again = self.run.facts_file.exists()
         if not again:
