@@ -89,7 +89,7 @@ def test_a_run_of_an_earlier_version_goes_on_by_validation_loss_and_keeps_its_co
     save_last(earlier.checkpoints, Checkpoint(tensors, facts))
     earlier.metrics.unlink()
     earlier.update_facts(status="RUNNING")
-    said = watkins("train", "--resume", earlier.root)
+    said = watkins("train", earlier.root / "config.yaml", "--resume", earlier.root)
     assert said.status == 0, said.err
     expected = undisturbed.read_history()
     assert list(earlier.read_history()) == [name for name in expected if name != "val_calibrated_loss"]

@@ -51,7 +51,8 @@ def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resu
         raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
     if resume is not None and not (resume / "run.json").exists():
         raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
-    config = load_config(recipe, overrides) if recipe else load_stored(resume / "config.yaml", overrides)
+    own = resume and resume / "config.yaml"
+    config = load_stored(own, overrides) if recipe in (None, own) else load_config(recipe, overrides)
     from watkins_ml.cli.tables import print_run
     from watkins_ml.experiment import resume_experiment, run_experiment
 
