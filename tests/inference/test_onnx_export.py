@@ -10,11 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.errors import UserError
 from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
+from watkins_ml.inference.predict import predict_files
 from watkins_ml.models import build_model
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.novelty import Novelty
@@ -127,3 +130,42 @@ def test_another_format_is_misuse_and_a_model_that_is_not_there_is_named(watkins
     assert (said.status, said.err) == (2, "watkins: --to tflite: must be onnx\n")
     said = watkins("export", "runs/gone")
     assert said.status == 1 and said.err.startswith("watkins: runs/gone: no such run directory")
+
+
+def in_file(path, sound: np.ndarray, rate: int):
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+    return path
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 15_000), st.integers(50, 15_841), st.integers(0, 99))
+def test_a_row_gets_the_answer_of_predict_also_with_silent_ends(classifier, session, tmp_path, lead, length, seed):
+    rate, samples = classifier.frontend.settings.sample_rate, classifier.frontend.settings.samples
+    row = np.zeros(samples, np.float32)
+    stop = min(samples, lead + length)
+    time = np.arange(stop - lead) / rate
+    noise = np.random.default_rng(seed).standard_normal(len(time))
+    row[lead:stop] = 0.2 * np.sin(2 * np.pi * 900 * time) + 0.02 * noise
+    probabilities, _, novelty = session.run(None, {"waveform": row[None]})
+    file = in_file(tmp_path / "row.wav", row, rate)
+    np.testing.assert_allclose(probabilities, classifier.classify([file]), atol=TOLERANCE)
+    [told] = predict_files(classifier, [file]).to_dict("records")
+    assert novelty[0] == pytest.approx(told["novelty"], abs=NOVELTY_TOLERANCE * max(1, told["novelty"]))
+    if abs(novelty[0] - 1) > NOVELTY_TOLERANCE:
+        assert (told["species"] == "unknown") == (novelty[0] > 1)
+
+
+def test_what_predict_refuses_or_calls_silent_is_unknown(classifier, session, tmp_path):
+    rate, samples = classifier.frontend.settings.sample_rate, classifier.frontend.settings.samples
+    call = 0.2 * np.sin(np.arange(samples) / 3).astype(np.float32)
+    rows = np.stack([call] * 7)
+    rows[0, 99], rows[1, 99], rows[2, 99], rows[3] = np.nan, np.inf, 1e20, 0
+    rows[4], rows[5] = 0.25, np.float32(9e-6) * np.sign(call)
+    probabilities, logits, novelty = session.run(None, {"waveform": rows})
+    assert np.isfinite(probabilities).all() and np.isfinite(logits).all()
+    assert (novelty[:6] == np.inf).all() and np.isfinite(novelty[6])
+    for number, row in enumerate(rows[:6]):
+        [told] = predict_files(classifier, [in_file(tmp_path / f"{number}.wav", row, rate)]).to_dict("records")
+        assert told["species"] == "unknown" or isinstance(told["problem"], str), number
+    alone = session.run(None, {"waveform": rows[6:]})
+    np.testing.assert_allclose(probabilities[6:], alone[0], atol=1e-6)

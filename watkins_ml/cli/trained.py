@@ -39,7 +39,8 @@ def export(
     Takes float32 waveforms (batch, samples), mono at the model's sample
     rate and exactly one window long, and gives calibrated probabilities
     and logits, each (batch, species), and novelty (batch,), above 1 for
-    what is unlike all that the model was trained on. The frontend is inside; resampling
+    what is unlike all that the model was trained on, infinite for silence and for samples that are no numbers. The
+    frontend is inside, digital silence at both ends is left away as in predict; resampling
     stays outside. Species, settings and a recipe are in its metadata. It
     is written only if onnxruntime agrees with PyTorch to 0.0001.
     """

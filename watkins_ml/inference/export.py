@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from torch import nn
 
 from watkins_ml import __version__
+from watkins_ml.audio.decode import LOUDEST, SILENCE, SilenceError
 from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.errors import UserError
 from watkins_ml.files import disk_errors, write_bytes
@@ -28,11 +31,12 @@ NOVELTY_TOLERANCE = 1e-3
 OUTPUTS = ["probabilities", "logits", "novelty"]
 RECIPE = (
     "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before, without "
-    "an offset: that is not in this model), exactly {samples} samples a row; leave digital silence at both ends away, "
-    "repeat a shorter sound until it fills a row, divide a longer one into several. probabilities: calibrated, a row "
-    "for each row of waveform, a column for each of classes. novelty: above 1, the sound is unlike what the model was "
-    "trained on (noise, other species), whatever the probabilities say. Several rows of a recording: "
-    "softmax(mean of their logits / temperature)."
+    "an offset: that is not in this model), exactly {samples} samples a row; fill a shorter sound up with zeros, "
+    "divide a longer one into several. Digital silence at both ends of a row is left away, what is between is repeated. "
+    "probabilities: calibrated, a row for each row of waveform, a column for each of classes. novelty: above 1, the "
+    "sound is unlike what the model was trained on (noise, other species), whatever the probabilities say; infinite "
+    "where there is only silence, or samples that are no numbers. Several rows of a recording: softmax(mean of the "
+    "logits / temperature) of those whose novelty is at most 1; where none is, the recording is unknown."
 )
 
 
@@ -49,7 +53,7 @@ class Exported:
 
 
 class WaveformClassifier(nn.Module):
-    """A classifier from waveform to answer, without any decision that depends on the sound."""
+    """A classifier from waveform to answer; what decoding decides of a sound is in it as arithmetic."""
 
     def __init__(self, classifier: Classifier):
         super().__init__()
@@ -60,10 +64,28 @@ class WaveformClassifier(nn.Module):
 
     def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """float32 (batch, samples) to calibrated probabilities and logits, (batch, species), and novelty (batch,)."""
-        embeddings = self.network.embed(self.frontend(waveforms))
+        numbers = waveforms.abs() <= LOUDEST  # NaN is not
+        audio = torch.where(numbers, waveforms, 0.0)
+        sounding = audio.abs() > SILENCE
+        heard = numbers.all(dim=1) & sounding.any(dim=1) & (audio.amax(dim=1) > audio.amin(dim=1))
+        embeddings = self.network.embed(self.frontend(_between_silence(audio, sounding)))
         logits = self.network.head(embeddings)
         novelty = torch.zeros_like(logits[:, 0]) if self.novelty is None else self.novelty(embeddings)
-        return (logits / self.temperature).softmax(dim=1), logits, novelty
+        return (logits / self.temperature).softmax(dim=1), logits, torch.where(heard, novelty, torch.inf)
+
+
+def _between_silence(audio: torch.Tensor, sounding: torch.Tensor) -> torch.Tensor:
+    """What lies between the silent ends of each row, (batch, samples), repeated until it fills the row, as in training.
+
+    Places are counted in float32, which is exact for them: few runtimes search among whole numbers.
+    """
+    samples = audio.shape[1]
+    places = torch.arange(samples, dtype=torch.float32).expand_as(audio)
+    first = torch.where(sounding, places, samples).amin(dim=1, keepdim=True)
+    last = torch.where(sounding, places, -1.0).amax(dim=1, keepdim=True)
+    silent = last < 0
+    first, length = torch.where(silent, 0.0, first).long(), torch.where(silent, samples, last - first + 1).long()
+    return audio.gather(1, first + torch.arange(samples) % length)
 
 
 def export_model(model: str, path: Path) -> Exported:
@@ -129,9 +151,10 @@ def metadata(classifier: Classifier, model: str) -> dict[str, str]:
 
 
 def trial_sounds(classifier: Classifier) -> np.ndarray:
-    """Sounds for comparing two forms of a classifier, float32 (6, samples), always the same.
+    """Sounds for comparing two forms of a classifier, float32 (7, samples), always the same.
 
-    A call in noise, clicks, a clipped sweep, noise at the last bit of 16, noise with an offset, and silence.
+    A call in noise, clicks, a clipped sweep, noise at the last bit of 16, noise with an offset, a call between silent
+    ends, and silence.
     (A constant alone is none: what rounding leaves of it depends on the way of transforming, and decoding refuses it.)
     """
     settings = classifier.frontend.settings
@@ -144,6 +167,7 @@ def trial_sounds(classifier: Classifier) -> np.ndarray:
         np.clip(3 * np.sin(2 * np.pi * pitch * 2 * time), -1, 1),
         2e-5 * noise,
         0.3 + 0.001 * noise,
+        0.3 * np.sin(2 * np.pi * pitch) * (np.abs(time - 0.4) < 0.1),
         np.zeros(settings.samples),
     ]
     return np.stack(sounds).astype(np.float32)
@@ -152,7 +176,7 @@ def trial_sounds(classifier: Classifier) -> np.ndarray:
 def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
     """The largest differences of probabilities and logits between an ONNX file in onnxruntime and `classifier`.
 
-    Compared over `trial_sounds`, one by one and all at once, with the frontend that trained the network.
+    Compared over `trial_sounds`, one by one and all at once, with what `watkins predict` says of them as files.
 
     Raises:
         UserError: they are above `TOLERANCE`, or those of novelty are above `NOVELTY_TOLERANCE`.
@@ -160,12 +184,12 @@ def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
     import onnxruntime
 
     sounds, rate = trial_sounds(classifier), classifier.frontend.settings.sample_rate
-    cuts = [classifier.frontend(sound, rate).unsqueeze(0) for sound in sounds]
+    cuts = [_spectrogram(classifier, sound, rate) for sound in sounds]
     right = classifier.answers(cuts, batch_size=1)
     expected = (
         right.probabilities,
         cut_logits(classifier.network, cuts, batch_size=1).numpy(),
-        right.novelty.clip(max=2),
+        np.where(sounds.any(axis=1), right.novelty, np.inf).clip(max=2),
     )
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     together, singly = _answers(session, sounds), [_answers(session, sound[None]) for sound in sounds]
@@ -180,6 +204,17 @@ def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
             "torch and onnxruntime"
         )
     return probabilities, logits
+
+
+def _spectrogram(classifier: Classifier, sound: np.ndarray, rate: int) -> torch.Tensor:
+    """Of a sound in a file, (1, 1, n_mels, frames); of silence, which decoding refuses, as the frontend makes it."""
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
+    file.seek(0)
+    try:
+        return classifier.frontend.file_windows(file)
+    except SilenceError:
+        return classifier.frontend(sound, rate).unsqueeze(0)
 
 
 def _answers(session, waveforms: np.ndarray) -> list[np.ndarray]:
