@@ -32,7 +32,7 @@ OUTPUTS = ["probabilities", "logits", "novelty"]
 RECIPE = (
     "waveform: float32, full scale ±1, one channel (the mean of a recording's), at {rate} Hz (resample before, without "
     "an offset: that is not in this model), exactly {samples} samples a row; fill a shorter sound up with zeros, "
-    "divide a longer one into several. Digital silence at both ends of a row is left away, what is between is repeated. "
+    "divide a longer one into several. Digital silence at both ends of a row is left away, what lies between repeated. "
     "probabilities: calibrated, a row for each row of waveform, a column for each of classes. novelty: above 1, the "
     "sound is unlike what the model was trained on (noise, other species), whatever the probabilities say; infinite "
     "where there is only silence, or samples that are no numbers. Several rows of a recording: softmax(mean of the "
