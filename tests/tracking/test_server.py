@@ -193,6 +193,15 @@ def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient,
     assert reason(ValueError("something else\nentirely"), nobody_listens) == "something else"
 
 
+def test_a_second_server_on_a_port_is_refused_before_it_makes_anything(server, watkins, tmp_path):
+    port = server.rpartition(":")[2]
+    said = watkins("server", "--port", port)
+    assert said.status == 1 and f"--port {port}: another server listens there; give another --port" in said.err
+    said = watkins("server", "--host", "no.such.host.invalid", "--port", port)
+    assert said.status == 1 and "cannot listen there" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_embedded_store_that_was_cut_off_half_made_is_made_anew(tmp_path):
     workshop = tmp_path / "mlflow" / ".making"
     workshop.mkdir(parents=True)

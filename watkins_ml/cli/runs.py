@@ -119,10 +119,11 @@ def server(
 
     from watkins_ml.console import out
     from watkins_ml.tracking.embedded import embedded_uri, open_embedded_store
-    from watkins_ml.tracking.server import server_command, server_environment
+    from watkins_ml.tracking.server import check_port, server_command, server_environment
 
     if backend is not None and "://" not in backend:
         raise UsageError(f"--backend {backend}: not a database URL such as postgresql+psycopg://user@host/database")
+    check_port(host, port)
     if backend is None:
         open_embedded_store(embedded_uri())
     command, environment = server_command(host, port), os.environ | server_environment(backend)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 
+from watkins_ml.errors import UserError
 from watkins_ml.masking import masked
 from watkins_ml.names import file_name
 from watkins_ml.server_names import check_experiment
@@ -98,6 +101,18 @@ def experiment_id(client, name: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
     raise TrackingError(Fault(f"experiment {name} exists there but cannot be read"))
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise a UserError if a server could not listen there; MLflow's would say so in its log and end with 0."""
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=kind).close()
+    except OSError as error:
+        why = f"cannot listen there ({error.strerror})"
+        if error.errno == errno.EADDRINUSE:
+            why = "another server listens there; give another --port"
+        raise UserError(f"--host {host} --port {port}: {why}") from None
 
 
 def server_command(host: str, port: int, workers: int = 1) -> list[str]:
