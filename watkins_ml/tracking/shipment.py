@@ -11,19 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from watkins_ml.bundle_files import DESCRIPTION, EXAMPLE, bundle_digest, copy_bundle
+from watkins_ml.bundle_files import DESCRIPTION, bundle_digest, copy_bundle
 from watkins_ml.confined import inside, plain_files
 from watkins_ml.errors import UserError
 from watkins_ml.files import write_json
 from watkins_ml.server_names import check_model
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
+from watkins_ml.tracking.packing import save_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id, may_be, remembered, tracking_uri
 
@@ -38,7 +38,6 @@ SPLIT_SCHEMA = [
 ]
 _STARTING = threading.Lock()
 """A cross-validation and its folds are sent by threads of one process, which must not both create the parent."""
-SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
 class Shipment:
@@ -294,25 +293,3 @@ class Shipment:
 def _last_model(entries: list[dict[str, Any]]) -> int | None:
     """The place in the journal of the entry that tells what became of the run's model."""
     return max((number for number, entry in enumerate(entries) if entry["kind"] == "model"), default=None)
-
-
-def save_model(bundle: Path, description: Model, folder: str) -> None:
-    """Write a bundle as an MLflow model that takes audio.
-
-    mlflow.pyfunc.log_model would do this and the calls around it at once, but not again after it was cut off.
-    """
-    import mlflow
-    from mlflow.models import ModelSignature
-
-    from watkins_ml import __version__
-    from watkins_ml.tracking.audio_table import INPUTS, OUTPUTS
-
-    mlflow.pyfunc.save_model(
-        folder,
-        mlflow_model=description,
-        python_model=str(SERVED_MODEL),
-        artifacts={"bundle": str(bundle)},
-        signature=ModelSignature(INPUTS, OUTPUTS),
-        input_example=pd.DataFrame({"audio": [(bundle / EXAMPLE).read_bytes()]}),
-        pip_requirements=[f"watkins-ml=={__version__}"],
-    )
