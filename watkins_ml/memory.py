@@ -110,3 +110,11 @@ def is_short_of_memory(error: BaseException) -> bool:
                 return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def give_back_memory() -> None:
+    """Give back what is free between what is in use; in threads, glibc keeps ever more of that for large tensors."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from watkins_ml.audio.opening import AudioError, open_audio
 from watkins_ml.errors import UserError
 
 FORMS = ("audio", "path", "waveform")
+COLUMNS = (*FORMS, "sample_rate")
+NO_COLUMN = "the table has none of the columns audio, path and waveform; give one of them"
 MOST_MIB = 64
 """Of one recording: a file's bytes, or samples at four bytes each."""
 MOST_SAMPLES = 1 << 28
@@ -33,7 +35,7 @@ MOST_CHANNELS = 64
 
 # "any" and optional, since MLflow's own types allow no empty cell in a binary, array or integer column, decode base64
 # that is none without a word, and name no row in their errors; the types are checked below
-INPUTS = Schema([ColSpec(AnyType(), name, required=False) for name in (*FORMS, "sample_rate")])
+INPUTS = Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS])
 OUTPUTS = Schema(
     [
         ColSpec(DataType.string, "species"),
@@ -44,46 +46,71 @@ OUTPUTS = Schema(
 )
 
 
-class Refused(MlflowException):
-    """A table that cannot be judged; over HTTP status 400 and the sentence alone.
+class Sentence(MlflowException):
+    """An error of which a client over HTTP gets the sentence alone.
 
     MLflow's scoring server writes the table in front of the message, which `str` of the exception is without.
     """
-
-    def __init__(self, sentence: str):
-        super().__init__(sentence, INVALID_PARAMETER_VALUE)
 
     def serialize_as_json(self) -> str:
         self.message = str(self)
         return super().serialize_as_json()
 
 
-def table_windows(frontend: Frontend, table: pd.DataFrame) -> Iterator[torch.Tensor]:
+class Refused(Sentence):
+    """A table that cannot be judged; over HTTP status 400."""
+
+    def __init__(self, sentence: str):
+        super().__init__(sentence, INVALID_PARAMETER_VALUE)
+
+
+class Budget(Protocol):
+    """Who decides how much of a table is judged; raises Refused where row `number` is too much."""
+
+    def spend(self, number: int, seconds: float = 0.0, windows: int = 0) -> None: ...
+
+
+def table_windows(
+    frontend: Frontend, table: pd.DataFrame, budget: Budget | None = None, first: int = 0
+) -> Iterator[torch.Tensor]:
     """The windows of each row's recording, (n, 1, n_mels, frames), one after the other.
 
     A row has one of `audio` (bytes of an audio file, or a string of them in base64), `path` (only in the process that
     loaded the model), and `waveform` with `sample_rate` in Hz: numbers of full scale ±1, shape (samples,) or
     (samples, channels). The other cells are absent, None or NaN.
 
+    Args:
+        budget: hears of each row's sound before it is decoded, and of its windows before they are judged.
+        first: the number of the first row, where the table is a part of one.
+
     Raises:
         Refused: no such column, no rows, or a row that cannot be used, which is named (counted from 0).
     """
     if not set(FORMS) & set(table.columns):
-        raise Refused("the table has none of the columns audio, path and waveform; give one of them")
+        raise Refused(NO_COLUMN)
     if table.empty:
         raise Refused("the table has no rows; give one for each recording")
-    for number, row in enumerate(table.to_dict("records")):
+    for number, row in enumerate(table.to_dict("records"), start=first):
         try:
-            windows = frontend.file_windows(_source(row))
+            source, seconds = _source(row)
+            if budget is not None:
+                budget.spend(number, seconds=seconds)
+            windows = frontend.file_windows(source)
         except AudioError as error:
             raise Refused(f"row {number} holds no usable audio ({error}); mend it or leave it out") from None
         except UserError as error:
             raise Refused(f"row {number}: {error}") from None
+        if budget is not None:
+            budget.spend(number, windows=len(windows))
         yield windows
 
 
-def _source(row: dict[str, object]) -> Path | BinaryIO:
-    """What the frontend reads for one row; raises UserError for cells of a wrong kind or size."""
+def _source(row: dict[str, object]) -> tuple[Path | BinaryIO, float]:
+    """What the frontend reads for one row, and how many seconds of sound that is (0 where that is not known before).
+
+    Raises:
+        UserError: cells of a wrong kind or size.
+    """
     given = {name: cell for name, cell in row.items() if not (pd.api.types.is_scalar(cell) and pd.isna(cell))}
     forms = [name for name in FORMS if name in given]
     if len(forms) != 1:
@@ -91,11 +118,11 @@ def _source(row: dict[str, object]) -> Path | BinaryIO:
     if "audio" in given:
         return _file(given["audio"])
     if "path" in given:
-        return _path(given["path"])
+        return _path(given["path"]), 0.0
     return _recorded(given["waveform"], given.get("sample_rate"))
 
 
-def _file(audio: object) -> BinaryIO:
+def _file(audio: object) -> tuple[BinaryIO, float]:
     if isinstance(audio, str):
         _check_size(len(audio) * 3 // 4)
         try:
@@ -107,15 +134,16 @@ def _file(audio: object) -> BinaryIO:
     if not audio:
         raise AudioError("empty: no bytes")
     _check_size(len(audio))
-    file = io.BytesIO(audio)
+    file, seconds = io.BytesIO(audio), 0.0
     try:
         with open_audio(file) as told:
+            seconds = max(told.frames, 0) / told.samplerate
             if told.frames * told.channels > MOST_SAMPLES:
                 raise UserError(f"audio unpacks to over {MOST_SAMPLES:,} samples; cut it into shorter files")
     except soundfile.LibsndfileError:
         pass  # the frontend gives the reason
     file.seek(0)
-    return file
+    return file, seconds
 
 
 def _path(path: object) -> Path:
@@ -126,9 +154,10 @@ def _path(path: object) -> Path:
     return Path(path)
 
 
-def _recorded(waveform: object, sample_rate: object) -> BinaryIO:
+def _recorded(waveform: object, sample_rate: object) -> tuple[BinaryIO, float]:
     """The WAV file that the waveform was read from, so that files and waveforms are judged by the same code."""
-    if not isinstance(sample_rate, int | float) or not 1 <= sample_rate < 2**31 or sample_rate != int(sample_rate):
+    is_number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
+    if not is_number or not 1 <= sample_rate < 2**31 or sample_rate != int(sample_rate):
         raise UserError("a waveform needs a sample_rate in Hz, a whole number from 1")
     try:
         samples = np.asarray(waveform)
@@ -146,7 +175,7 @@ def _recorded(waveform: object, sample_rate: object) -> BinaryIO:
         samples = samples.astype(np.float32)
     soundfile.write(file, samples, int(sample_rate), format="WAV", subtype="FLOAT")
     file.seek(0)
-    return file
+    return file, len(samples) / sample_rate
 
 
 def _check_size(count: int) -> None:

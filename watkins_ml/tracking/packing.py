@@ -1,8 +1,8 @@
 """A run's bundle as an MLflow model that needs nothing of this installation.
 
-It brings its code and names the libraries that anybody can install. The code goes under a name of its own, `watkins_ml_`
-and the code's fingerprint: so a model is judged by the code that it was made with, whatever version of this package is
-installed or imported where it is loaded, and disturbs none of them.
+It brings its code and names the libraries that anybody can install. The code goes under a name of its own,
+`watkins_ml_` and the code's fingerprint: so a model is judged by the code that it was made with, whatever version of
+this package is installed or imported where it is loaded, and disturbs none of them.
 """
 
 from __future__ import annotations

@@ -5,42 +5,22 @@ Output: a table with `species`, `probability`, `probabilities` (species to proba
 novelty is above 1 the species is "unknown".
 """
 
-import logging
 from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
-
-from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, load_bundle
-from watkins_ml.tracking.audio_table import table_windows
 
 
 class SpeciesModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.classifier = load_bundle(Path(context.artifacts["bundle"]))
+        from watkins_ml.tracking.scoring_guard import guard  # not above: MLflow runs this file also to store it
+        from watkins_ml.tracking.table_judge import TableJudge
+
+        self.judge = TableJudge(Path(context.artifacts["bundle"]))
+        guard(SpeciesModel)
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        try:
-            probabilities, novelty = self.classifier.answers(
-                table_windows(self.classifier.frontend, model_input), max_novelty=MAX_NOVELTY
-            )
-        except MlflowException:
-            raise
-        except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
-            logging.getLogger(__name__).exception("a fault of the model")
-            raise MlflowException("the model failed, not the recordings; see the log of its process") from error
-        best = probabilities.argmax(axis=1)
-        classes = self.classifier.classes
-        known = novelty <= MAX_NOVELTY
-        return pd.DataFrame(
-            {
-                "species": [classes[label] if told else UNKNOWN for label, told in zip(best, known, strict=True)],
-                "probability": probabilities.max(axis=1).astype(float),
-                "probabilities": [dict(zip(classes, map(float, row), strict=True)) for row in probabilities],
-                "novelty": novelty,
-            }
-        )
+        return self.judge.predict(model_input)
 
 
 mlflow.models.set_model(SpeciesModel())
