@@ -50,6 +50,6 @@ def test_prepare_tells_it(watkins, archive, tmp_path):
         if number % 12 == 0:
             path.write_bytes(path.read_bytes()[:40] + bytes(4) + path.read_bytes()[44:])
     said = watkins("prepare", folder, "--out", "data", "--workers", 1)
-    assert said.status == 0 and "3 used of which there is something to know: column file_note of" in said.out
+    assert said.status == 0 and "3 recordings used of which there is something to know: column file_note of" in said.out
     used = pd.read_csv("data/annotations/audio_annotations.csv", keep_default_na=False)
     assert len(used) == 36 and (used["file_note"] == NOTE).sum() == 3 and (used["file_note"] == "").sum() == 33

@@ -60,8 +60,8 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     out.print(table, soft_wrap=False)
     out.print(
         f"{plural(counts['recordings'], 'recording')} of {counts['species']} species on "
-        f"{plural(counts['tapes'], 'tape')}; {prepared.computed:,} read now, {plural(prepared.moved, 'spectrogram')} "
-        f"moved; data digest {summary['data_digest']}"
+        f"{plural(counts['tapes'], 'tape')}; {plural(prepared.computed, 'file')} read now, "
+        f"{plural(prepared.moved, 'spectrogram')} put in place; data digest {summary['data_digest']}"
     )
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
@@ -69,7 +69,8 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
         out.print(f"{left_out} left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
     if noted := counts.get("noted"):
         where = folder / "annotations" / "audio_annotations.csv"
-        out.print(f"{noted:,} used of which there is something to know: column file_note of {where}", style="yellow")
+        noted = plural(noted, "recording")
+        out.print(f"{noted} used of which there is something to know: column file_note of {where}", style="yellow")
     if given := summary["metadata"]:
         out.print(
             f"Rows in {given['table']}: for {plural(given['recordings'], 'recording')} ({given['with_site']:,} with a "
