@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.layout import read_prepared, read_table
+from watkins_ml.dataset.loading import load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.errors import UserError
 
@@ -116,3 +118,48 @@ def test_recordings_moved_together_with_the_data_are_found_at_the_new_place(arch
     del summary["audio_dir_from_here"]
     (tmp_path / "alone" / "dataset.json").write_text(json.dumps(summary))
     assert read_prepared(tmp_path / "alone").audio_dir == tmp_path / "project" / "recordings"
+
+
+PLACES = ["/etc/hostname", "../outside.pt", "spectrograms/../../outside.pt", "up/outside.pt", "link.pt"]
+
+
+ENTRIES = [("spectrogram", entry) for entry in PLACES]
+ENTRIES += [("path", entry) for entry in [*PLACES[:3], r"\x2e\x2e/outside.pt", r"a\x00b"]]  # recordings may be links
+
+
+@pytest.mark.parametrize(("column", "entry"), ENTRIES)
+def test_a_table_that_names_files_elsewhere_is_refused(copy, tmp_path, column, entry):
+    (tmp_path / "outside.pt").write_bytes(b"not mine")
+    (copy / "up").symlink_to("..")
+    (copy / "link.pt").symlink_to(tmp_path / "outside.pt")
+    file = copy / "annotations" / "test.csv"
+    table = read_table(file)
+    before, table.loc[0, column] = table[column][0], entry
+    table.to_csv(file, index=False)
+    if column == "path":
+        everything = copy / "annotations" / "audio_annotations.csv"
+        everything.write_text(everything.read_text().replace(before, entry))
+    with pytest.raises(UserError, match=r"leads out of|is a link") as refused:
+        load_split(read_prepared(copy), "test")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "annotations/test.csv", "annotations/classes.json", "annotations"])
+def test_a_part_that_is_a_link_to_elsewhere_or_has_no_end_is_refused(prepared, copy, tmp_path, name):
+    part = copy / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    part.symlink_to(prepared / name)
+    with pytest.raises(UserError, match="leads out of"):
+        read_prepared(copy)
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(UserError, match=r"regular file|damaged"):
+        read_prepared(copy)
+
+
+def test_a_spectrogram_that_is_a_pipe_is_refused(copy):
+    spectrogram = next((copy / "spectrograms" / "test").rglob("*.pt"))
+    spectrogram.unlink()
+    os.mkfifo(spectrogram)
+    with pytest.raises(UserError, match="is a link or no file"):
+        load_split(read_prepared(copy), "test")

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from watkins_ml.errors import UsageError
+from watkins_ml.errors import UsageError, UserError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import INTERRUPTED, Study, TrialLostError, best_trial, counted
@@ -90,6 +90,23 @@ def test_a_trial_of_a_dead_worker_is_tried_once_more_and_not_twice(small, begin)
     assert study.claim() is None
     assert [trial.state for trial in study.trials] == [FAIL, FAIL]
     assert study.is_settled and best_trial(study.trials) is None
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "trial-001/../../elsewhere", "", 7, "trial-1\n"])
+def test_a_run_in_the_database_is_no_path(small, begin, tmp_path, name):
+    """Who else may write to the database must not have folders of this machine emptied."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").write_text("kept")
+    study = begin(small)
+    claim = study.claim()
+    claim.trial.set_user_attr("run", name)
+    study.finish(claim, FAIL, ended=INTERRUPTED)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="not trial-NUMBER"):
+        begin(small).claim()
+    with pytest.raises(UserError, match="not trial-NUMBER"):
+        study.run_of(study.trials[0])
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_worker_that_lives_keeps_its_trial(small, begin):

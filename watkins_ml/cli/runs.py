@@ -122,7 +122,8 @@ def server(
     from watkins_ml.tracking.server import check_port, server_command, server_environment
 
     if backend is not None and "://" not in backend:
-        raise UsageError(f"--backend {backend}: not a database URL such as postgresql+psycopg://user@host/database")
+        told = "" if "@" in backend else f" {backend}"  # what stands before an @ may be a password
+        raise UsageError(f"--backend{told}: not a database URL such as postgresql+psycopg://user@host/database")
     check_port(host, port)
     if backend is None:
         open_embedded_store(embedded_uri())

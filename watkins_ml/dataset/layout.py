@@ -185,7 +185,7 @@ def _check_paths(folder: DataFolder, side: str, frame: pd.DataFrame) -> None:
     for path in (*map(opened, frame["path"]), *frame["spectrogram"]):
         if leads_out(path):
             raise UserError(f"{folder.side(side)}: {shown(path)!r} leads out of the folder; nothing outside is read")
-    for parent in {os.path.dirname(name) for name in frame["spectrogram"]}:
+    for parent in {os.path.dirname(name) for name in frame["spectrogram"]} - {""}:
         inside(folder.root, parent, folder.side(side))
 
 

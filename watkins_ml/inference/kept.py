@@ -87,7 +87,14 @@ class Kept:
     def name(self, path: Path) -> str:
         """What the files of a recording are called: its own name, shortened, and a mark of the place it lies in."""
         stem = re.sub(r"[^\w.() -]", "_", printable(Path(path.stem)))[:50]
-        return f"{stem}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+        return f"{stem}-{hashlib.sha256(os.fsencode(self._way_to(path))).hexdigest()[:8]}"
+
+    def _way_to(self, path: Path) -> str:
+        """From this folder to a recording: it stays the same when both are moved or copied together."""
+        try:
+            return os.path.relpath(path.resolve(), self.folder.resolve())
+        except ValueError:  # on another drive of Windows
+            return str(path.resolve())
 
     def read(self, path: Path) -> Judged | None:
         """What was said of a recording; None if that is missing or damaged, or it has changed since."""

@@ -42,6 +42,8 @@ def checked(uri: str) -> str:
         near = difflib.get_close_matches(scheme, [*WEB, *DATABASES], n=1, cutoff=0.6)
         known = "http://, https://, sqlite:/// or postgresql://"
         raise _wrong(uri, f"has a scheme that MLflow does not know; write {f'{near[0]}://' if near else known}")
+    elif scheme.split("+")[0] in DATABASES and uri.partition("://")[2].count("@") > 1:
+        raise _wrong(uri, "write @ in its password as %40")
     return uri
 
 

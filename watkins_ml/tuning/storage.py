@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from watkins_ml.console import err
 from watkins_ml.errors import UsageError, UserError, first_line
+from watkins_ml.masking import masked
 
 EMBEDDED = Path("runs") / "studies.db"
 """The embedded storage, used where neither --storage nor WATKINS_STORAGE names a database."""
@@ -75,10 +76,13 @@ class StudyDatabase:
             kind = parsed.get_backend_name()
         except (SQLAlchemyError, ValueError):  # ValueError: a port that is no number
             example = "postgresql+psycopg://user@host/optuna"
-            raise UsageError(f"--storage {url}: not a database URL such as {example}") from None
+            told = masked(url) if "://" in url else "(or WATKINS_STORAGE)"  # else nobody knows what a password is
+            raise UsageError(f"--storage {told}: not a database URL such as {example}") from None
+        if "@" in (parsed.host or ""):
+            raise UsageError(f"--storage {masked(url)}: write @ in the password as %40")
         if kind not in CONNECTION or (kind == "sqlite" and not parsed.database):
-            raise UsageError(f"--storage {_public(parsed)}: must be a PostgreSQL database or a file (sqlite:///FILE)")
-        self.name = _public(parsed)
+            raise UsageError(f"--storage {masked(url)}: must be a PostgreSQL database or a file (sqlite:///FILE)")
+        self.name = masked(url)
         self._file = Path(parsed.database).resolve() if kind == "sqlite" else None
         self.url = url if self._file is None else f"sqlite:///{self._file}"
         self._is_away = False
@@ -197,10 +201,6 @@ def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[sqlalchemy.
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
                 except DBAPIError:  # the server went, and the lock with it
                     connection.invalidate()
-
-
-def _public(url: sqlalchemy.URL) -> str:
-    return url.render_as_string(hide_password=True)
 
 
 def _passes(error: BaseException) -> bool:
