@@ -137,6 +137,22 @@ def test_a_second_folder_is_added_whatever_the_order(watkins, finished, days):
         assert Path(rows["Begin Path"][0]).is_absolute() and Path(rows["Begin Path"][0]).name == rows["Begin File"][0]
 
 
+def test_a_folder_of_answers_that_is_moved_with_its_recordings_goes_on(watkins, finished, days, tmp_path, monkeypatch):
+    formats = ("--format", "csv", "--format", "raven")
+    assert watkins("predict", finished.run_dir, "day1", "--out", "found", *ASKED, *formats).status == 0
+    (tmp_path / "moved").mkdir()
+    for name in ("found", "day1", "day2"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    monkeypatch.chdir(tmp_path / "moved")
+    kept = {path: path.stat().st_mtime_ns for path in Path("found/windows").iterdir()}
+    assert watkins("predict", finished.run_dir, "day1", "--out", "found", *ASKED, *formats).status == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("found/windows").iterdir()} == kept, "not judged again"
+    assert watkins("predict", finished.run_dir, "day2", "--out", "found", *ASKED, *formats).status == 0
+    assert len(pd.read_csv("found/detections.csv")) == len(list(Path("found/raven").iterdir())) == 4
+    for table in Path("found/raven").iterdir():
+        assert Path(pd.read_csv(table, sep="\t")["Begin Path"][0]).is_file(), "where the recordings lie now"
+
+
 def test_a_recording_that_is_judged_again_is_replaced(watkins, finished, days, archive):
     asked = ("predict", finished.run_dir, days[0], "--out", "found", *ASKED, "--format", "csv", "--format", "raven")
     assert watkins(*asked).status == 0

@@ -1,6 +1,8 @@
 import json
+import os
 import pickle
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +167,21 @@ def test_a_damaged_part_is_named_in_one_line(bundle, part, content):
     with pytest.raises(UserError, match=f"damaged model, {part}") as caught:
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["model.json", "weights.pt"])
+def test_a_part_that_is_a_link_to_elsewhere_or_a_pipe_is_refused(bundle, tmp_path, part):
+    content = (bundle / part).read_bytes()
+    (bundle / part).unlink()
+    for target in (tmp_path / "outside", Path("/dev/zero")):
+        (tmp_path / "outside").write_bytes(content)
+        (bundle / part).symlink_to(target)
+        with pytest.raises(UserError, match=f"'{part}' leads out of"):
+            load_bundle(bundle)
+        (bundle / part).unlink()
+    os.mkfifo(bundle / part)
+    with pytest.raises(UserError, match=f"'{part}' is no regular file"):
+        load_bundle(bundle)
 
 
 def test_cut_off_weights_are_damaged(bundle):

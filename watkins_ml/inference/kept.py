@@ -113,11 +113,16 @@ class Kept:
                 continue
             try:
                 about, judged = self._read(file)
-                place = Path(about["place"])
+                place = self._place(about)
             except (OSError, *DAMAGE):
                 err.print(f"{file}: damaged, so its recording is missing from the tables until it is judged again")
                 continue
             yield file.stem, place, judged
+
+    def _place(self, about: dict[str, Any]) -> Path:
+        """Where a recording lies: as seen from here, if it was moved together with this folder, else where it was."""
+        beside = Path(os.path.normpath(self.folder.resolve() / about.get("from_here", about["place"])))
+        return beside if beside.exists() else Path(about["place"])
 
     def _read(self, file: Path) -> tuple[dict[str, Any], Judged]:
         table = pq.read_table(file)
@@ -132,7 +137,7 @@ class Kept:
         if recording.state is None or not len(recording.places):
             return
         path, name = recording.path, self.name(recording.path)
-        about = {"path": str(path), "place": str(path.absolute())}
+        about = {"path": str(path), "place": str(path.absolute()), "from_here": self._way_to(path)}
         about |= {key: getattr(recording, key) for key in ("problem", "note", "state", "rate")}
         table = pa.Table.from_pandas(recording.table(self.classes), preserve_index=False)
         content = io.BytesIO()

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.bundle_files import DESCRIPTION, NOVELTY, WEIGHTS
+from watkins_ml.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
+from watkins_ml.confined import plain_file
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
@@ -30,6 +32,8 @@ from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 from watkins_ml.names import normal
 
 FORMAT = 1
+LARGEST = {DESCRIPTION: 16_000_000, WEIGHTS: 16_000_000_000}
+"""Bytes of the parts of a bundle, each of which is read whole."""
 MAX_NOVELTY = 1.0
 """Above it a window is unknown; so `novelty.py` measures."""
 UNKNOWN = "unknown"
@@ -152,8 +156,11 @@ def load_bundle(folder: Path) -> Classifier:
     """Load a bundle on the CPU.
 
     Raises:
-        UserError: a part is missing, damaged, or of a later format.
+        UserError: a part is missing, damaged, of a later format, or a link or pipe that leads elsewhere.
     """
+    for part in PARTS:
+        if os.path.lexists(folder / part):
+            plain_file(folder, part, folder, LARGEST.get(part, LARGEST[WEIGHTS]))
     with _naming(folder / "model.json"):
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
