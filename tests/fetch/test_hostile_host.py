@@ -295,6 +295,36 @@ def test_a_head_that_says_anything_is_one_sentence(watkins, at_host, header, val
     refused(watkins, "archive")
 
 
+def test_a_list_that_comes_slowly_for_ever_is_given_up(watkins, at_host, monkeypatch):
+    monkeypatch.setattr(http, "HEADERS_S", 0.5)
+    monkeypatch.setattr(http, "WATCH_S", 0.4)
+    monkeypatch.setattr(http, "TRIES", 2)
+    at_host.raw[LIST] = after(HEAD + b"\r\n[", b" " * 1000, 0.01)  # more than SLOWEST_BYTES in WATCH_S
+    assert "after 2 tries" in refused(watkins, "archive")
+
+
+def test_a_file_that_would_be_asked_for_in_pieces_without_end_is_given_up(host, monkeypatch):
+    monkeypatch.setattr(ranges, "MOST_ASKED", 20)
+    host.files["/a"] = bytes(1000)
+    file = RangeFile("a", host.address + "/a")
+    with pytest.raises(UserError, match="more than 20 pieces, or 30 minutes"):
+        while True:
+            file.seek(0)
+            file.read(1)
+    assert len(host.asked) < 30
+    monkeypatch.setattr(ranges, "MOST_S", -1.0)
+    with pytest.raises(UserError, match="to know what is in it; this is given up"):
+        RangeFile("a", host.address + "/a")
+
+
+def test_a_password_in_the_address_of_a_host_is_not_kept(watkins, at_host, some_cuts, monkeypatch, tmp_path):
+    serve_archive(at_host, archive_zip(some_cuts))
+    monkeypatch.setenv("HF_ENDPOINT", at_host.address.replace("http://", "http://ada:secret@"))
+    said = watkins("fetch", "archive", "--out", "wk")
+    assert said.status == 0 and "No sites" in said.err and "secret" not in said.err + said.out
+    assert "secret" not in (tmp_path / "wk" / "release.json").read_text()
+
+
 def test_redirects_have_an_end(at_host):
     for number in range(30):
         at_host.redirects[f"/{number}"] = f"/{number + 1}"
@@ -381,6 +411,16 @@ def test_a_damaged_table_is_one_sentence(at_host, some_cuts, changes):
         read_catalogue()
     except UserError as error:
         assert str(error).isprintable()
+
+
+def test_a_recording_said_a_thousand_times_fills_no_disk(watkins, at_host, tmp_path):
+    file, sound = io.BytesIO(), random.Random(0).randbytes(100_000)
+    audio = pa.StructArray.from_arrays([pa.array([sound] * 1000)], ["bytes"])
+    parquet.write_table(pa.table({"audio": audio, "species": ["Walrus"] * 1000}), file, compression="zstd")
+    assert len(file.getvalue()) < 500_000
+    serve_hub(at_host, BEST_OF, {"data/a.parquet": file.getvalue()})
+    assert "unpacks to more than 5 times its size" in refused(watkins, "huggingface", "--release", "best-of")
+    assert sum(path.stat().st_size for path in (tmp_path / "wk").rglob("*.wav")) < 3_000_000
 
 
 def test_two_files_of_names_that_meet_are_both_taken(watkins, at_host, some_cuts, tmp_path):

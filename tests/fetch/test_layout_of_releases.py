@@ -120,7 +120,10 @@ def test_a_seal_that_cannot_be_read_or_is_of_another_release_is_said(tmp_path):
     finish(folder, staged(folder), ABOUT)
     with pytest.raises(UsageError, match="holds r; choose another folder for other"):
         read_seal(folder, "other")
-    for torn in ("", "{}", json.dumps({"unknown_species": []})):
+    odd = [{"recordings": "1"}, {"release": 3}, {"unknown_species": [1]}, {"other_scientific_names": [1]}, {"more": 1}]
+    seal = json.loads(folder.seal.read_text())
+    odd = [json.dumps(seal | one) for one in odd]
+    for torn in ("", "{}", json.dumps({"unknown_species": []}), "[" * 100_000, *odd):
         folder.seal.write_text(torn)
         with pytest.raises(UserError, match=r"release\.json: cannot be read"):
             read_seal(folder, "r")

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pyarrow import parquet
 
 from watkins_ml.errors import UserError, first_line, plain
 from watkins_ml.fetch.http import get_json, whole_number
-from watkins_ml.fetch.ranges import RangeFile
+from watkins_ml.fetch.ranges import MOST_S, RangeFile
 from watkins_ml.memory import at_most
 
 FULL_CUTS = "ivangtorre/watkins-marine-mammal-full-cuts"
@@ -32,7 +33,7 @@ READ_AHEAD_BYTES = 1 << 16
 ROWS_AT_ONCE = 1000
 MOST_ROWS = 50_000
 """Of one release; the full cuts are 15,248."""
-MOST_FILES = 1000
+MOST_FILES = 500
 MOST_MEMORY_BYTES = 2 << 30
 """A page of a parquet file may unpack to thousands of times its size."""
 MOST_FOOTER_BYTES = 16_000_000
@@ -85,6 +86,7 @@ def read_catalogue() -> dict[str, dict[str, str]]:
     """
     name = "the catalogue of the full cuts"
     found: dict[str, dict[str, str]] = {}
+    end = time.monotonic() + MOST_S
     for one in list_parquet(name, FULL_CUTS)[1]:
         file = io.BufferedReader(RangeFile(one.name, one.url, size=one.size), READ_AHEAD_BYTES)
         with open_parquet(one.name, file) as table:
@@ -94,8 +96,10 @@ def read_catalogue() -> dict[str, dict[str, str]]:
             for row in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns, use_threads=False):
                 for cut in row.to_pylist():
                     found[text_of(cut["record_number"]).upper()] = details(cut)
-            if len(found) > MOST_ROWS:
-                raise UserError(f"{name}: more than {MOST_ROWS:,} cuts; this is not the archive")
+        if len(found) > MOST_ROWS:
+            raise UserError(f"{name}: more than {MOST_ROWS:,} cuts; this is not the archive")
+        if time.monotonic() > end:
+            raise UserError(f"{name}: takes longer than {MOST_S / 60:.0f} minutes; it is given up")
     return found
 
 

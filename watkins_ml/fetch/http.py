@@ -28,7 +28,7 @@ LONGEST_WAIT_S = 120.0
 TIMEOUT_S = (15.0, 60.0)
 """To connect, and between two pieces of an answer."""
 HEADERS_S = 180.0
-"""For the head of an answer, whole: a server may send it letter by letter."""
+"""For the head of an answer, whole, and for a list: a server may send it letter by letter."""
 WATCH_S = 60.0
 SLOWEST_BYTES = 10_000
 """A body that brings less in WATCH_S counts as silent."""
@@ -88,7 +88,7 @@ class Bounded(HTTPAdapter):
             response.raw.close()
             response._content = b""  # requests would read it to its end
         elif not stream or "json" in response.headers.get("Content-Type", "").lower():
-            response._content = b"".join(pieces(response, MOST_LIST_BYTES))
+            response._content = b"".join(pieces(response, MOST_LIST_BYTES, HEADERS_S))
         return response
 
 
@@ -117,7 +117,7 @@ def get(
         session = session or bounded(requests.Session())
         response = session.get(url, headers=plain | dict(headers or {}), stream=True)
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise PassingError(f"no answer from {_host(url)} ({_reason(error)})") from None
+        raise PassingError(f"no answer from {host_of(url)} ({_reason(error)})") from None
     except (requests.RequestException, HTTPError, ValueError) as error:  # too many redirects, an address that is none
         raise UserError(f"{url}: {first_line(error)}; the release may have moved, see its page") from None
     if response.status_code in accepted:
@@ -126,7 +126,7 @@ def get(
     wait_s = _retry_after(response)
     response.close()
     if response.status_code in PASSING:
-        raise PassingError(f"{_host(url)} answers {status}", wait_s)
+        raise PassingError(f"{host_of(url)} answers {status}", wait_s)
     what = {
         401: "needs an account",
         403: "needs an account or is closed",
@@ -139,11 +139,11 @@ def get(
     )
 
 
-def pieces(response: requests.Response, most: int, what: str = "") -> Iterator[bytes]:
+def pieces(response: requests.Response, most: int, seconds: float = float("inf")) -> Iterator[bytes]:
     """The body of an answer as it comes, undecoded.
 
     Args:
-        what: begins the sentence of a body that is too long; by default its host does.
+        seconds: for the whole of it.
 
     Raises:
         PassingError: the connection broke off, or brings less than SLOWEST_BYTES in WATCH_S.
@@ -153,7 +153,7 @@ def pieces(response: requests.Response, most: int, what: str = "") -> Iterator[b
     if response._content is not False:  # JSON, which is here already
         yield from filter(None, [response.content])
         return
-    with _watched(response) as watch:
+    with _watched(response, seconds) as watch:
         while True:
             try:
                 block = response.raw.read1(min(BLOCK_BYTES, left + 1), decode_content=False)
@@ -161,12 +161,12 @@ def pieces(response: requests.Response, most: int, what: str = "") -> Iterator[b
                 raise PassingError(f"the connection broke off ({_reason(error)})") from None
             finally:
                 if watch.is_slow:
-                    raise PassingError(f"{_host(response.url)} sends almost nothing")
+                    raise PassingError(f"{host_of(response.url)} sends almost nothing")
             if not block:
                 return
             left -= len(block)
             if left < 0:
-                raise TooLongError(f"{what or _host(response.url)}: sends more than the {most:,} bytes that it may")
+                raise TooLongError(f"{host_of(response.url)}: sends more than the {most:,} bytes that it may")
             watch.came += len(block)
             yield block
 
@@ -176,11 +176,11 @@ def get_json(name: str, url: str, headers: Mapping[str, str] | None = None) -> A
 
     def attempt() -> Any:
         with get(url, headers) as response:
-            content = b"".join(pieces(response, MOST_LIST_BYTES))
+            content = b"".join(pieces(response, MOST_LIST_BYTES, HEADERS_S))
         try:
             return json.loads(content)
         except (ValueError, RecursionError):  # also numbers of thousands of digits
-            raise PassingError(f"{_host(url)} answers with no JSON") from None
+            raise PassingError(f"{host_of(url)} answers with no JSON") from None
 
     return patiently(name, attempt)
 
@@ -207,14 +207,14 @@ class _Watch:
 
 
 @contextmanager
-def _watched(response: requests.Response) -> Iterator[_Watch]:
+def _watched(response: requests.Response, seconds: float) -> Iterator[_Watch]:
     """Break the connection off when less than SLOWEST_BYTES come in WATCH_S, wherever it is being waited for."""
-    watch, over = _Watch(), threading.Event()
+    watch, over, end = _Watch(), threading.Event(), time.monotonic() + seconds
 
     def look() -> None:
         seen = 0
         while not over.wait(WATCH_S):
-            if watch.came - seen < SLOWEST_BYTES:
+            if watch.came - seen < SLOWEST_BYTES or time.monotonic() > end:
                 watch.is_slow = True
                 with suppress(Exception):
                     response.raw.shutdown()  # what reads from it in the other thread comes to an end
@@ -254,9 +254,10 @@ def _in_time(seconds: float, ask: Callable[[], requests.Response]) -> requests.R
     return response
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
+    """The host of an address, as a sentence names it."""
     try:
-        return requests.utils.urlparse(url).netloc or url
+        return requests.utils.urlparse(url).netloc.rpartition("@")[2] or url
     except ValueError:
         return url
 

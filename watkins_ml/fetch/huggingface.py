@@ -37,11 +37,14 @@ from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.zips import details_of
 from watkins_ml.files import read_csv, write_bytes, write_csv
+from watkins_ml.masking import masked
 
 DATASETS = {"full": FULL_CUTS, "best-of": "confit/wmms-parquet"}
 SPECIES_COLUMNS = ("display_name", "species", "label")
 SHARD_COLUMNS = (*COLUMNS[:-2], "named_in_release", "scientific_name_in_release")
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 4
+MOST_RATIO = 5
+"""How many times its size a file's recordings may have: a column may say the same one again and again."""
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff"}
 
 
@@ -94,7 +97,7 @@ def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, st
         try:
             catalogue = read_catalogue()
         except UserError as error:
-            missing = str(error)
+            missing = masked(str(error))
     tables: list[pd.DataFrame] = []
     for number, shard in enumerate(shards, start=1):
         rows, target = _rows_of(folder, number), _target(folder, number)
@@ -131,7 +134,7 @@ def _convert(
     folder: Folder, name: str, shard: Path, places: Places, catalogue: dict[str, dict[str, str]]
 ) -> pd.DataFrame:
     """Write the recordings of a shard; their rows, with the scientific name that the release gives."""
-    rows = []
+    rows, left = [], MOST_RATIO * shard.stat().st_size
     with open_parquet(name, shard) as table, progress() as bar:
         task = bar.add_task(f"Unpacking {name}", total=table.metadata.num_rows, note="")
         for one in _read(name, table):
@@ -139,6 +142,9 @@ def _convert(
             sound = one["audio"]
             if not sound or not sound["bytes"]:
                 continue
+            left -= len(sound["bytes"])
+            if left < 0:
+                raise UserError(f"{name}: unpacks to more than {MOST_RATIO} times its size; this is no release")
             spelling, file = one["spelling"], _file_name(one, sound)
             path = places.of(spelling, file)
             target = folder.staged / path

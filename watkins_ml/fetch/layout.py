@@ -299,8 +299,14 @@ def complete(folder: Folder) -> Seal:
 def _parse(path: Path) -> Seal:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return Seal(**told | {"unknown_species": tuple(told["unknown_species"])})
-    except (ValueError, TypeError, KeyError):
+        seal = Seal(**told | {"unknown_species": tuple(told["unknown_species"])})
+        texts = (seal.release, seal.page, seal.version, seal.group_regex, seal.sites_missing, *seal.unknown_species)
+        numbers = (seal.recordings, seal.species, seal.tapes, seal.bytes, seal.with_site)
+        if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int) for one in numbers):
+            raise ValueError("not what a seal holds")
+        dict(seal.other_scientific_names)
+        return seal
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{path}: cannot be read; remove the folder and fetch again") from None
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import io
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import requests
 
 from watkins_ml.errors import UserError
-from watkins_ml.fetch.http import bounded, content_range, get, patiently, pieces
+from watkins_ml.fetch.http import bounded, content_range, get, host_of, patiently, pieces
 
 MOST_BYTES = 64_000_000
 """To be read of one file: the directory of a zip has 2 MB, the text columns of a parquet file less."""
+MOST_ASKED = 2000
+MOST_S = 1800.0
 
 
 class NoRangesError(UserError):
@@ -25,13 +28,13 @@ class RangeFile(io.RawIOBase):
 
     Raises:
         NoRangesError: the server gives none.
-        UserError: any fault of `patiently`, another size than `size`, or more than MOST_BYTES read in all.
+        UserError: any fault of `patiently`, another size than `size`, more than MOST_BYTES, MOST_ASKED or MOST_S.
     """
 
     def __init__(self, name: str, url: str, headers: Mapping[str, str] | None = None, size: int | None = None):
         super().__init__()
         self.name, self._url, self._headers, self._position = name, url, dict(headers or {}), 0
-        self._left = MOST_BYTES
+        self._left, self._asked, self._end = MOST_BYTES, 0, time.monotonic() + MOST_S
         self._session = bounded(requests.Session())  # its connection stays open for the next of many small ranges
         self.size = self._ask(0, 1)[1]
         if size is not None and size != self.size:
@@ -88,14 +91,19 @@ class RangeFile(io.RawIOBase):
 
     def _ask(self, start: int, count: int) -> tuple[bytes, int]:
         """These bytes (or fewer), and the size of the whole file."""
+        self._asked += 1
+        if self._asked > MOST_ASKED or time.monotonic() > self._end:
+            raise UserError(
+                f"{self.name}: more than {MOST_ASKED:,} pieces, or {MOST_S / 60:.0f} minutes, to know what is in it; "
+                "this is given up"
+            )
 
         def attempt() -> tuple[bytes, int]:
             which = {"Range": f"bytes={start}-{start + count - 1}"}
             with get(self._url, self._headers | which, (200, 206), self._session) as response:
                 found = content_range(response)
                 if response.status_code != 206 or found is None:
-                    host = requests.utils.urlparse(self._url).netloc
-                    raise NoRangesError(f"{self.name}: {host} gives no ranges of it")
-                return b"".join(pieces(response, count, self.name)), found[1]
+                    raise NoRangesError(f"{self.name}: {host_of(self._url)} gives no ranges of it")
+                return b"".join(pieces(response, count)), found[1]
 
         return patiently(self.name, attempt)

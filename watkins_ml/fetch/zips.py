@@ -29,6 +29,7 @@ from watkins_ml.fetch.ranges import NoRangesError, RangeFile
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
 from watkins_ml.files import read_csv, write_json
+from watkins_ml.masking import masked
 
 USUAL_RATIO = 1.6
 """Bytes of recordings a byte of zip: what 10.6 GB of cuts and their zip of 6.7 GB give."""
@@ -89,7 +90,7 @@ def fetch_zip(folder: Folder, remote: Remote, facts: dict[str, Any], room: int) 
     try:
         catalogue, missing = read_catalogue(), ""
     except UserError as error:
-        catalogue, missing = {}, str(error)
+        catalogue, missing = {}, masked(str(error))
     with open_zip(remote.name, target) as archive:
         members = members_of(remote.name, archive, target.stat().st_size)
         require_room(folder, max(sum(member.file.file_size for member in members) - unpacked, 0))
