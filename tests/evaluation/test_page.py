@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from markupsafe import escape
 from PIL import Image
 
 from watkins_ml.evaluation.page import pictures, write_page
 from watkins_ml.evaluation.runs import TEST_REPORT, ComparedRun
+from watkins_ml.files import read_csv, write_csv
+from watkins_ml.text import shown
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -153,6 +157,43 @@ def test_labels_are_escaped(run_dirs, tmp_path):
     run = ComparedRun.from_dir(run_dirs["baseline"], "<script>alert(1)</script>")
     _, text = write([run], tmp_path / "x.html")
     assert "<script>alert" not in text
+
+
+NASTY = "=x\"><script>alert(1)</script></style><img src=x onerror=alert(1)>' onload='{{ 7 * 7 }}\u202e\x1b[31m&lt;b&gt;"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_names_in_a_strangers_run_are_text_and_nothing_else(run_dirs, change_info, tmp_path):
+    name = NASTY
+    run_dir = Path(shutil.copytree(run_dirs["baseline"], tmp_path / "run"))
+    for path in run_dir.rglob("*.csv"):
+        table = read_csv(path, keep_default_na=False).rename(columns={"p_Walrus": f"p_{name}"})
+        texts = table.select_dtypes(exclude="number").columns
+        table[texts] = table[texts].replace({"Fraser'sDolphin": name, "Walrus": f"{name}2"})
+        write_csv(path, table.rename(columns={"p_Fraser'sDolphin": f"p_{name}"}))
+    change_info(run_dir, name=name, mlflow_run_id=name)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config | {"note": name.replace("\x1b", "")}))
+    write_page([ComparedRun.from_dir(run_dir, name)], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    elements = Elements(text).found
+    assert [tag for tag, _ in elements if tag in ("script", "b", "iframe")] == ["script"]
+    assert not [attribute for _, attributes in elements for attribute in attributes if attribute.startswith("on")]
+    addresses = [attributes[key] for _, attributes in elements for key in ("src", "href") if key in attributes]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert "\x1b" not in text and "\u202e" not in text
+    assert text.count(str(escape(shown(name)))) > 10
 
 
 @pytest.mark.parametrize("jpeg", [True, False])

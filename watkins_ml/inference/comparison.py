@@ -12,7 +12,7 @@ import pandas as pd
 
 from watkins_ml.console import err
 from watkins_ml.errors import UsageError
-from watkins_ml.files import disk_errors
+from watkins_ml.files import disk_errors, guarded
 from watkins_ml.inference.resolve import run_directory
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
@@ -84,7 +84,7 @@ def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:
         where = experiment_id(server, experiment)
         run_id = server.create_run(where, run_name="comparison", tags={"kind": "comparison"}).info.run_id
         server.log_text(run_id, html, page.name)
-        server.log_text(run_id, table.to_csv(), "comparison.csv")
+        server.log_text(run_id, table.rename(columns=guarded).to_csv(), "comparison.csv")
         server.set_terminated(run_id)
     except Exception as error:
         uri = tracking_uri()

@@ -17,6 +17,7 @@ from watkins_ml.evaluation.runs import (
     tested_on,
 )
 from watkins_ml.files import write_text
+from watkins_ml.text import shown
 from watkins_ml.wording import plural
 
 CARD_BYTES = 9_500_000
@@ -32,6 +33,11 @@ def write_page(runs: list[ComparedRun], out_html: Path) -> str:
     return html
 
 
+def _harmless(value: object) -> object:
+    """Text from runs, which is escaped for HTML afterwards, without characters that turn the text around them."""
+    return shown(value) if type(value) is str else value  # what macros give is Markup
+
+
 def _render(runs: list[ComparedRun]) -> str:
     tested = [run for run in runs if run.has_test_report]
     species = tables.species_rows(tested) if tested else []
@@ -40,6 +46,7 @@ def _render(runs: list[ComparedRun]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
