@@ -70,6 +70,16 @@ def test_a_name_without_tape_is_a_row_with_a_reason(ocean, run, cut, tmp_path):
     assert rejected.to_dict() == {"Orca/x-1.wav": "no tape: --group-regex finds none in its name"}
 
 
+def test_what_was_rejected_acts_on_no_terminal_and_no_spreadsheet(make_ocean, run, tmp_path):
+    ocean = make_ocean(tmp_path / "ocean", ("=Orca", "Walrus"))
+    (ocean / "=Orca" / "0000\x1b[31m\n.wav").write_bytes(b"RIFF, but not really")
+    run(ocean)
+    text = (tmp_path / "out" / "annotations" / "rejected.csv").read_bytes().decode()
+    assert text.splitlines()[1].startswith("'=Orca/0000\\x1b[31m\\x0a.wav,'=Orca,") and len(text.splitlines()) == 2
+    data = read_prepared(tmp_path / "out")
+    assert data.classes == ["=Orca", "Walrus"], "what is read back is as it was"
+
+
 def test_names_that_differ_in_capitals_keep_spectrograms_of_their_own_on_any_disk(make_ocean, run, cut, tmp_path):
     ocean = make_ocean(tmp_path / "ocean", ("Orca", "orca", "Walrus"), cuts=2)
     for number, name in enumerate(("00000A.wav", "00000a.wav", "00000a.flac")):

@@ -22,7 +22,7 @@ from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, newest_of, places_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
 from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import disk_errors, write_csv, write_json, write_text
+from watkins_ml.files import disk_errors, shown_csv, write_csv, write_json, write_text
 from watkins_ml.locks import only_writer, readers_of
 from watkins_ml.names import spelled
 from watkins_ml.wording import plural
@@ -251,7 +251,7 @@ def _write(
     ]
     moved = _place(folder, candidates, examined, dict(zip(annotations["path"], targets, strict=True)))
     write_csv(folder.annotations, annotations)
-    write_csv(folder.rejected, rejected)
+    write_text(folder.rejected, shown_csv(rejected))  # for people alone
     write_json(folder.classes, {str(label): name for name, label in label_of.items()})
     table = annotations.assign(
         label=annotations["species"].map(label_of),
