@@ -110,14 +110,12 @@ SLOW = {
 def test_a_server_that_speaks_letter_by_letter_counts_as_silent(watkins, at_host, monkeypatch, what):
     monkeypatch.setattr(http, "HEADERS_S", 0.3)
     monkeypatch.setattr(http, "WATCH_S", 0.3)
-    monkeypatch.setattr(http, "TRIES", 2)
     at_host.raw[LIST] = SLOW[what]
     assert "after 2 tries" in refused(watkins, "archive")
 
 
 def test_a_download_letter_by_letter_is_given_up_too(watkins, at_host, some_cuts, monkeypatch, tmp_path):
     monkeypatch.setattr(http, "WATCH_S", 0.3)
-    monkeypatch.setattr(http, "TRIES", 2)
     at_host.ranges = False
     mirror = serve_archive(at_host, body := archive_zip(some_cuts))
     at_host.raw[mirror] = after(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode(), b"P", 0.01)
@@ -298,7 +296,6 @@ def test_a_head_that_says_anything_is_one_sentence(watkins, at_host, header, val
 def test_a_list_that_comes_slowly_for_ever_is_given_up(watkins, at_host, monkeypatch):
     monkeypatch.setattr(http, "HEADERS_S", 0.5)
     monkeypatch.setattr(http, "WATCH_S", 0.4)
-    monkeypatch.setattr(http, "TRIES", 2)
     at_host.raw[LIST] = after(HEAD + b"\r\n[", b" " * 1000, 0.01)  # more than SLOWEST_BYTES in WATCH_S
     assert "after 2 tries" in refused(watkins, "archive")
 

@@ -27,10 +27,10 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 120.0
 TIMEOUT_S = (15.0, 60.0)
 """To connect, and between two pieces of an answer."""
-HEADERS_S = 180.0
+HEADERS_S = 120.0
 """For the head of an answer, whole, and for a list: a server may send it letter by letter."""
-WATCH_S = 60.0
-SLOWEST_BYTES = 10_000
+WATCH_S = 30.0
+SLOWEST_BYTES = 5_000
 """A body that brings less in WATCH_S counts as silent."""
 MOST_REDIRECTS = 10
 MOST_LIST_BYTES = 4_000_000
@@ -42,11 +42,14 @@ Result = TypeVar("Result")
 
 
 class PassingError(Exception):
-    """A fault that may be gone in a moment; `wait_s` is how long the server asked to be left alone."""
+    """A fault that may be gone in a moment; `wait_s` is how long the server asked to be left alone.
 
-    def __init__(self, message: str, wait_s: float = 0.0):
+    One that took minutes counts as several, its `weight`.
+    """
+
+    def __init__(self, message: str, wait_s: float = 0.0, weight: int = 1):
         super().__init__(message)
-        self.wait_s = wait_s
+        self.wait_s, self.weight = wait_s, weight
 
 
 class TooLongError(UserError):
@@ -59,15 +62,18 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
     Raises:
         UserError: TRIES faults in a row; the sentence begins with `name`.
     """
-    failures = 0
+    failures = tries = 0
     while True:
+        tries += 1
         try:
             return attempt()
         except PassingError as fault:
-            failures = 1 if progressed() else failures + 1
+            if progressed():
+                failures, tries = 0, 1
+            failures += fault.weight
             if failures >= TRIES:
                 raise UserError(
-                    f"{name}: {fault}, after {TRIES} tries; check the network and run the same command again, which "
+                    f"{name}: {fault}, after {tries} tries; check the network and run the same command again, which "
                     "goes on from here"
                 ) from None
             wait = FIRST_WAIT_S * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
@@ -161,7 +167,7 @@ def pieces(response: requests.Response, most: int, seconds: float = float("inf")
                 raise PassingError(f"the connection broke off ({_reason(error)})") from None
             finally:
                 if watch.is_slow:
-                    raise PassingError(f"{host_of(response.url)} sends almost nothing")
+                    raise PassingError(f"{host_of(response.url)} sends almost nothing", weight=3)
             if not block:
                 return
             left -= len(block)
@@ -248,7 +254,7 @@ def _in_time(seconds: float, ask: Callable[[], requests.Response]) -> requests.R
         response, error = came.get(timeout=seconds)
     except Empty:
         late.set()
-        raise PassingError(f"no whole answer within {seconds:.0f} s") from None
+        raise PassingError(f"no whole answer within {seconds:.0f} s", weight=3) from None
     if error is not None:
         raise error
     return response
