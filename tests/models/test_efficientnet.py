@@ -1,9 +1,11 @@
 import hashlib
 import http.server
+import os
 import pickle
 import socket
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,6 +169,13 @@ def test_a_checkpoint_around_the_tensors_is_told_apart(tmp_path, torchvision_sta
     torch.save({"model": torchvision_state}, tmp_path / "best.pt")
     with pytest.raises(UserError, match="expected a state dict of tensors"):
         build_efficientnet(config(tmp_path / "best.pt"), species=4, pretrained=True)
+
+
+def test_pipes_devices_and_folders_are_no_weights(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(UserError, match=rf"^model\.weights {path}: not a file$"):
+            build_efficientnet(config(path), species=4, pretrained=True)
 
 
 def test_a_missing_weights_file_is_named():

@@ -94,6 +94,8 @@ def _imagenet() -> dict[str, torch.Tensor]:
 
 
 def _local(path: Path) -> dict[str, torch.Tensor]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device has no end
+        raise UserError(f"model.weights {path}: not a file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

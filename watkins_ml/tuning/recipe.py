@@ -76,7 +76,8 @@ class StudyRecipe:
         flat = {key: value for key, value in self.config.flat().items() if key not in PLACES}
         weights = Path(str(flat.get("model.weights", "")))
         if weights.is_file():  # the same file may lie elsewhere on another machine
-            flat["model.weights"] = "sha256:" + hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+            with open(weights, "rb") as file:
+                flat["model.weights"] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
         settings = self.settings.model_dump(exclude={"trials"})
         return flat | {f"study.{key}": value for key, value in settings.items()} | self.search_params()
 
