@@ -9,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from watkins_ml.audio.frontend import Frontend
+from watkins_ml.evaluation.lettering import legible
 
 LOWEST_TICK = 125
 """Hz; the ticks above it are its octaves."""
@@ -44,11 +45,11 @@ def attribution_picture(
     low, high = np.percentile(spectrogram, [1, 99.7])
     fig = Figure(figsize=(7.5, 5.6), layout="constrained")
     FigureCanvasAgg(fig)
-    fig.suptitle(title, fontsize=12, weight="bold", parse_math=False)
+    fig.suptitle(legible(title, limit=70), fontsize=12, weight="bold")
     above, under = fig.subplots(2, 1, sharex=True, sharey=True)
     shown = {"vmin": low, "vmax": high, "interpolation": "nearest", **place}  # interpolated noise makes large files
     above.imshow(spectrogram, cmap="magma", **shown)
-    above.set_title(below, fontsize=9, parse_math=False)
+    above.set_title(legible(below, limit=110), fontsize=9)
     under.imshow(spectrogram, cmap="gray", **shown)
     under.imshow(attribution, cmap=LOOKED_AT, vmin=0, vmax=1, **place)
     if attribution.max() > 0.5:

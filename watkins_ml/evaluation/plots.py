@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from watkins_ml.evaluation.lettering import legible, set_fonts
 from watkins_ml.evaluation.metrics import calibration_bins, expected_calibration_error
 from watkins_ml.evaluation.selective import PRECISION, coverage_at, coverage_sentence
 from watkins_ml.files import write_bytes
@@ -27,7 +28,6 @@ from watkins_ml.wording import plural
 RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 RIGHT, WRONG = "#009E73", "#CC3311"
 BAR, GREY = "#0072B2", "#6B6B6B"
-LONGEST_NAME = 32
 GALLERY_SIDE = 5
 DPI = 130
 
@@ -42,6 +42,7 @@ def save(fig: Figure, path: Path) -> None:
 def draw(fig: Figure) -> Image.Image:
     """The pixels that `savefig` would write, in RGB; it would lay the figure out twice and pack and unpack a PNG."""
     fig.set_dpi(DPI)
+    set_fonts(fig)
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -69,7 +70,8 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     colours = zip(histories, cycle(RUN_COLOURS), strict=False)
-    runs = [Line2D([], [], color=colour, lw=3, label=_text(name)) for name, colour in colours]
+    # after a blank, for a name that begins with _ would be left out
+    runs = [Line2D([], [], color=colour, lw=3, label=f" {legible(name)}") for name, colour in colours]
     styles = [
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, ls="--", lw=1.2, label="training"),
@@ -108,7 +110,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
     for row, column in zip(*counts.nonzero(), strict=True):
         colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
-    names = [_text(name) for name in classes]
+    names = [legible(name) for name in classes]
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
     axes.set_yticks(range(len(names)), [f"{n} ({t})" for n, t in zip(names, totals, strict=True)], fontsize=9)
     for label, total in zip(axes.get_yticklabels(), totals, strict=True):
@@ -145,7 +147,7 @@ def stripplot(frame: pd.DataFrame) -> Figure:
         axes.text(1.08, row, f"{right.mean():.0%}", va="center", ha="right", fontsize=9)
         axes.text(1.09, row, f"of {len(right)}", va="center", fontsize=9)
         axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3" if row % 2 else "white", zorder=0)
-    axes.set_yticks(range(len(species)), [_text(name) for name in species], fontsize=9)
+    axes.set_yticks(range(len(species)), [legible(name) for name in species], fontsize=9)
     axes.set_ylim(len(species) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -261,7 +263,7 @@ def gallery(
     # Margins in inches by hand: the constrained layout takes seconds for 25 panels.
     fig = _figure(14, height, layout=None)
     fig.subplots_adjust(0.055, 0.65 / height, 0.985, 1 - 1.0 / height, wspace=0.1, hspace=0.32)
-    fig.suptitle(_text(title, limit=120), fontsize=15, y=1 - 0.15 / height, va="top")
+    fig.suptitle(legible(title, limit=120), fontsize=15, y=1 - 0.15 / height, va="top")
     grid = fig.subplots(rows, GALLERY_SIDE, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(spectrograms) :]:
         axes.set_visible(False)
@@ -274,9 +276,9 @@ def gallery(
             extent=(0, seconds, 0, len(mel)),
         )  # fmt: skip
         right = truth == predicted
-        said = f"✓ {confidence:.0%}" if right else f"✗ {_text(predicted)} {confidence:.0%}"
+        said = f"✓ {confidence:.0%}" if right else f"✗ {legible(predicted)} {confidence:.0%}"
         # with its height given, matplotlib does not measure all that may lie in a title's way
-        axes.set_title(f"{_text(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG, y=1.0)
+        axes.set_title(f"{legible(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG, y=1.0)
         axes.tick_params(labelsize=8)
     fig.supxlabel("seconds", fontsize=11, y=0.1 / height, va="bottom")
     fig.supylabel("mel band (low to high frequency)", fontsize=11, x=0.008)
@@ -287,10 +289,3 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     fig = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
     return fig
-
-
-def _text(name: str, limit: int = LONGEST_NAME) -> str:
-    """A folder's name as matplotlib text: shortened in the middle, and `$` kept from starting a formula."""
-    if len(name) > limit:
-        name = f"{name[: limit // 2]}…{name[-(limit // 2 - 1) :]}"
-    return name.replace("$", r"\$")

@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from watkins_ml.evaluation.lettering import legible
+
 MOST_TICKS = 10
 
 
@@ -56,8 +58,8 @@ def percent(share: float) -> str:
 
 
 def label(text: str, limit: int = 28) -> str:
-    """Matplotlib text: shortened, and `$` kept from starting a formula."""
-    return (text if len(text) <= limit else f"{text[: limit - 1]}…").replace("$", r"\$")
+    """Matplotlib text: shortened, in letters that are there, and `$` kept from starting a formula."""
+    return legible(text if len(text) <= limit else f"{text[: limit - 1]}…")
 
 
 def _number(value: float) -> str:
