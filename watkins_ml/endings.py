@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from watkins_ml.errors import UserError
+from watkins_ml.errors import SurroundingsError, UserError, first_line
+from watkins_ml.memory import MORE_MEMORY, is_short_of_memory
 from watkins_ml.processes import LostError, noticing_losses
 from watkins_ml.tracking.rundir import RunDirectory
 
@@ -47,6 +48,46 @@ def interruptible(again: str) -> Iterator[None]:
             yield
     except (KeyboardInterrupt, LostError) as interrupt:
         raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
+
+
+class ShortageError(SurroundingsError):
+    """Memory or the device gave out: mostly for what else uses them, but a training too large meets it every time."""
+
+
+@contextmanager
+def shortages(again: str = "") -> Iterator[None]:
+    """Turn a lack of memory and a lost device into one sentence, `again` at its end; raises a ShortageError.
+
+    A training that alone fills the memory of its GPU is too large for it: that error is its own and stays.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if words := _shortage(error):
+            raise ShortageError("; ".join(filter(None, (words, again)))) from error
+        raise
+
+
+def _shortage(error: Exception) -> str | None:
+    """What gave out, and what to do; None for any other error."""
+    import torch
+
+    said = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        others = _held_by_others()
+        return others and f"the GPU has no memory left, and other programs hold {others / 1e9:.1f} GB of it; close them"
+    if isinstance(error, torch.AcceleratorError) or said.startswith(("CUDA error", "cuDNN error", "MPS backend")):
+        return f"the device failed ({first_line(error)})"
+    return f"too little memory ({first_line(error)}); {MORE_MEMORY}" if is_short_of_memory(error) else None
+
+
+def _held_by_others() -> int | None:
+    """Bytes of this process's GPU that other programs hold; None where it is less than a tenth of it."""
+    import torch
+
+    free, whole = torch.cuda.mem_get_info()
+    held = whole - free - torch.cuda.memory_reserved()
+    return held if held > whole / 10 else None
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """Errors a user can make, each one sentence that names the thing, what is wrong and what to do."""
 
+import os
+
 from watkins_ml.masking import masked
 
 
 class UserError(Exception):
     """The job failed for a reason the user can mend; the command exits with status 1."""
+
+
+class SurroundingsError(UserError):
+    """Something around the job broke (disk, memory, device, database, data); once that is mended the job can go on."""
 
 
 def first_line(error: BaseException) -> str:
@@ -15,6 +21,14 @@ def first_line(error: BaseException) -> str:
 def plain(text: str, most: int = 200) -> str:
     """The beginning of a text from elsewhere, on one line and without signs that a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 2 * most].split()))[:most]
+
+
+def sentence(error: UserError | OSError) -> str:
+    """The error as one sentence; one of the system with the file that it is about."""
+    if isinstance(error, UserError):
+        return str(error)
+    where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    return f"{error.strerror or error}{where}"
 
 
 class UsageError(UserError):

@@ -18,7 +18,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.device import choose_device, choose_precision
-from watkins_ml.endings import ending, interruptible
+from watkins_ml.endings import ending, interruptible, shortages
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.files import disk_errors
 from watkins_ml.keeping import keep_model
@@ -153,8 +153,9 @@ def train_and_report(
     uploader = Uploader(run, config.tracking.system_metrics)
     for sentence in leak_stamp(inputs.data.protocol).values():
         err.print(sentence, style="yellow")
-    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader, ending(run, again):
-        return _train_and_report(config, inputs, run, start)
+    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader:
+        with ending(run, again), shortages(again):
+            return _train_and_report(config, inputs, run, start)
 
 
 def _train_and_report(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.errors import SurroundingsError, UsageError, UserError, sentence
 from watkins_ml.text import shown
 
 if TYPE_CHECKING:
@@ -158,12 +158,15 @@ def printable(path: Path) -> str:
 
 @contextmanager
 def disk_errors(doing: str, then: str) -> Iterator[None]:
-    """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on."""
+    """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on.
+
+    Raises:
+        SurroundingsError: begins with `doing` and ends with `then`.
+    """
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{doing}: {error.strerror or error}{where}; {then}") from None
+        raise SurroundingsError(f"{doing}: {sentence(error)}; {then}") from None
 
 
 def check_name(what: str, name: str, hint: str = "") -> None:

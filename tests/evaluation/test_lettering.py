@@ -69,12 +69,13 @@ def pictures(names: list[str]):
     """Every picture that shows names of species, files or runs."""
     labels = np.arange(len(names))
     yield lambda: plots.confusion_matrix(labels, labels[::-1], names)
-    yield lambda: plots.stripplot(pd.DataFrame({"species": names, "confidence": 0.5, "correct": True}, dtype=object))
+    said = [name for name in names if name.isprintable() or "\udce9" not in name]  # tables hold no bytes
+    yield lambda: plots.stripplot(pd.DataFrame({"species": said, "confidence": 0.5, "correct": True}))
     noise = np.random.default_rng(0).normal(size=(len(names), 8, 8))
     yield lambda: plots.gallery(noise, names, names[::-1], [0.5] * len(names), f"Title {names[0]}")
     history = pd.DataFrame({f"{side}_{what}": [0.5, 0.4] for side in ("train", "val") for what in ("loss", "accuracy")})
     history = history.assign(epoch=[1, 2], val_macro_f1=0.3)
-    yield lambda: plots.learning_curves({name: history for name in names})
+    yield lambda: plots.learning_curves({name: history for name in names}, dict.fromkeys(names, 1))
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -107,9 +108,8 @@ def test_the_picture_of_an_explanation(no_other_font, name):
 def test_any_name_is_one_line_that_every_font_can_write(name):
     shown = legible(name)
     assert shown == " ".join(shown.split()) and len(shown.replace("\\$", "$")) <= 32 * 10
-    own = lettering._letters_of(lettering._own_font())
-    if lettering._other_font(frozenset(lettering._missing(name))) is None:
-        assert not [letter for letter in shown if ord(letter) not in own and not letter.isspace()]
+    missing = lettering._missing(shown)
+    assert not missing or lettering._other_font(missing)
 
 
 def test_what_a_name_becomes(no_other_font):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 import sqlalchemy
 from children import hear_signals
@@ -355,3 +357,94 @@ def test_two_commands_in_one_folder_work_together(prepared, store, tmp_path):
     assert len(trials_of(url)) == 6
     assert_tracked([tmp_path], 6)
     assert len(client().search_model_versions("name='small'")) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of its own at `runs`: what it gives fills it up, and the function that gives makes room."""
+    disk = tmp_path / "runs"
+    disk.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk here")
+
+    @contextmanager
+    def full():
+        filler = disk / "filler"
+        with open(filler, "wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        yield
+        filler.unlink()
+
+    yield full
+    subprocess.run(["umount", disk], check=True)
+
+
+def last_line(command: Tune) -> str:
+    return command.output.read_text().splitlines()[-1]
+
+
+def test_a_disk_that_is_full_for_a_moment_twice_in_the_same_trial(prepared, undisturbed, store, tmp_path, small_disk):
+    """Trials and database are on it; no trial fails for that, and the same command goes on with the one at work."""
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 5)
+    for _ in range(3):
+        command = Tune(tmp_path, text)
+        at_work(url, command, fresh=True)
+        with small_disk():
+            assert command.wait() == 1
+        assert last_line(command).startswith("watkins: study small has "), command.said
+        assert "full" in last_line(command) or "No space left on device" in last_line(command)
+        assert last_line(command).endswith("the same command continues it") and "Traceback" not in command.said
+        assert not [each for each in trials_of(url) if each.user_attrs.get("ended", "interrupted") != "interrupted"]
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 5)
+    assert values(trials_of(url)) == undisturbed
+    assert_tracked([tmp_path], 5)
+
+
+def test_data_that_are_not_there_for_a_moment(prepared, undisturbed, store, tmp_path):
+    """As where their disk is unmounted."""
+    shutil.copytree(prepared, tmp_path / "data")
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(tmp_path / "data", 5)
+    command = Tune(tmp_path, text)
+    at_work(url, command)
+    (tmp_path / "data").rename(tmp_path / "away")
+    assert command.wait() == 1
+    assert f"{tmp_path}/data: no longer there" in last_line(command), command.said
+    assert last_line(command).endswith("the same command continues it")
+    (tmp_path / "away").rename(tmp_path / "data")
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 5)
+    assert values(trials_of(url)) == undisturbed
+
+
+def test_a_database_that_may_only_be_read_for_a_moment(prepared, undisturbed, store, database, tmp_path):
+    url = database.url()
+    command = Tune(tmp_path, recipe_text(prepared, 5), "--storage", url)
+    at_work(url, command)
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as administrator:
+        administrator.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        assert command.wait() == 1
+        assert "read-only transaction" in last_line(command), command.said
+        administrator.execute("SET default_transaction_read_only = off")
+        administrator.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+    command = Tune(tmp_path, recipe_text(prepared, 5), "--storage", url)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 5)
+    assert values(trials_of(url)) == undisturbed
+
+
+def test_a_machine_that_loses_its_power_twice_in_the_same_trial(prepared, store, tmp_path):
+    url, text = f"sqlite:///{tmp_path}/runs/studies.db", recipe_text(prepared, 2)
+    for _ in range(3):
+        command = Tune(tmp_path, text)
+        at_work(url, command, epochs=0)
+        command.kill_all()
+    command = Tune(tmp_path, text)
+    assert command.wait() == 0, command.said
+    assert_whole(url, 2)
+    assert_tracked([tmp_path], 2)

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from watkins_ml.errors import UsageError, UserError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
-from watkins_ml.tuning.study import INTERRUPTED, Study, TrialLostError, best_trial, counted
+from watkins_ml.tuning.study import INTERRUPTED, SHORT, Study, TrialLostError, best_trial, counted
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
@@ -366,3 +366,43 @@ def test_four_processes_share_a_study_and_two_of_them_die(small, storage, tmp_pa
     done = [path.name.split()[0] for path in folder.iterdir() if not path.name.startswith(".")]
     assert sorted(done) == sorted(trial.user_attrs["run"] for trial in points), "each run once"
     assert [trial.number for trial in study.trials] == list(range(32))
+
+
+def test_a_trial_let_go_without_a_word_to_the_database_goes_on_however_often(small, begin):
+    """As where the database is on the disk that is full."""
+    study = begin(named(small, "let-go", trials=1))
+    for _ in range(4):
+        claim = study.claim()
+        study.leave(claim)
+    last = study.claim()
+    assert last.run == "trial-000" and last.trial.user_attrs["deaths"] == 0
+    assert {trial.user_attrs["ended"] for trial in study.trials[:-1]} == {INTERRUPTED}
+    study.finish(last, COMPLETE, 0.5)
+    assert study.is_settled and len(counted(study.trials)) == 1
+
+
+def test_a_trial_whose_command_was_killed_too_has_not_died_of_itself(small, begin):
+    """A power cut, or the end of a container for want of memory."""
+    study = begin(named(small, "power", trials=1))
+    for _ in range(3):
+        claim = study.claim()
+        (study.folder / f".{claim.run}.working").write_text("1 0.0")  # no process of today
+        claim.lock.release()
+    assert study.claim().trial.user_attrs["deaths"] == 0
+
+
+def test_that_a_trial_was_left_for_want_of_memory_is_known_to_its_successor(small, begin):
+    study = begin(small)
+    study.finish(study.claim(), FAIL, ended=INTERRUPTED, **{SHORT: True})
+    assert study.claim().trial.user_attrs[SHORT] is True
+
+
+def test_a_study_of_nothing_but_failed_trials_goes_on_with_more(small, begin):
+    study = begin(named(small, "failed", trials=2))
+    for _ in range(2):
+        study.finish(study.claim(), FAIL, ended="UserError: cannot write to runs: No space left on device")
+    assert study.is_settled and best_trial(study.trials) is None
+    more = begin(named(small, "failed", trials=4))
+    for value in (0.3, 0.4):
+        more.finish(more.claim(), COMPLETE, value)
+    assert more.is_settled and best_trial(more.trials).value == 0.4

@@ -149,7 +149,8 @@ def print_study(outcome: Outcome) -> None:
     counts = ", ".join(f"{states[name]} {word}" for name, word in STATES.items() if states[name])
     out.print(f"study {study.recipe.name}: {plural(states.total(), 'trial')} ({counts})")
     if best is None:
-        raise UserError(f"no trial of study {study.recipe.name} was completed; {study.folder} has the logs")
+        more = f"the same command with --trials {2 * study.recipe.settings.trials} goes on with new ones"
+        raise UserError(f"no trial of study {study.recipe.name} was completed ({study.folder} has the logs); {more}")
     table = _table("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
     for key in study.recipe.space:
         table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))

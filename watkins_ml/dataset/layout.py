@@ -13,7 +13,7 @@ import pandas as pd
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.confined import inside, leads_out, plain_file
 from watkins_ml.dataset.split import SIDES
-from watkins_ml.errors import UserError
+from watkins_ml.errors import SurroundingsError, UserError
 from watkins_ml.files import read_csv
 from watkins_ml.names import file_name, normal, opened
 from watkins_ml.text import shown
@@ -110,8 +110,11 @@ class Seal:
                 self._stamp = stamp  # with another metadata table, for one
                 return
         except (OSError, ValueError, TypeError, KeyError):
-            pass
-        raise UserError(
+            if not self._folder.annotations.exists():
+                raise SurroundingsError(
+                    f"{self._folder.root}: no longer there; if it is on a disk of its own, mount that again"
+                ) from None
+        raise SurroundingsError(
             f"{self._folder.root}: prepared anew since this command began to read it (data digest "
             f"{self.summary['data_digest']}); prepare it as it was and go on, or begin again with what is there now"
         )

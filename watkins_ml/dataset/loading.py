@@ -16,7 +16,7 @@ import torch
 
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, windows_beside
-from watkins_ml.errors import UserError
+from watkins_ml.errors import SurroundingsError
 from watkins_ml.processes import current
 
 READERS = 4
@@ -178,14 +178,19 @@ def _read(data: PreparedData, path: Path, shape: torch.Size) -> torch.Tensor:
 
 def _load(path: Path, shape: torch.Size) -> torch.Tensor:
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UserError(f"{path}: is a link or no file, which `watkins prepare` does not make; delete it and run that")
+        what = "is a link or no file, which `watkins prepare` does not make; delete it and run that"
+        raise SurroundingsError(f"{path}: {what}")
     if not path.exists():
-        raise UserError(f"{path}: missing; run `watkins prepare` again")
+        raise SurroundingsError(f"{path}: missing; run `watkins prepare` again")
     try:
         spectrogram = torch.load(path, weights_only=True)
         if spectrogram.shape != shape:
             raise ValueError(f"shape {tuple(spectrogram.shape)} instead of {tuple(shape)}")
+    except OSError as error:  # too many open files, no permission, a disk that fails
+        raise SurroundingsError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise
     except Exception as error:  # torch.load meets broken bytes with almost any kind of error
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); delete it and run `watkins prepare` again") from None
+        raise SurroundingsError(f"{path}: damaged ({reason}); delete it and run `watkins prepare` again") from None
     return spectrogram

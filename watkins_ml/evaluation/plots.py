@@ -69,9 +69,10 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
     for axes in panels[1:]:
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    colours = zip(histories, cycle(RUN_COLOURS), strict=False)
-    # after a blank, for a name that begins with _ would be left out
-    runs = [Line2D([], [], color=colour, lw=3, label=f" {legible(name)}") for name, colour in colours]
+    # a name that begins with _ would be left out
+    names = [f" {name}" if name.startswith("_") else name for name in map(legible, histories)]
+    colours = zip(names, cycle(RUN_COLOURS), strict=False)
+    runs = [Line2D([], [], color=colour, lw=3, label=name) for name, colour in colours]
     styles = [
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, ls="--", lw=1.2, label="training"),

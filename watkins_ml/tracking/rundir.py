@@ -18,7 +18,7 @@ from watkins_ml.config import ExperimentConfig, load_stored
 from watkins_ml.confined import plain_file, plain_files
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.errors import SurroundingsError, UsageError, UserError
 from watkins_ml.files import write_json, write_text
 from watkins_ml.masking import masked
 from watkins_ml.names import spelled
@@ -38,7 +38,7 @@ LARGEST_TABLE = 256 * MB
 TRAIN, TUNE, CROSSVAL = "watkins train", "watkins tune", "watkins crossval"
 
 
-class StillTrainingError(UserError):
+class StillTrainingError(SurroundingsError):
     """Another process holds `RunDirectory.training()`."""
 
 
@@ -119,7 +119,7 @@ class RunDirectory:
         try:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"cannot write the run directory {root}: {error.strerror}") from None
+            raise SurroundingsError(f"cannot write the run directory {root}: {error.strerror}") from None
         run.write_facts(config, data, uid=uuid.uuid4().hex, command=command, **part_of)
         run.open_journal(config, data)
         return run

@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from watkins_ml.console import err
-from watkins_ml.errors import UsageError, UserError, first_line
+from watkins_ml.errors import SurroundingsError, UsageError, UserError, first_line
 from watkins_ml.masking import masked
 
 EMBEDDED = Path("runs") / "studies.db"
@@ -57,7 +57,7 @@ def quieten_optuna() -> None:
     logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
-class DatabaseAwayError(UserError):
+class DatabaseAwayError(SurroundingsError):
     """The database of a study has been away for longer than a study waits."""
 
 
@@ -158,7 +158,7 @@ class StudyDatabase:
 
         Raises:
             DatabaseAwayError: it stays away.
-            UserError: it refuses: read only, no permission, its disk is full.
+            SurroundingsError: it refuses: read only, no permission, its disk is full.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -166,7 +166,7 @@ class StudyDatabase:
                 return operation()
             except (DBAPIError, StorageInternalError) as error:
                 if not _passes(error):
-                    raise UserError(f"--storage {self.name}: {_cause(error)}") from None
+                    raise SurroundingsError(f"--storage {self.name}: {_cause(error)}") from None
                 if time.monotonic() > deadline:
                     raise DatabaseAwayError(f"--storage {self.name}: does not answer ({_cause(error)})") from None
                 self.healthy_since = time.monotonic()

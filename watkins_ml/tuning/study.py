@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 from filelock import FileLock, Timeout
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
@@ -40,6 +41,8 @@ HOST = socket.gethostname()
 DEATHS = 1
 """So often a trial whose worker died is tried again."""
 INTERRUPTED = "interrupted"
+SHORT = "short"
+"""Attribute of a trial that was left for want of memory or of a device; if that happens again it is the trial's own."""
 
 
 class TrialLostError(Exception):
@@ -128,6 +131,7 @@ class Study:
             lock = self._lock(run)
             lock.acquire()  # free: a trial is continued only when nobody holds it
             try:
+                self._mark(run).write_text(_command(), encoding="utf-8")
                 trial.set_user_attr("run", run)
                 trial.set_user_attr("pid", os.getpid())
                 trial.set_user_attr("host", HOST)
@@ -140,6 +144,26 @@ class Study:
     def _lock(self, run: str) -> FileLock:
         """Held by the worker of a trial on this machine; the kernel gives it back however the worker ends."""
         return FileLock(self.folder / f".{run}.lock")
+
+    def _mark(self, run: str) -> Path:
+        """There while a worker has a trial, with the process of its command; a worker that is killed leaves it.
+
+        Taking it away needs no room on the disk and no database, which may be what broke.
+        """
+        return self.folder / f".{run}.working"
+
+    def leave(self, claim: Claim) -> None:
+        """Let a trial go; where its end was not told to the database, it goes on as one that was interrupted."""
+        with suppress(OSError):
+            self._mark(claim.run).unlink(missing_ok=True)
+        claim.lock.release()
+
+    def _was_left(self, run: str) -> bool:
+        """Whether a worker here that is gone let go of its trial, or was killed with its command and so with all."""
+        try:
+            return not _is_alive(self._mark(run).read_text(encoding="utf-8"))
+        except OSError:
+            return True
 
     def bury(self) -> None:
         """End the trials whose workers here are gone, when this machine leaves the study."""
@@ -166,6 +190,8 @@ class Study:
                     self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
             else:
                 dead = place == self.place and self._is_free(_run_name(trial))
+                if dead and self._was_left(_run_name(trial)):
+                    self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif place == self.place:
@@ -189,7 +215,7 @@ class Study:
         continued = {trial.user_attrs.get("continues") for trial in trials}
         for trial in trials:
             if trial.number not in continued and _is_left(trial):
-                known = {key: trial.user_attrs[key] for key in ("run",) if key in trial.user_attrs}
+                known = {key: trial.user_attrs[key] for key in ("run", SHORT) if key in trial.user_attrs}
                 self.optuna.add_trial(
                     optuna.create_trial(
                         state=TrialState.WAITING,
@@ -247,7 +273,7 @@ class Study:
         try:
             return self.database.again(tell).state is state
         finally:
-            claim.lock.release()
+            self.leave(claim)
 
     def twin(self, trial: optuna.Trial) -> FrozenTrial | None:
         """An earlier trial at the same point that has its result."""
@@ -286,6 +312,20 @@ def _place(folder: Path) -> str:
         if not file.exists() or not file.read_text():
             write_text(file, uuid.uuid4().hex)
         return file.read_text()
+
+
+def _command() -> str:
+    """The process of the command that this worker belongs to, told from a later one of the same number."""
+    process = psutil.Process(os.getppid())
+    return f"{process.pid} {process.create_time()}"
+
+
+def _is_alive(command: str) -> bool:
+    number, _, began = command.partition(" ")
+    try:
+        return str(psutil.Process(int(number)).create_time()) == began
+    except (psutil.Error, ValueError):
+        return False
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:

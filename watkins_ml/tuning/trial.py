@@ -12,15 +12,14 @@ from typing import Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import ExperimentConfig
-from watkins_ml.endings import ending
-from watkins_ml.errors import UserError
+from watkins_ml.endings import ending, shortages
+from watkins_ml.errors import SurroundingsError, UserError
 from watkins_ml.experiment import Inputs, record_result, report_validation, train
 from watkins_ml.files import disk_errors
 from watkins_ml.keeping import keep_model
 from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
-from watkins_ml.tuning.storage import DatabaseAwayError
 from watkins_ml.tuning.study import TrialLostError
 
 VALUE = "val_macro_f1"
@@ -83,6 +82,7 @@ class TrialRunner:
             PrunedError: the trial was stopped for its bad prospects; its record is complete.
             TrialLostError: another worker has it now.
             RunInterruptedError: this worker was told to stop.
+            SurroundingsError: it can go on once the disk, the memory, the device, the data or the database are back.
             UserError: the training failed.
         """
         run = self._open(name, number, config)
@@ -109,11 +109,12 @@ class TrialRunner:
 
     @contextmanager
     def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
-        again, stops = "`watkins tune` goes on with it", (PrunedError, TrialLostError, DatabaseAwayError)
+        again = "`watkins tune` goes on with it"
+        stops = (PrunedError, TrialLostError, SurroundingsError, OSError)
         uploader = Uploader(run, config.tracking.system_metrics)
         # a `watkins sync` may be looking at it just now
-        with run.training(wait=60), disk_errors(f"cannot write to {run.root}", f"make room; {again}"):
-            with self._in_background(uploader), ending(run, again, stops):
+        with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):
+            with self._in_background(uploader), ending(run, again, stops), shortages():
                 yield
 
     @contextmanager

@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -15,8 +16,8 @@ from optuna.trial import FrozenTrial
 from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.device import choose_device
-from watkins_ml.endings import signals_as_interrupts
-from watkins_ml.errors import UserError
+from watkins_ml.endings import shortages, signals_as_interrupts
+from watkins_ml.errors import SurroundingsError, UserError, sentence
 from watkins_ml.locks import reading
 from watkins_ml.models import build_model
 from watkins_ml.tracking.server import check_address
@@ -70,7 +71,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     record = StudyRecord(study, data)
     record.check()
     try:
-        with signals_as_interrupts(), reading(data.folder.root, f"watkins tune ({study.folder})"):
+        with signals_as_interrupts(), shortages(), reading(data.folder.root, f"watkins tune ({study.folder})"):
             with record.open():
                 outcome, is_kept = _tune(study, data, record, workers), record.is_mine
             if not is_kept:  # the command that kept it may have left
@@ -79,6 +80,8 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
             return outcome
     except KeyboardInterrupt:
         raise _unfinished(study, "interrupted") from None
+    except (SurroundingsError, OSError) as error:
+        raise _unfinished(study, sentence(error)) from None
 
 
 def _tune(study: Study, data: PreparedData, record: StudyRecord, workers: int) -> Outcome:
@@ -94,7 +97,8 @@ def _tune(study: Study, data: PreparedData, record: StudyRecord, workers: int) -
     except DatabaseAwayError:
         raise  # it was waited for long enough; the same command or a sync closes the record
     except BaseException:
-        _leave(study, record, status)
+        with suppress(UserError, OSError):  # what stopped the study may stop this too; the same command closes it all
+            _leave(study, record, status)
         raise
     _leave(study, record, "FINISHED", best)
     return Outcome(study, best, metrics, data.protocol)
@@ -108,11 +112,12 @@ def _leave(study: Study, record: StudyRecord, status: str, best: FrozenTrial | N
 
 
 def _unfinished(study: Study, reason: str) -> UserError:
-    done = sum(has_result(trial) for trial in counted(study.trials))
-    wanted = study.recipe.settings.trials
-    return UserError(
-        f"study {study.recipe.name} has {done} of {plural(wanted, 'trial')}: {reason}; the same command continues it"
-    )
+    try:
+        done = sum(has_result(trial) for trial in counted(study.trials))
+        stand = f" has {done} of {plural(study.recipe.settings.trials, 'trial')}"
+    except SurroundingsError:  # the database is what is away
+        stand = ""
+    return UserError(f"study {study.recipe.name}{stand}: {reason}; the same command continues it")
 
 
 class Crew:
@@ -127,6 +132,7 @@ class Crew:
         ]
         self._context = multiprocessing.get_context("spawn")
         self._left = {number: RESPAWNS for number in range(workers)}
+        self._reasons: dict[int, Connection] = {}
         self.reason = "its workers were told to stop"
         self.processes: list[multiprocessing.Process] = []
 
@@ -136,9 +142,9 @@ class Crew:
             self._launch(self.processes[-1])
 
     def _process(self, number: int) -> multiprocessing.Process:
-        return self._context.Process(
-            target=work, args=(self._assignments[number],), name=f"worker-{number + 1}", daemon=True
-        )
+        self._reasons[number], reason = self._context.Pipe(duplex=False)
+        arguments = (self._assignments[number], reason)
+        return self._context.Process(target=work, args=arguments, name=f"worker-{number + 1}", daemon=True)
 
     def _launch(self, process: multiprocessing.Process) -> None:
         """Start it deaf to Ctrl-C, which a terminal sends to all: this process decides for the workers."""
@@ -162,15 +168,24 @@ class Crew:
                 continue
             log = self._assignments[number].log
             if process.exitcode > 0:
-                self.reason = _last_line(log)
+                self._hear(number, log)
             elif self._left[number]:
                 self._left[number] -= 1
                 err.print(f"Worker {number + 1} was killed (signal {-process.exitcode}); another takes its place")
                 self.processes[number] = self._process(number)
                 self._launch(self.processes[number])
             else:
-                self.reason = f"worker {number + 1} was killed again and again; see {log}"
+                memory = ", as systems do that have no memory left; take fewer --workers" * (process.exitcode == -9)
+                self.reason = f"worker {number + 1} was killed again and again{memory}; see {log}"
         return any(process.is_alive() for process in self.processes)
+
+    def _hear(self, number: int, log: Path) -> None:
+        """Why a worker gave up, once; from itself, for its log may be on a full disk."""
+        if (reasons := self._reasons.pop(number, None)) is None:
+            return
+        self.reason = reasons.recv() if reasons.poll() else _last_line(log)
+        if any(process.is_alive() for process in self.processes):
+            err.print(f"Worker {number + 1} has stopped: {self.reason}", style="yellow")
 
     def stop(self) -> None:
         """Let the workers close their trials; a second Ctrl-C kills them."""

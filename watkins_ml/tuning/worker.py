@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
 from watkins_ml.console import err
-from watkins_ml.endings import RunInterruptedError
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.endings import RunInterruptedError, ShortageError, shortages
+from watkins_ml.errors import SurroundingsError, UserError, first_line, sentence
 from watkins_ml.experiment import read_inputs
 from watkins_ml.memory import use_memory_freely
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
-from watkins_ml.tuning.study import HOST, INTERRUPTED, Claim, Study, TrialLostError
+from watkins_ml.tuning.study import HOST, INTERRUPTED, SHORT, Claim, Study, TrialLostError
 from watkins_ml.tuning.trial import PrunedError, TrialRunner
 
 FAILURES = 3
@@ -89,23 +92,37 @@ class StudyWatcher:
         return self.study.should_prune(self.trial)
 
 
-def work(assignment: Assignment) -> None:
-    """The life of a worker process; it exits with 1 and one line in its log if it has to give up."""
+class Log(io.TextIOBase):
+    """What a worker says, added to its log; a disk that is full takes the words and not the trial."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+
+def work(assignment: Assignment, reason: Connection) -> None:
+    """The life of a worker process; if it has to give up, it tells the reason, also in its log, and exits with 1."""
     stop = Stop()
     use_memory_freely()
-    with open(assignment.log, "a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
     try:
-        Worker(assignment, stop).work()
-    except UserError as error:
-        err.print(f"watkins: {error}")
+        with open(assignment.log, "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = Log()
+        with shortages():
+            Worker(assignment, stop).work()
+    except (UserError, OSError) as error:
+        reason.send(sentence(error))
+        err.print(f"watkins: {sentence(error)}")
         sys.exit(1)
 
 
 class Worker:
     def __init__(self, assignment: Assignment, stop: Stop):
         self.recipe, self.stop = assignment.recipe, stop
+        self.outside: str | None = None
+        """What broke around the study, so that this worker cannot go on."""
         _set_up_device(assignment)
         inputs = read_inputs(self.recipe.config)
         if inputs.data.digest != assignment.data_digest:
@@ -119,7 +136,8 @@ class Worker:
         """Work until the study is done, or until told to stop.
 
         Raises:
-            UserError: the database stays away, or one trial after the other fails.
+            SurroundingsError: something around the study broke; the trial at work is left to be continued.
+            UserError: one trial after the other fails.
         """
         failures = 0
         while not self.stop.requested and failures < FAILURES:
@@ -127,11 +145,15 @@ class Worker:
             claim = self.study.claim()
             if claim is not None:
                 failures = failures + 1 if self.attempt(claim) is TrialState.FAIL else 0
+                if self.outside:
+                    break
             elif self.study.is_settled:
                 break
             else:  # others still work; should one of them die, its trial has to be continued
                 time.sleep(1.0)
         self.runner.wait_for_upload()
+        if self.outside:
+            raise SurroundingsError(self.outside)
         if failures >= FAILURES:
             raise UserError(f"the last {failures} trials of this worker failed ({self.problem})")
 
@@ -144,15 +166,25 @@ class Worker:
                 state, value, attributes = self._result(claim)
             except TrialLostError as lost:
                 err.print(str(lost), style="yellow")
-                claim.lock.release()
+                self.study.leave(claim)
                 return None
-            if not self.study.finish(claim, state, value, **attributes):
+            except SurroundingsError:
+                self.study.leave(claim)
+                raise
+            if not self._finish(claim, state, value, attributes):
                 err.print(f"trial {claim.trial.number} was brought to its end by another worker", style="yellow")
                 self.runner.disown(claim.run)
             elif state is TrialState.PRUNED:
                 self.runner.forget(claim.run)
         self.problem = attributes.get("ended", "")
         return None if self.problem == INTERRUPTED else state
+
+    def _finish(self, claim: Claim, state: TrialState, value: float | None, attributes: dict[str, object]) -> bool:
+        """As `Study.finish`; a database on a disk that is full is not told, which the next worker understands."""
+        try:
+            return self.study.finish(claim, state, value, **attributes)
+        except SurroundingsError as error:
+            raise SurroundingsError(self.outside or str(error)) from None
 
     def _result(self, claim: Claim) -> tuple[TrialState, float | None, dict[str, object]]:
         """State, value and attributes with which a trial ends."""
@@ -172,6 +204,12 @@ class Worker:
             return TrialState.FAIL, None, {"ended": INTERRUPTED}
         except (TrialLostError, DatabaseAwayError):
             raise
+        except (SurroundingsError, OSError) as error:
+            if isinstance(error, ShortageError) and SHORT in claim.trial.user_attrs:
+                return TrialState.FAIL, None, {"ended": f"again: {first_line(error)}"}
+            self.outside = sentence(error)
+            short = {SHORT: True} if isinstance(error, ShortageError) else {}
+            return TrialState.FAIL, None, {"ended": INTERRUPTED} | short
         except Exception as error:  # whatever breaks a trial, the study goes on
             err.print(f"trial {number} failed: {error}", style="yellow")
             return TrialState.FAIL, None, {"ended": f"{type(error).__name__}: {first_line(error)}"}
