@@ -22,7 +22,9 @@ for name in postgres_password mlflow_db_password optuna_db_password mlflow_secre
     chmod 444 "docker/secrets/$name" # for the users in the containers; the folder is closed to others here
 done
 chmod 700 docker/secrets
-chmod a+r docker/with-secrets.sh docker/accounts.py docker/databases.sql docker/auth.ini
+for file in docker/with-secrets.sh docker/accounts.py docker/databases.sql docker/auth.ini; do
+    [ ! -e "$file" ] || chmod a+r "$file"
+done
 
 if [ ! -e .env ]; then
     cpus=$(docker info --format '{{.NCPU}}' 2> /dev/null) || cpus=$(getconf _NPROCESSORS_ONLN)
