@@ -30,11 +30,11 @@ def said_in(monkeypatch):
     from watkins_ml.cli import main
 
     def run(stream: io.TextIOWrapper, *arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["watkins", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdout", stream)
-        with pytest.raises(SystemExit) as end:
-            main()
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["watkins", *map(str, arguments)])
+            patch.setattr(sys, "stdout", stream)
+            with pytest.raises(SystemExit) as end:
+                main()
         return end.value.code or 0
 
     return run
