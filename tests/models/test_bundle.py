@@ -2,11 +2,14 @@ import json
 import os
 import pickle
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.errors import UserError
@@ -211,10 +214,242 @@ class Bomb:
         return (pytest.fail, ("a bundle ran code",))
 
 
-def test_a_pickle_with_code_is_refused_without_running_it(bundle):
-    torch.save({"classifier.bias": Bomb()}, bundle / "weights.pt")
-    with pytest.raises(UserError, match="damaged model"):
-        load_bundle(bundle)
-    (bundle / "weights.pt").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(UserError, match="damaged model"):
-        load_bundle(bundle)
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_bundle(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{folder}: damaged model, ") and "\n" not in said and len(said) < 1000
+    return said
+
+
+def test_a_pickle_with_code_is_refused_without_running_it_or_telling_how_to(bundle):
+    weights = torch.load(bundle / "weights.pt", weights_only=True)
+    for part in ("weights.pt", "novelty.pt"):
+        torch.save(weights | {"classifier.bias": Bomb()}, bundle / part)
+        assert "holds something else than tensors; a file's own code is never run" in refusal(bundle)
+        (bundle / part).write_bytes(pickle.dumps(Bomb()))
+        assert "it is no file of tensors" in refusal(bundle)
+        torch.save(weights, bundle / part)
+
+
+class Much:
+    """What torch's own loader without code would do: a hundred gigabytes."""
+
+    def __init__(self, kind: type, *arguments: object):
+        self.kind, self.arguments = kind, arguments
+
+    def __reduce__(self):
+        return (self.kind, self.arguments)
+
+
+@pytest.mark.parametrize("much", [Much(bytearray, 10**11), Much(torch.Tensor, 10**5, 10**6)], ids=["bytes", "tensor"])
+def test_what_torch_allows_beside_tensors_is_refused(bundle, much):
+    torch.save({"classifier.bias": much}, bundle / "weights.pt")
+    assert "something else than tensors" in refusal(bundle)
+
+
+def rewritten(path: Path, compression: int = zipfile.ZIP_STORED, **more: bytes) -> None:
+    """The same archive with this compression and more entries."""
+    with zipfile.ZipFile(path) as old:
+        entries = {each.filename: old.read(each) for each in old.infolist()}
+    with zipfile.ZipFile(path, "w", compression) as new:
+        for name, content in (entries | more).items():
+            new.writestr(name, content)
+
+
+def test_a_zip_bomb_is_not_unpacked(bundle):
+    size = (bundle / "weights.pt").stat().st_size
+    rewritten(bundle / "weights.pt", zipfile.ZIP_DEFLATED, bomb=bytes(1 << 28))
+    assert (bundle / "weights.pt").stat().st_size < 2 * size
+    assert "it is compressed" in refusal(bundle)
+    torch.save({"classifier.bias": torch.zeros(1 << 24)}, bundle / "weights.pt")
+    assert "67,1" in refusal(bundle) and "are needed" in refusal(bundle)
+    torch.save({"classifier.bias": torch.zeros(1).expand(10**6, 10**6)}, bundle / "weights.pt")
+    assert "its tensors would take more than" in refusal(bundle)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(bundle, value):
+    weights = torch.load(bundle / "weights.pt", weights_only=True)
+    for name in ("classifier.weight", next(name for name in weights if name.endswith("running_mean"))):
+        changed = weights[name].clone()
+        changed.view(-1)[0] = value
+        torch.save(weights | {name: changed}, bundle / "weights.pt")
+        assert f"weights.pt does not fit ({name} holds NaN or infinite numbers)" in refusal(bundle)
+    name = next(name for name in weights if name.endswith("running_var"))
+    torch.save(weights | {name: -weights[name]}, bundle / "weights.pt")
+    assert f"{name} holds variances below 0" in refusal(bundle)
+
+
+def test_weights_that_overflow_are_told_when_they_do(bundle):
+    weights = torch.load(bundle / "weights.pt", weights_only=True)
+    huge = {name: torch.full_like(tensor, 3e38) for name, tensor in weights.items() if tensor.is_floating_point()}
+    torch.save(weights | huge, bundle / "weights.pt")
+    with pytest.raises(UserError, match="the model gives no numbers for this sound"):
+        load_bundle(bundle).probabilities([torch.randn(1, 1, 128, 40)])
+
+
+def test_weights_of_another_network_are_named(bundle):
+    weights = torch.load(bundle / "weights.pt", weights_only=True)
+    for changed, said in (
+        ({name: tensor for name, tensor in weights.items() if name != "classifier.bias"}, "classifier.bias is missing"),
+        (weights | {"backdoor": torch.zeros(1)}, "backdoor is not of this network"),
+        (weights | {"classifier.bias": torch.zeros(7)}, "classifier.bias is torch.float32 (7,), not torch.float32 (3"),
+        (weights | {"classifier.bias": torch.zeros(3, dtype=torch.int64)}, "classifier.bias is torch.int64 (3,)"),
+        ([torch.zeros(3)], "something else than tensors"),
+        ({1: torch.zeros(3)}, "something else than tensors"),
+    ):
+        torch.save(changed, bundle / "weights.pt")
+        assert said in refusal(bundle)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_novelty_that_is_no_number_is_refused(bundle, value):
+    good = {"known": torch.ones(2, 128), "noise": torch.ones(2, 128), "limit": torch.tensor(0.1)}
+    torch.save(good, bundle / "novelty.pt")
+    assert load_bundle(bundle).novelty is not None
+    for bad in (
+        {"known": torch.full((2, 128), value)}, {"noise": torch.full((2, 128), value)}, {"limit": torch.tensor(value)},
+        {"known": torch.ones(0, 128)}, {"noise": torch.ones(128)}, {"limit": torch.ones(1)}, {"more": torch.ones(1)},
+        {"known": torch.ones(1, 1).expand(10**9, 128)}, {"known": torch.tensor(1.0)},
+    ):  # fmt: skip
+        torch.save(good | bad, bundle / "novelty.pt")
+        assert "novelty.pt does not fit" in refusal(bundle)
+
+
+WRONG = {
+    "a list": [],
+    "no format": {"format": None},
+    "a format in words": {"format": "1"},
+    "an earlier format": {"format": 0},
+    "no model": {"model": None},
+    "another model": {"model": {"name": "resnet"}},
+    "a model with more": {"model": {"name": "baseline", "dropout": 0.2, "x\n": 1}},
+    "a number as text": {"model": {"name": "baseline", "dropout": "0.2"}},
+    "no classes": {"classes": []},
+    "classes as text": {"classes": "abc"},
+    "a class that is a number": {"classes": ["a", "b", 3]},
+    "an empty class": {"classes": ["a", "b", ""]},
+    "a blank class": {"classes": ["a", "b", " "]},
+    "a class twice": {"classes": ["a", "b", "a"]},
+    "a class twice in two forms": {"classes": ["a", "\u00e9", "e\u0301"]},
+    "half a character": {"classes": ["a", "b", "\ud800"]},
+    "too many classes": {"classes": [f"s{number}" for number in range(10_001)]},
+    "a temperature of nought": {"temperature": 0},
+    "no temperature": {"temperature": None},
+    "a temperature in words": {"temperature": "1"},
+    "an infinite temperature": {"temperature": float("inf")},
+    "no number for a temperature": {"temperature": float("nan")},
+    "facts as a list": {"facts": []},
+    "nested facts": {"facts": {"run": {"name": "x"}}},
+    "a threshold in words": {"facts": {"threshold_90": "0.9"}},
+}
+FRONTENDS = {
+    "n_fft": [0, 63, 1 << 17, 10**30, "2048", 2048.5, None, True],
+    "n_mels": [0, -1, 1025, 10**9, "128"],
+    "win_length": [0, 4096, 1 << 17],
+    "hop_length": [0, 1 << 17, "160"],
+    "frames": [0, 1, 10_001, 10**12],
+    "sample_rate": [0, 999, 200_001, "16000"],
+    "top_db": [0, -80, float("nan"), float("inf"), "80", 1e9],
+    "window": ["hann"],
+}
+
+
+def described(bundle: Path, changes: object) -> None:
+    description = json.loads((bundle / "model.json").read_text())
+    changed = description | changes if isinstance(changes, dict) else changes
+    (bundle / "model.json").write_text(json.dumps(changed))
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_description_with_a_wrong_part_is_refused(bundle, kind):
+    described(bundle, WRONG[kind])
+    assert "model.json does not fit" in refusal(bundle)
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in FRONTENDS.items() for value in values])
+def test_a_frontend_out_of_bounds_is_refused(bundle, key, value):
+    described(bundle, {"frontend": FrontendSettings().model_dump() | {key: value}})
+    assert "model.json does not fit" in refusal(bundle)
+
+
+def test_a_frontend_whose_spectrogram_would_fill_the_memory_is_refused(bundle):
+    large = {"n_fft": 1 << 16, "win_length": 1 << 16, "frames": 10_000}
+    described(bundle, {"frontend": FrontendSettings().model_dump() | large})
+    assert "would be made from more than 67,108,864 numbers" in refusal(bundle)
+    described(bundle, {"frontend": FrontendSettings().model_dump() | {"n_mels": 500, "frames": 10_000, "n_fft": 4096}})
+    assert "would have more than 524,288 numbers" in refusal(bundle)
+    described(bundle, {"frontend": FrontendSettings().model_dump() | {"n_mels": 1}})
+    assert "model.json does not fit (Given input size" in refusal(bundle)
+    described(bundle, {"frontend": FrontendSettings().model_dump() | {"n_mels": 1024}})
+    assert "mel bands would be empty" in refusal(bundle)
+
+
+@pytest.mark.parametrize("key", ["format", "model", "frontend", "classes", "facts"])
+def test_a_description_without_a_part_is_refused(bundle, key):
+    description = json.loads((bundle / "model.json").read_text())
+    del description[key]
+    (bundle / "model.json").write_text(json.dumps(description))
+    assert f"{key}: Field required" in refusal(bundle)
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"format": ' + b"9" * 5000 + b"}", b"\xff\xfe", b'{"format": 1'])
+def test_a_description_that_is_no_json_is_refused(bundle, content):
+    (bundle / "model.json").write_bytes(content)
+    assert "model.json does not fit" in refusal(bundle)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=9), inside, max_size=3),
+    max_leaves=6,
+)
+PLACES = [
+    ("format",), ("model",), ("model", "name"), ("model", "dropout"), ("frontend",), ("temperature",), ("classes",),
+    ("classes", 0), ("facts",), ("facts", "run"), ("facts", "threshold_90"), ("more",),
+    *(("frontend", key) for key in FrontendSettings.model_fields),
+]  # fmt: skip
+
+
+def loads_or_says_why(folder: Path) -> None:
+    """A classifier whose answers are numbers, or an error of one line."""
+    try:
+        classifier = load_bundle(folder)
+    except UserError as error:
+        assert "\n" not in str(error) and str(error).startswith(str(folder))
+    else:
+        sound = np.random.default_rng(0).normal(0, 0.1, 4_000).astype("float32")
+        assert np.isfinite(classifier.probabilities([classifier.frontend(sound, 8_000).unsqueeze(0)])).all()
+
+
+@given(place=st.sampled_from(PLACES), value=JSON)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_in_a_description_it_is_used_or_refused_with_a_sentence(bundle, place, value):
+    intact = (bundle / "model.json").read_text()
+    description = node = json.loads(intact)
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    try:
+        (bundle / "model.json").write_text(json.dumps(description))
+        loads_or_says_why(bundle)
+    finally:
+        (bundle / "model.json").write_text(intact)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_bytes_are_changed_in_a_bundle_it_is_used_or_refused_with_a_sentence(bundle, data):
+    part = bundle / data.draw(st.sampled_from(["model.json", "weights.pt"]))
+    intact = part.read_bytes()
+    changed, ends = bytearray(intact), min(len(intact), 2_000)  # the pickle first, the table of the archive last
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, ends - 1)) * data.draw(st.sampled_from([1, -1])) % len(intact)
+        new = data.draw(st.binary(max_size=6))
+        changed[at : at + data.draw(st.integers(0, 6))] = new
+    try:
+        part.write_bytes(changed)
+        loads_or_says_why(bundle)
+    finally:
+        part.write_bytes(intact)

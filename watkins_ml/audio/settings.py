@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FRONTEND_VERSION = 4
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
+MOST_NUMBERS = 1 << 26
+"""What the samples, the windowed frames and the mel filters of a spectrogram may take, each."""
+MOST_PIXELS = 1 << 19
+"""Of one spectrogram: ten times what the usual settings give. A network takes some hundred times that for itself."""
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""
 
@@ -20,12 +24,12 @@ class FrontendSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sample_rate: int = Field(default=16_000, ge=1_000, le=200_000)
-    n_fft: int = Field(default=2048, ge=64)
-    win_length: int = Field(default=512, ge=32)
-    hop_length: int = Field(default=160, ge=1)
-    n_mels: int = 128
-    frames: int = 400
-    top_db: float = Field(default=80.0, gt=0)
+    n_fft: int = Field(default=2048, ge=64, le=1 << 16)
+    win_length: int = Field(default=512, ge=32, le=1 << 16)
+    hop_length: int = Field(default=160, ge=1, le=1 << 16)
+    n_mels: int = Field(default=128, ge=1, le=1024)
+    frames: int = Field(default=400, ge=2, le=10_000)
+    top_db: float = Field(default=80.0, gt=0, le=1000)
     """Dynamic range kept below the loudest bin, in dB."""
     remove_offset: bool = True
     """Whether what is slower than eight windows (an offset of the recorder, and its drift) is taken away first."""
@@ -33,7 +37,19 @@ class FrontendSettings(BaseModel):
     @classmethod
     def stored(cls, description: dict[str, Any]) -> FrontendSettings:
         """Settings as `model_dump` gave them, also before there was `remove_offset`: then offsets were kept."""
-        return cls(**{"remove_offset": False, **description})
+        return cls(**cls.stored_form(description))
+
+    @staticmethod
+    def stored_form(description: Any) -> Any:
+        return {"remove_offset": False, **description} if isinstance(description, dict) else description
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if max(self.n_fft * max(self.frames, self.n_mels), self.samples) > MOST_NUMBERS:
+            raise ValueError(f"a spectrogram would be made from more than {MOST_NUMBERS:,} numbers")
+        if self.frames * self.n_mels > MOST_PIXELS:
+            raise ValueError(f"a spectrogram would have more than {MOST_PIXELS:,} numbers")
+        return self
 
     @classmethod
     def at(cls, sample_rate: int) -> FrontendSettings:

@@ -18,6 +18,7 @@ from watkins_ml.console import err, progress
 from watkins_ml.dataset.layout import PreparedData, windows_beside
 from watkins_ml.errors import SurroundingsError
 from watkins_ml.processes import current
+from watkins_ml.tensor_files import why
 
 READERS = 4
 """Threads that read batches from the disk, each one batch."""
@@ -191,6 +192,5 @@ def _load(path: Path, shape: torch.Size) -> torch.Tensor:
     except MemoryError:
         raise
     except Exception as error:  # torch.load meets broken bytes with almost any kind of error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise SurroundingsError(f"{path}: damaged ({reason}); delete it and run `watkins prepare` again") from None
+        raise SurroundingsError(f"{path}: damaged ({why(error)}); delete it and run `watkins prepare` again") from None
     return spectrogram

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from watkins_ml import names
+from watkins_ml.bundle_files import DESCRIPTION
 from watkins_ml.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.tracking.faults import TrackingError, diagnose
@@ -34,10 +35,10 @@ def load_classifier(model: str) -> Classifier:
         client()
         uri = model if not model.startswith("runs:/") or "/" in model[len("runs:/") :] else f"{model}/model"
         downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-        bundles = list(downloaded.rglob("model.json"))
+        bundles = sorted(downloaded.rglob(DESCRIPTION))
         if not bundles:
             raise UserError(f"{model}: holds no watkins_ml model")
-        return load_bundle(bundles[0].parent)
+        return load_bundle(bundles[0].parent, model)
 
 
 @contextmanager

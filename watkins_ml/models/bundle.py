@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
@@ -27,11 +27,15 @@ from watkins_ml.confined import plain_file
 from watkins_ml.errors import UsageError, UserError, first_line
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.models import build_model
-from watkins_ml.models.novelty import Novelty
+from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 from watkins_ml.names import normal
+from watkins_ml.tensor_files import read_tensors
 
 FORMAT = 1
+MOST_SPECIES = 10_000
+SLACK = 4 << 20
+"""Bytes that a file of tensors takes beside them, at most."""
 LARGEST = {DESCRIPTION: 16_000_000, WEIGHTS: 16_000_000_000}
 """Bytes of the parts of a bundle, each of which is read whole."""
 MAX_NOVELTY = 1.0
@@ -86,7 +90,10 @@ class Classifier:
         self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf
     ) -> Answers:
         """The windows of each cut, (n, 1, n_mels, frames), to what is said of it, as `said`."""
-        return self.said(window_outputs(self.network, cuts, batch_size), max_novelty)
+        outputs = window_outputs(self.network, cuts, batch_size)
+        if not torch.isfinite(outputs.logits).all():
+            raise UserError("the model gives no numbers for this sound; its weights are damaged, so train it again")
+        return self.said(outputs, max_novelty)
 
     def said(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Answers:
         """What the network's outputs say of each cut: the mean over its windows that are no newer than `max_novelty`.
@@ -152,45 +159,102 @@ def save_novelty(folder: Path, novelty: Novelty) -> None:
     write_tensors(folder / NOVELTY, {"known": known, "noise": noise, "limit": novelty.limit.cpu()})
 
 
-def load_bundle(folder: Path) -> Classifier:
-    """Load a bundle on the CPU.
+class _Description(BaseModel):
+    """`model.json`, as `save_bundle` writes it; of a stranger's, nothing is believed that has not been checked."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    format: int
+    model: ModelConfig
+    frontend: Annotated[FrontendSettings, BeforeValidator(FrontendSettings.stored_form)]
+    temperature: float = Field(default=1.0, gt=0)  # bundles of earlier versions have none
+    classes: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(min_length=1, max_length=MOST_SPECIES)
+    facts: dict[str, str | int | float | bool | None]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [normal(name) for name in self.classes]
+        if len(set(names)) < len(names) or not all(name.strip() for name in names):
+            raise ValueError("classes are names, each of another species")
+        "".join([*names, *self.facts]).encode()  # half of a character could not be printed
+        threshold = self.facts.get("threshold_90", 0.0)
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise ValueError("threshold_90 is no number")
+        return self
+
+
+def load_bundle(folder: Path, name: str | None = None) -> Classifier:
+    """Load a bundle on the CPU; `name` is what errors call it, where that is not its folder.
 
     Raises:
         UserError: a part is missing, damaged, of a later format, or a link or pipe that leads elsewhere.
     """
     for part in PARTS:
         if os.path.lexists(folder / part):
-            plain_file(folder, part, folder, LARGEST.get(part, LARGEST[WEIGHTS]))
-    with _naming(folder / "model.json"):
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise UserError(f"{folder}: model format {description['format']} needs a newer watkins_ml")
-        config = TypeAdapter(ModelConfig).validate_python(description["model"])
-        network = build_model(config, len(description["classes"]), pretrained=False)
-        frontend = Frontend(FrontendSettings.stored(description["frontend"]))
-        classes, facts = [normal(name) for name in description["classes"]], dict(description["facts"])
-        temperature = float(description.get("temperature", 1.0))  # bundles of earlier versions have none
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature {temperature}")
-    with _naming(folder / "weights.pt"):
-        network.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+            plain_file(folder, part, name or folder, LARGEST.get(part, LARGEST[WEIGHTS]))
+    with _naming(folder, DESCRIPTION, name):
+        description, frontend = _read_description(folder / DESCRIPTION, name or folder)
+        network = build_model(description.model, len(description.classes), pretrained=False)
+    with _naming(folder, WEIGHTS, name):
+        own = network.state_dict()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+        tensors = read_tensors(folder / WEIGHTS, 2 * size + SLACK)
+        _check_fit(own, tensors)
+        network.load_state_dict(tensors)
     network.eval().to(memory_format=torch.channels_last)
+    with _naming(folder, DESCRIPTION, name), torch.inference_mode():
+        network(torch.zeros(1, 1, frontend.settings.n_mels, frontend.settings.frames))  # may be too few for it
     novelty = None
-    if (folder / "novelty.pt").exists():
-        with _naming(folder / "novelty.pt"):
-            novelty = Novelty(**torch.load(folder / "novelty.pt", map_location="cpu", weights_only=True))
-            novelty.check(network.classifier.in_features)
-    return Classifier(network, frontend, classes, facts, temperature, novelty)
+    if (folder / NOVELTY).exists():
+        with _naming(folder, NOVELTY, name):
+            dimensions = network.classifier.in_features
+            tensors = read_tensors(folder / NOVELTY, 4 * dimensions * (MOST_KNOWN + NOISES) + SLACK)
+            novelty = Novelty(**tensors)
+            novelty.check(dimensions)
+    classes = [normal(species) for species in description.classes]
+    return Classifier(network, frontend, classes, description.facts, description.temperature, novelty)
+
+
+def _read_description(path: Path, name: object) -> tuple[_Description, Frontend]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(f"{name}: model format {str(found)[:20]} needs a newer watkins_ml")
+    try:
+        description = _Description.model_validate(content, strict=True)
+        if description.format != FORMAT:
+            raise ValueError(f"model format {description.format}, not {FORMAT}")
+        return description, Frontend(description.frontend)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_fit(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:
+    """Raises a ValueError unless tensors are what a network of these needs, and numbers."""
+    for name in [*own, *given]:
+        if name not in given or name not in own:
+            raise ValueError(f"{name} {'is missing' if name in own else 'is not of this network'}")
+        mine, theirs = own[name], given[name]
+        if theirs.shape != mine.shape or theirs.dtype.is_floating_point != mine.dtype.is_floating_point:
+            raise ValueError(f"{name} is {theirs.dtype} {tuple(theirs.shape)}, not {mine.dtype} {tuple(mine.shape)}")
+        if not torch.isfinite(theirs).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+        if name.endswith("running_var") and (theirs < 0).any():
+            raise ValueError(f"{name} holds variances below 0")
 
 
 @contextmanager
-def _naming(part: Path) -> Iterator[None]:
+def _naming(folder: Path, part: str, name: str | None) -> Iterator[None]:
     """Turn whatever a missing or damaged part raises (torch and pydantic raise many kinds) into one sentence."""
     try:
         yield
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{part.parent}: no trained model here ({part.name} is missing)") from None
+        raise UserError(f"{name or folder}: no trained model here ({part} is missing)") from None
     except Exception as error:
-        raise UserError(f"{part.parent}: damaged model, {part.name} does not fit ({first_line(error)})") from None
+        said = "".join(each if each.isprintable() else " " for each in first_line(error))
+        raise UserError(f"{name or folder}: damaged model, {part} does not fit ({said})") from None

@@ -38,9 +38,11 @@ class Novelty(nn.Module):
 
     def check(self, dimensions: int) -> None:
         """Raises a ValueError unless all fits embeddings of so many dimensions."""
-        shapes = [(len(tensor.shape), tensor.shape[-1]) for tensor in (self.known, self.noise)]
-        if shapes != [(2, dimensions)] * 2 or self.limit.shape or not 0 < self.limit < float("inf"):
-            raise ValueError(f"no novelty of {dimensions} dimensions")
+        for directions in (self.known, self.noise):
+            if directions.shape[1:] != (dimensions,) or not len(directions) or not torch.isfinite(directions).all():
+                raise ValueError(f"no novelty of {dimensions} dimensions")
+        if self.limit.shape or not 0 < self.limit < float("inf"):
+            raise ValueError("no limit of novelty")
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         from_known, from_noise = distance(embeddings, self.known), distance(embeddings, self.noise)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from watkins_ml.console import err
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.errors import UserError
 from watkins_ml.files import write_json, write_tensors
 from watkins_ml.processes import Alone
+from watkins_ml.tensor_files import why
 
 FACTS = "facts"
 
@@ -79,4 +80,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: damaged checkpoint ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged checkpoint ({why(error)})") from None
