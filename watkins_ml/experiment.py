@@ -28,6 +28,7 @@ from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.monitor import best_epoch
 from watkins_ml.processes import current
+from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.uploader import Uploader
@@ -67,7 +68,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         UserError: other data, a run that is still training, or whatever `run_experiment` raises.
     """
     run = RunDirectory(run_dir)
-    run.check_confined()
+    check_confined(run.root)
     if (command := run.facts.get("command", TRAIN)) != TRAIN:
         raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)

@@ -21,6 +21,7 @@ from watkins_ml.files import read_csv
 from watkins_ml.monitor import best_epoch
 from watkins_ml.names import normal
 from watkins_ml.plain_yaml import read_yaml
+from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
@@ -89,7 +90,7 @@ class ComparedRun:
     @classmethod
     def from_dir(cls, run_dir: Path, label: str) -> Self:
         """Read `run_dir`; a file that is missing, or that lies outside by a link, raises a UserError that names it."""
-        RunDirectory(run_dir).check_confined()
+        check_confined(run_dir)
         has_test_report = any((run_dir / name).exists() for name in TEST_REPORT)
         for name in NEEDED + TEST_REPORT * has_test_report:
             if not (run_dir / name).is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from watkins_ml.config import ExperimentConfig, load_stored
-from watkins_ml.confined import plain_file, plain_files
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.errors import SurroundingsError, UsageError, UserError
@@ -23,17 +21,8 @@ from watkins_ml.files import write_json, write_text
 from watkins_ml.masking import masked
 from watkins_ml.names import spelled
 from watkins_ml.tracking import journal
+from watkins_ml.tracking.run_files import ARTIFACTS
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings
-
-ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
-             "galleries", "plots", "checkpoints")  # fmt: skip
-"""What of a run directory MLflow keeps among the run's artifacts."""
-MB = 1_000_000
-LARGEST = {"run.json": 4 * MB, "config.yaml": 4 * MB, "upload.json": MB, "journal.jsonl": 512 * MB,
-           "history.csv": 64 * MB, "timing.csv": 64 * MB, "reports/metrics.json": 4 * MB}  # fmt: skip
-"""Bytes of the files that are read whole; a hundred thousand epochs stay below. Others of `LARGEST_TABLE`."""
-LARGEST_TABLE = 256 * MB
-
 
 TRAIN, TUNE, CROSSVAL = "watkins train", "watkins tune", "watkins crossval"
 
@@ -87,19 +76,6 @@ class RunDirectory:
     @property
     def facts_file(self) -> Path:
         return self.root / "run.json"
-
-    def check_confined(self) -> None:
-        """Refuse a folder of which a part leads out of it, or has no end: it may come from a stranger.
-
-        Raises:
-            UserError: names the link, the pipe or device, or the file that is larger than this program writes any.
-        """
-        for name in (*LARGEST, *ARTIFACTS, "model"):
-            if os.path.lexists(self.root / name):
-                for path in plain_files(self.root, name, self.root):
-                    entry = path.relative_to(self.root).as_posix()
-                    largest = LARGEST.get(entry, LARGEST_TABLE if path.suffix in (".csv", ".json") else float("inf"))
-                    plain_file(self.root, entry, self.root, largest)
 
     @classmethod
     def create(

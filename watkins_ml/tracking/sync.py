@@ -8,6 +8,7 @@ from pathlib import Path
 from watkins_ml.console import err
 from watkins_ml.errors import UserError
 from watkins_ml.tracking.faults import diagnose
+from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
 from watkins_ml.tracking.shipment import Shipment
 from watkins_ml.wording import plural
@@ -21,7 +22,7 @@ def catch_up(run: RunDirectory) -> Iterator[str]:
     Raises:
         UserError: not a run directory, one that leads out of its folder, or the server does not take it.
     """
-    run.check_confined()
+    check_confined(run.root)
     command = run.facts.get("command", TRAIN)
     again = f"{TRAIN} --resume {run.root}" if command == TRAIN else f"`{command}`"
     try:

@@ -1,0 +1,32 @@
+"""The files of a run directory: which MLflow keeps too, and how large they may be where they come from a stranger."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from watkins_ml.confined import plain_file, plain_files
+
+ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
+             "galleries", "plots", "checkpoints")  # fmt: skip
+"""What of a run directory MLflow keeps among the run's artifacts."""
+MB = 1_000_000
+LARGEST = {"run.json": 4 * MB, "config.yaml": 4 * MB, "upload.json": MB, "journal.jsonl": 512 * MB,
+           "history.csv": 64 * MB, "timing.csv": 64 * MB, "reports/metrics.json": 4 * MB}  # fmt: skip
+"""Bytes of the files that are read whole; those of a hundred thousand epochs are smaller."""
+LARGEST_TABLE = 256 * MB
+"""Bytes of any other table."""
+
+
+def check_confined(root: Path) -> None:
+    """Refuse a run directory of which a part leads out of it, or has no end: it may come from a stranger.
+
+    Raises:
+        UserError: names the link, the pipe or device, or the file that is larger than this program writes any.
+    """
+    for name in (*LARGEST, *ARTIFACTS, "model"):
+        if os.path.lexists(root / name):
+            for path in plain_files(root, name, root):
+                entry = path.relative_to(root).as_posix()
+                largest = LARGEST.get(entry, LARGEST_TABLE if path.suffix in (".csv", ".json") else float("inf"))
+                plain_file(root, entry, root, largest)
