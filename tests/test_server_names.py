@@ -64,6 +64,7 @@ def test_experiments_of_any_name_keep_their_artifacts_in_folders_of_their_own_in
         store.log_text(run.info.run_id, name, "name.txt")
         made[name] = next((tmp_path / "mlflow" / "artifacts").rglob(f"{run.info.run_id}/artifacts/name.txt"))
         assert made[name].read_text() == name
+    assert experiment_id(store, f"{'x' * 200}-comparisons") != experiment_id(store, "x" * 200)
     assert len({path.parents[2] for path in made.values()}) == len(EXPERIMENTS)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from watkins_ml.errors import UserError
 from watkins_ml.text import shown
 
+COMPARISONS = "-comparisons"
+"""Added to the name of an experiment for the pages that compare its runs."""
 LONGEST = 200
-"""Bytes: databases of servers take 256 characters, and `-comparisons` may be added."""
+"""Bytes: databases of servers take 256 characters."""
 _ANY = f"a name of at most {LONGEST} bytes, without control characters or blanks at its ends"
 EXPERIMENT = rf"{_ANY}, without \ and without . and .. between /"
 MODEL = rf"{_ANY}, without / \ : ? @ and ', and without . at its beginning"
@@ -24,7 +26,7 @@ def is_model(name: object) -> bool:
 
 def check_experiment(name: object, source: object) -> None:
     """Raise a UserError that begins with `source` where a name from elsewhere is none."""
-    if not is_experiment(name):
+    if not is_experiment(name.removesuffix(COMPARISONS) if isinstance(name, str) else name):
         raise UserError(f"{source}: {shown(str(name)[:100])!r} cannot name an experiment; it must be {EXPERIMENT}")
 
 

@@ -97,6 +97,12 @@ def test_links_in_its_folders_are_not_sent(stranger, secret, watkins, folder):
     assert watkins("sync", stranger).status == 0
 
 
+def test_a_trial_that_is_a_link_to_a_run_elsewhere_is_not_sent(finished, stranger, watkins):
+    (stranger / "trial-000").symlink_to(finished.run_dir)
+    said = watkins("sync", stranger)
+    assert said.status == 1 and "'trial-000' leads out of" in said.err
+
+
 def test_links_that_stay_inside_are_as_good_as_files(stranger, watkins):
     shutil.move(stranger / "history.csv", stranger / "plots" / "h")
     (stranger / "history.csv").symlink_to("plots/h")

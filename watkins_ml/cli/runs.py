@@ -69,7 +69,7 @@ def sync(
     from watkins_ml.wording import plural
 
     check_address()
-    paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_runs(root))]
+    paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_parts(root))]
     if not paths:
         out.print("no runs in runs/; name a run directory")
     problems, complete = [], 0
@@ -91,6 +91,13 @@ def sync(
 def _runs(folder: Path) -> list[Path]:
     """The run directories directly in a folder; that of a study, a run itself, has those of its trials in it."""
     return sorted(journal.parent for journal in folder.glob("*/journal.jsonl"))
+
+
+def _parts(run: Path) -> list[Path]:
+    """The trials or folds in the folder of a study or a cross-validation; raises where one is a link to elsewhere."""
+    from watkins_ml.confined import inside
+
+    return [inside(run, part.name, run) for part in _runs(run)]
 
 
 def _sync_one(path: Path) -> bool:

@@ -14,6 +14,7 @@ from watkins_ml.console import err
 from watkins_ml.errors import UsageError
 from watkins_ml.files import disk_errors, guarded
 from watkins_ml.inference.resolve import run_directory
+from watkins_ml.server_names import COMPARISONS
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
@@ -38,7 +39,7 @@ def compare_models(models: list[str], page: Path) -> pd.DataFrame:
     with _written(models, page) as (runs, html):
         table = comparison_table(runs)
         table.attrs["headline"] = headline(runs)
-        _log(page, html, table, experiment=f"{runs[0].config['tracking']['experiment']}-comparisons")
+        _log(page, html, table, experiment=f"{runs[0].config['tracking']['experiment']}{COMPARISONS}")
     return table
 
 
