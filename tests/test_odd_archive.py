@@ -13,6 +13,7 @@ import soundfile
 
 from watkins_ml.tracking.server import client
 
+pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).resolve().parents[1] / "experiments" / "baseline.yaml"
 SPECIES = [unicodedata.normalize("NFD", "Épaulard"), "鯨" * 85, "$a$_{b}%", "=1+1", 'new\nline, "q"\t', "orca", "Orca",
            os.fsdecode(b"bal\xe9"), "a:b*.", "<b>&amp;"]  # fmt: skip

@@ -14,6 +14,7 @@ import soundfile
 
 from watkins_ml.locks import READERS, only_writer
 
+pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).resolve().parents[1] / "experiments" / "baseline.yaml"
 
 

@@ -169,7 +169,8 @@ def test_the_same_site_twice_and_a_longer_table_are_no_error(tmp_path):
 
 def test_the_command_says_how_many_have_no_row(ocean, watkins, sites, save, tmp_path):
     said = watkins("prepare", ocean, "--metadata", save(sites.head(20)), "--min-clips", 3, "--workers", 1)
-    assert "for 20 recordings (19 with a site), none for 4" in said.out
+    assert "20 recordings have a row in " in said.out
+    assert "(19 with a site); recordings without one: 4" in said.out
 
 
 def test_folds_that_a_table_gives_divide_a_cross_validation(ocean, run, save, tmp_path):

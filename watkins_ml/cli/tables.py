@@ -73,8 +73,9 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
         out.print(f"{noted} used of which there is something to know: column file_note of {where}", style="yellow")
     if given := summary["metadata"]:
         out.print(
-            f"Rows in {given['table']}: for {plural(given['recordings'], 'recording')} ({given['with_site']:,} with a "
-            f"site), none for {counts['recordings'] - given['recordings']:,}"
+            f"{plural(given['recordings'], 'recording')} {'has' if given['recordings'] == 1 else 'have'} a row in "
+            f"{given['table']} ({given['with_site']:,} with a site); "
+            f"recordings without one: {counts['recordings'] - given['recordings']:,}"
         )
     for species, count in summary["species_left_out"].items():
         out.print(f"  {species} left out: {plural(count, 'recording')}, fewer than {summary['min_clips']}")
