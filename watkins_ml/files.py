@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,10 @@ from watkins_ml.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""How a disk, a limit of this process or a quota says that no more can be written."""
 
 
 def files_below(folder: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -156,9 +162,38 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def check_working_directory() -> None:
+    """Refuse to work in a folder that was deleted: libraries would end the process there, or say something else.
+
+    Raises:
+        UserError: it is gone, or on a disk that is.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory is not there any more ({error.strerror}; deleted, or its disk unmounted); "
+            "go to another folder (cd) and try again"
+        ) from None
+
+
+def check_temporary_files() -> None:
+    """See that there is a folder for temporary files, for libraries that would end without one.
+
+    Raises:
+        UserError: none can be written.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        raise UserError("no folder for temporary files can be written to; name one in TMPDIR") from None
+
+
 @contextmanager
 def disk_errors(doing: str, then: str) -> Iterator[None]:
     """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on.
+
+    A `then` of "make room" is told of full disks only; others have to be mended.
 
     Raises:
         SurroundingsError: begins with `doing` and ends with `then`.
@@ -166,6 +201,8 @@ def disk_errors(doing: str, then: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in FULL:
+            then = then.replace("make room", "mend that")
         raise SurroundingsError(f"{doing}: {sentence(error)}; {then}") from None
 
 

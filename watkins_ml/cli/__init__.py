@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
 from watkins_ml.errors import UsageError, UserError, first_line
+from watkins_ml.files import check_working_directory
 from watkins_ml.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
 from watkins_ml.streams import Standard, finish, open_standard_streams
 from watkins_ml.text import shown
@@ -36,8 +39,10 @@ def _options(
 ) -> None:
     if debug:
         os.environ["WATKINS_DEBUG"] = "1"
-    if context.invoked_subcommand != "fetch" and not {"-h", "--help"} & set(sys.argv):
-        refuse_too_little()
+    if not {"-h", "--help"} & set(sys.argv):
+        check_working_directory()
+        if context.invoked_subcommand != "fetch":
+            refuse_too_little()
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
         from watkins_ml.processes import refuse
 
@@ -48,6 +53,8 @@ def main() -> None:
     """Run a command; exit with 0, 1 (failed) or 2 (misused) and one clear line for an error."""
     use_memory_freely()
     open_standard_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home folder that it cannot write to
+    warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")  # a machine without /dev/shm
     try:
         status = app(prog_name="watkins", standalone_mode=False)
         finish()

@@ -125,6 +125,7 @@ def server(
     import os
 
     from watkins_ml.console import out
+    from watkins_ml.files import check_temporary_files
     from watkins_ml.tracking.embedded import embedded_uri, open_embedded_store
     from watkins_ml.tracking.server import check_port, server_command, server_environment
 
@@ -132,6 +133,7 @@ def server(
         told = "" if "@" in backend else f" {backend}"  # what stands before an @ may be a password
         raise UsageError(f"--backend{told}: not a database URL such as postgresql+psycopg://user@host/database")
     check_port(host, port)
+    check_temporary_files()
     if backend is None:
         open_embedded_store(embedded_uri())
     command, environment = server_command(host, port), os.environ | server_environment(backend)

@@ -17,7 +17,7 @@ from watkins_ml import __version__
 from watkins_ml.audio.decode import LOUDEST, SILENCE, SilenceError
 from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.errors import UserError
-from watkins_ml.files import disk_errors, write_bytes
+from watkins_ml.files import check_temporary_files, disk_errors, write_bytes
 from watkins_ml.inference.resolve import load_classifier, pinned
 from watkins_ml.models.bundle import Classifier, weights_digest
 from watkins_ml.models.scoring import cut_logits
@@ -100,6 +100,7 @@ def export_model(model: str, path: Path) -> Exported:
     except ImportError as error:
         raise UserError(f"{error.name} is missing, which export needs; pip install 'watkins-ml[onnx]'") from None
     model = pinned(model)  # first, so that the metadata name what is loaded
+    check_temporary_files()  # which the exporter needs
     classifier = load_classifier(model)
     content = to_onnx(classifier, model)
     probabilities, logits = differences(content, classifier)

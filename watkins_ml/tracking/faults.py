@@ -66,6 +66,8 @@ LASTING = {
         "this account may not do that (403)", "ask whoever keeps the server, or log in with another"),
     r"error code 407": ("a proxy asks who you are (407)", "write http://NAME:PASSWORD@HOST:PORT into its variable"),
     r"error code 413": ("a file is too large for it, or for a proxy before it (413)", "raise the limit there"),
+    r"No usable temporary directory": (
+        "this machine has no folder for temporary files that can be written to", "name one in TMPDIR"),
     r"No space left|disk is full|[Qq]uota exceeded": ("its disk is full", "make room"),
     r"readonly database|Read-only file system": ("its store may not be written", "mend the permissions"),
     r"unable to open database file": ("its file cannot be opened", "mend the path or the permissions"),
