@@ -13,7 +13,7 @@ from pathlib import PurePath
 LONGEST = 140
 """Bytes of UTF-8 in the name of a file, without suffix: what the tightest file systems in use take (eCryptfs 143)."""
 ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 """Devices of Windows, whatever suffix they get."""
 
 

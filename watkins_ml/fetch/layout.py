@@ -27,6 +27,7 @@ from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
 from watkins_ml.errors import UsageError, UserError, plain
 from watkins_ml.fetch.species import find
 from watkins_ml.files import write_bytes, write_csv, write_json, write_text
+from watkins_ml.names import RESERVED
 from watkins_ml.wording import plural
 
 LICENCE = "free for personal and academic use, not for commercial use"
@@ -44,11 +45,6 @@ TAPE_RULES = {
 }
 """`--group-regex` by the file names that it is right for: cut ids, numbered halves of cuts, and names that tell no
 tape, so that each recording is one of its own."""
-
-RESERVED = {
-    "CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"),
-}  # fmt: skip
-"""Names of devices on Windows, there also with a suffix."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +223,7 @@ def _plain(name: str) -> str:
     name = unicodedata.normalize("NFC", name[:200])
     kept = (one if one.isalnum() or one in "_().' ,+=&-" or unicodedata.combining(one) else "_" for one in name)
     name = "".join(kept).encode()[:120].decode(errors="ignore").strip(". ")
-    return f"_{name}" if name.partition(".")[0].strip().upper() in RESERVED else name
+    return f"_{name}" if RESERVED.fullmatch(name) else name
 
 
 def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:
