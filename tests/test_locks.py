@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,25 @@ def test_a_folder_without_readers_or_that_is_missing_has_none(tmp_path):
     with reading(tmp_path / "nowhere", "watkins train"):
         pass
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can become somebody else")
+def test_what_one_user_leaves_keeps_no_other_out():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        with only_writer(folder, "watkins prepare"), reading(folder, "watkins train"):
+            pass
+        (folder / locks.READERS / "left.lock").touch(0o666)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setuid(65534)
+                with only_writer(folder, "watkins prepare"), reading(folder, "watkins train"):
+                    os._exit(0 if len(readers_of(folder)) == 1 else 2)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch, capsys):

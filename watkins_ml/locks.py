@@ -22,6 +22,8 @@ from watkins_ml.files import printable
 
 READERS = ".readers"
 """The folder, in one that is read, with a locked file a reader."""
+SHARED = 0o666
+"""Locks are everybody's who may enter the folder: the file of one user must not keep another one out for ever."""
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 """What disks without locks answer (some network file systems)."""
 
@@ -39,7 +41,7 @@ def only_writer(folder: Path, command: str) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / ".writing.lock"
-    lock = FileLock(file)
+    lock = FileLock(file, mode=SHARED)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -65,10 +67,12 @@ def reading(folder: Path, command: str) -> Iterator[None]:
 
     A folder that this process may not write to is read without a word.
     """
-    lock = FileLock(folder / READERS / f"{uuid.uuid4().hex}.lock")
+    lock = FileLock(folder / READERS / f"{uuid.uuid4().hex}.lock", mode=SHARED)
     file = Path(lock.lock_file)
     try:
         file.parent.mkdir(exist_ok=True)
+        with suppress(OSError):  # it belongs to another user, who has done it
+            file.parent.chmod(0o777)
         lock.acquire()
         _sign(file, command)
     except (OSError, NotImplementedError):
@@ -86,7 +90,7 @@ def readers_of(folder: Path) -> list[str]:
     """Who is reading a folder, in words; what killed readers left there is removed."""
     found = []
     for file in sorted((folder / READERS).glob("*.lock")):
-        lock = FileLock(file)
+        lock = FileLock(file, mode=SHARED)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -94,7 +98,8 @@ def readers_of(folder: Path) -> list[str]:
         except (OSError, NotImplementedError):
             continue
         else:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
             lock.release()
     return found
 

@@ -130,8 +130,8 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(ocean, run, small_disk, tm
     assert not list(small_disk.rglob("*.partial"))
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     assert 0 < run(ocean, small_disk / "data").computed < 24
-    run(ocean, tmp_path / "fresh")
-    assert content(small_disk / "data") == content(tmp_path / "fresh")
+    run(ocean, tmp_path / "other" / "fresh")
+    assert content(small_disk / "data") == content(tmp_path / "other" / "fresh")
 
 
 def test_a_file_that_cannot_grow_ends_the_command_with_one_line(ocean, tmp_path, run):
