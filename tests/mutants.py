@@ -15,12 +15,17 @@ WRITTEN = {
     "pcm24.wav": ("WAV", "PCM_24", 166_600, 2, 0.02),
     "float.wav": ("WAV", "FLOAT", 5_120, 1, 0.06),
     "adpcm.wav": ("WAV", "IMA_ADPCM", 11_025, 2, 0.1),
+    "extensible.wav": ("WAVEX", "PCM_24", 32_000, 3, 0.03),
     "pcm16.aiff": ("AIFF", "PCM_16", 5_120, 2, 0.05),
     "pcm24.flac": ("FLAC", "PCM_24", 166_600, 1, 0.03),
     "pcm16.flac": ("FLAC", "PCM_16", 44_100, 2, 0.05),
     "vorbis.ogg": ("OGG", "VORBIS", 44_100, 1, 0.05),
     "opus.ogg": ("OGG", "OPUS", 48_000, 2, 0.08),
     "layer3.mp3": ("MP3", "MPEG_LAYER_III", 16_000, 2, 0.2),
+    "pcm16.au": ("AU", "PCM_16", 8_000, 2, 0.05),
+    "pcm24.caf": ("CAF", "PCM_24", 48_000, 2, 0.03),
+    "float.w64": ("W64", "FLOAT", 16_000, 1, 0.05),
+    "pcm16.rf64": ("RF64", "PCM_16", 22_050, 2, 0.05),
     "long-pcm16.wav": ("WAV", "PCM_16", 5_120, 2, 6.5),
     "long-float.wav": ("WAV", "FLOAT", 8_000, 1, 5.0),
     "long-pcm16.aiff": ("AIFF", "PCM_16", 8_000, 1, 4.5),
@@ -47,10 +52,9 @@ def seed(name: str) -> bytes:
     return file.getvalue()
 
 
-def mutant(number: int) -> tuple[str, bytes]:
-    """Name (its number first) and bytes of one damaged file."""
+def mutant(number: int, names: tuple[str, ...] = tuple(WRITTEN)) -> tuple[str, bytes]:
+    """Name (its number first) and bytes of one damaged file, made from one of `names`."""
     rng = np.random.default_rng(number)
-    names = list(WRITTEN)
     name, kind = names[number % len(names)], list(KINDS)[number // len(names) % len(KINDS)]
     content = KINDS[kind](bytearray(seed(name)), name.rsplit(".")[-1], rng)
     if rng.random() < 0.2 and content:  # two faults at once
@@ -153,6 +157,13 @@ def _fields(content: bytearray, kind: str) -> list[tuple[int, int, str]]:
     marks = {
         "wav": [(b"RIFF", [(4, 4)]), (b"fmt ", [(4, 4), (8, 2), (10, 2), (12, 4), (12, 4), (16, 4), (20, 2), (22, 2)]),
                 (b"fact", [(8, 4)]), (b"data", [(4, 4)])],
+        "au": [(b".snd", [(place, 4) for place in range(4, 24, 4)])],
+        "caf": [(b"desc", [(4, 8), (12, 8), (20, 4), (24, 4), (28, 4), (32, 4), (36, 4), (40, 4)]), (b"free", [(4, 8)]),
+                (b"data", [(4, 8), (12, 4)])],
+        "w64": [(b"riff", [(16, 8)]), (b"fmt ", [(16, 8), (24, 2), (26, 2), (28, 4), (32, 4), (36, 2), (38, 2)]),
+                (b"data", [(16, 8)])],
+        "rf64": [(b"RF64", [(4, 4)]), (b"ds64", [(4, 4), (8, 8), (16, 8), (24, 8), (32, 4)]), (b"data", [(4, 4)]),
+                 (b"fmt ", [(4, 4), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2), (22, 2), (24, 2), (32, 2)])],
         "aiff": [(b"FORM", [(4, 4)]), (b"COMM", [(8, 2), (10, 4), (14, 2)]), (b"SSND", [(4, 4), (8, 4), (12, 4)])],
         "flac": [(b"fLaC", [(5, 3), (8, 2), (10, 2), (12, 3)])],
         "ogg": [(b"OggS", [(5, 1), (6, 8), (26, 1)]), (b"\x01vorbis", [(7, 4), (11, 1), (12, 4), (28, 1)]),
@@ -160,7 +171,7 @@ def _fields(content: bytearray, kind: str) -> list[tuple[int, int, str]]:
         "mp3": [(b"Info", [(4, 4), (8, 4), (12, 4)]), (b"Xing", [(4, 4), (8, 4), (12, 4)]),
                 (b"\xff", [(1, 1), (2, 1)])],
     }[kind]  # fmt: skip
-    order = "big" if kind in ("aiff", "flac", "mp3") else "little"
+    order = "big" if kind in ("aiff", "au", "caf", "flac", "mp3") else "little"
     found = [
         (start + offset, width, order)
         for mark, fields in marks
