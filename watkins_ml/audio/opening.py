@@ -93,8 +93,9 @@ def check_window(audio: Sound, seconds: float) -> None:
     samples = min(audio.frames, seconds * audio.samplerate) * audio.channels
     if samples > WINDOW_SAMPLES:
         raise AudioError(
-            f"too large: {seconds:.3g} s of {audio.channels:,} channels at {audio.samplerate:,} Hz are more than "
-            f"{WINDOW_SAMPLES:,} samples, the most of one window; divide its channels into several files"
+            f"too large: {seconds:,.4g} s of {audio.channels:,} channels at {audio.samplerate:,} Hz are more than "
+            f"{WINDOW_SAMPLES:,} samples, the most of one window; divide its channels into several files, or "
+            "take a model of shorter windows"
         )
 
 
