@@ -148,3 +148,11 @@ def test_a_file_that_cannot_grow_ends_the_command_with_one_line(ocean, tmp_path,
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".pt", ".partial", ".csv")]
     assert not (tmp_path / "out" / "dataset.json").exists()
     assert run(ocean).computed == 24
+
+
+def test_spectrograms_of_others_are_not_deleted(ocean, run, tmp_path):
+    foreign = tmp_path / "out" / "spectrograms" / "train" / "years of work.png"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("x")
+    assert "give another --out" in refused(UserError, run, ocean)
+    assert foreign.read_text() == "x"

@@ -108,7 +108,7 @@ def test_networks_of_services_that_need_no_way_out_have_none(file):
 
 
 @pytest.mark.parametrize("name", ["trainer", "trainer-gpu"])
-def test_the_trainer_sees_four_folders_and_neither_env_nor_secrets(services, name):
+def test_the_trainer_sees_five_folders_and_neither_env_nor_secrets(services, name):
     binds = [volume for volume in services[name]["volumes"] if isinstance(volume, dict)]
     assert {volume["target"]: volume.get("read_only", False) for volume in binds} == {
         "/work/recordings": True, "/work/experiments": True, "/work/data": False, "/work/runs": False,

@@ -168,14 +168,20 @@ def _break_seal(folder: DataFolder) -> None:
 
 
 def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
-    """Make sure that every spectrogram in the folder is of this frontend, dropping those of another."""
+    """Make sure that every spectrogram in the folder is of this frontend, dropping those of another.
+
+    Raises:
+        UserError: there are files that are not of `watkins prepare`, which always leaves the marker.
+    """
     marker = folder.spectrograms / ".frontend"
     if marker.exists() and marker.read_text() == settings.digest():
         return
+    stale = [path for path in (folder.staging, *(folder.spectrograms / side for side in SIDES)) if path.exists()]
+    if stale and not marker.exists() and not folder.summary.exists():
+        raise UserError(f"{stale[0]}: is not of `watkins prepare`, which would delete it; give another --out")
     _break_seal(folder)
-    for stale in [folder.staging, *(folder.spectrograms / side for side in SIDES)]:
-        if stale.exists():
-            shutil.rmtree(stale)
+    for path in stale:
+        shutil.rmtree(path)
     write_text(marker, settings.digest())
 
 
