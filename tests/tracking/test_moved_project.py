@@ -192,20 +192,18 @@ def _can_mount() -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs mount namespaces")
-def test_a_read_only_mount_can_be_read(moved, archive, tmp_path):
+def test_a_read_only_mount_can_be_read(moved, archive):
     if not _can_mount():
         pytest.skip("may not mount")
     recording = next(archive.rglob("*.wav"))
     script = """
 mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" || exit 9
 ! touch new 2>/dev/null || exit 8
-"$@" models | grep champion || exit 7
 "$@" predict models:/watkins-baseline@champion "$RECORDING" --by file --format csv || exit 6
-"$@" report models:/watkins-baseline@champion --out "$PAGE" || exit 5
 ! "$@" promote watkins-baseline/1 || exit 4
 """
     command = ["unshare", "-m", "bash", "-c", script, "bash", sys.executable, "-m", "watkins_ml"]
-    environment = os.environ | {"RECORDING": str(recording), "PAGE": str(tmp_path / "page.html")}
+    environment = os.environ | {"RECORDING": str(recording)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     before = fingerprint(moved)
     said = subprocess.run(command, env=environment, capture_output=True, text=True)
