@@ -38,4 +38,4 @@ def assert_is_the_runs_own(uri: str, run_dir: Path, folder: Path) -> None:
     (answer,) = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"path": [str(noise)]})).to_dict("records")
     (expected,) = predict_files(load_bundle(run_dir / "model"), [noise]).to_dict("records")
     assert (answer["species"], expected["species"]) == ("unknown", "unknown")
-    assert answer["novelty"] == pytest.approx(expected["novelty"], rel=1e-5) and answer["novelty"] > 1
+    assert answer["novelty"] == pytest.approx(expected["novelty"], rel=1e-3) and answer["novelty"] > 1

@@ -109,7 +109,7 @@ def ask(store_uri: str, noise: Path, folder: Path, ours: str) -> tuple[dict, lis
 def test_it_answers_where_this_package_is_not(store_uri, noise, expected, tmp_path):
     answer, packages = ask(store_uri, noise, tmp_path, "nowhere")
     assert packages == [carried_code().name]
-    assert (answer["species"], answer["novelty"]) == ("unknown", pytest.approx(expected["novelty"], rel=1e-5))
+    assert (answer["species"], answer["novelty"]) == ("unknown", pytest.approx(expected["novelty"], rel=1e-3))
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_it_answers_by_its_own_code_where_another_version_of_this_package_is(sto
 def test_it_leaves_a_process_its_own_version(registered, noise, expected):
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "watkins_ml"}
     answer = mlflow.pyfunc.load_model(MODEL).predict(pd.DataFrame({"path": [str(noise)]}))
-    assert answer["novelty"].tolist() == pytest.approx([expected["novelty"]], rel=1e-5)
+    assert answer["novelty"].tolist() == pytest.approx([expected["novelty"]], rel=1e-3)
     assert all(sys.modules[name] is module for name, module in before.items())
     assert sys.modules["watkins_ml"] is watkins_ml and carried_code().name in sys.modules
 
@@ -156,7 +156,7 @@ def test_a_model_of_an_earlier_version_answers_where_this_package_is(finished, n
     )  # fmt: skip
     answer = mlflow.pyfunc.load_model(str(tmp_path / "earlier")).predict(pd.DataFrame({"path": [str(noise)]}))
     assert answer["species"].tolist() == ["unknown"]
-    assert answer["novelty"].tolist() == pytest.approx([expected["novelty"]], rel=1e-5)
+    assert answer["novelty"].tolist() == pytest.approx([expected["novelty"]], rel=1e-3)
 
 
 def run_mlflow(store_uri: str, folder: Path, *arguments: object) -> None:
@@ -180,7 +180,7 @@ def test_mlflow_models_predict_judges_a_file_of_recordings(store_uri, noise, exp
     run_mlflow(store_uri, tmp_path, "predict", *arguments)
     answers = json.loads((tmp_path / "out").read_text())["predictions"]
     assert [(row["species"], row["novelty"]) for row in answers] == [
-        ("unknown", pytest.approx(expected["novelty"], rel=1e-5))
+        ("unknown", pytest.approx(expected["novelty"], rel=1e-3))
     ] * 2
 
 
@@ -218,6 +218,6 @@ def test_spark_judges_a_column_of_recordings(registered, noise, expected):
         judge = mlflow.pyfunc.spark_udf(spark, MODEL, env_manager="local")
         table = spark.createDataFrame([(noise.read_bytes(),)], "audio binary")
         (row,) = table.select(judge(sql.functions.struct("audio")).alias("said")).collect()
-        assert (row.said.species, row.said.novelty) == ("unknown", pytest.approx(expected["novelty"], rel=1e-5))
+        assert (row.said.species, row.said.novelty) == ("unknown", pytest.approx(expected["novelty"], rel=1e-3))
     finally:
         spark.stop()

@@ -361,7 +361,7 @@ def test_csv_that_is_no_table_of_recordings_is_refused_with_a_sentence(address, 
 def test_recordings_in_csv_are_judged(classifier, address):
     body = f"audio,what\n{text(SOUNDS['wav'])},a\n\"{text(SOUNDS['long'])}\",b\n"
     answer = requests.post(address, data=body, headers={"Content-Type": "text/csv; charset=UTF-8"}, timeout=60)
-    expected = classifier.classify([io.BytesIO(SOUNDS["wav"]), io.BytesIO(SOUNDS["long"])])
+    expected = as_predict(classifier, [io.BytesIO(SOUNDS["wav"]), io.BytesIO(SOUNDS["long"])])
     np.testing.assert_allclose(probabilities(answer.json()["predictions"]), expected, **EQUAL)
 
 
