@@ -90,16 +90,18 @@ class Classifier:
         self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf
     ) -> Answers:
         """The windows of each cut, (n, 1, n_mels, frames), to what is said of it, as `said`."""
-        outputs = window_outputs(self.network, cuts, batch_size)
-        if not torch.isfinite(outputs.logits).all():
-            raise UserError("the model gives no numbers for this sound; its weights are damaged, so train it again")
-        return self.said(outputs, max_novelty)
+        return self.said(window_outputs(self.network, cuts, batch_size), max_novelty)
 
     def said(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Answers:
         """What the network's outputs say of each cut: the mean over its windows that are no newer than `max_novelty`.
 
         A cut without any such window is unknown: its novelty is above the limit too, its answer the mean over all.
+
+        Raises:
+            UserError: the logits are not finite.
         """
+        if not torch.isfinite(outputs.logits).all():
+            raise UserError("the model gives no numbers for this sound; its weights are damaged, so train it again")
         novelties = self.novelties(outputs)
         known = novelties <= max_novelty
         probabilities = to_probabilities(outputs.by_cut(outputs.logits, known), self.temperature)
