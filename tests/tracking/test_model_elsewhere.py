@@ -46,7 +46,7 @@ def registered(store_uri, monkeypatch) -> Path:
 
 @pytest.fixture
 def noise(tmp_path) -> Path:
-    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 32_000), 8_000)
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 4_000), 8_000)
     return tmp_path / "noise.wav"
 
 

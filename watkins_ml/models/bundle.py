@@ -95,7 +95,7 @@ class Classifier:
     def said(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Answers:
         """What the network's outputs say of each cut: the mean over its windows that are no newer than `max_novelty`.
 
-        A cut without any such window is unknown: its novelty is above the limit too, its answer the mean over all.
+        A cut without any such window is unknown: its novelty is the least of its windows, its answer the mean over all.
 
         Raises:
             UserError: the logits are not finite.
@@ -105,7 +105,11 @@ class Classifier:
         novelties = self.novelties(outputs)
         known = novelties <= max_novelty
         probabilities = to_probabilities(outputs.by_cut(outputs.logits, known), self.temperature)
-        return Answers(probabilities, outputs.by_cut(novelties, known).double().numpy())
+        novelty = outputs.by_cut(novelties, known)
+        if outputs.counts:
+            least = torch.stack([of_cut.min() for of_cut in novelties.split(outputs.counts)])
+            novelty = torch.where(least <= max_novelty, novelty, least)
+        return Answers(probabilities, novelty.double().numpy())
 
     def novelties(self, outputs: WindowOutputs) -> torch.Tensor:
         """The novelty of each window, (windows,)."""
