@@ -103,7 +103,10 @@ def test_names_act_on_no_terminal(finished, odd, tmp_path):
         ("evaluate", "--\x1b]0;title\x07"),
     ):
         leader, follower = pty.openpty()
-        process = subprocess.Popen([*PYTHON, *map(str, asked)], stdout=follower, stderr=follower, stdin=follower)
+        wide = os.environ | {"COLUMNS": "400"}  # so that no line breaks within an escape
+        process = subprocess.Popen(
+            [*PYTHON, *map(str, asked)], stdout=follower, stderr=follower, stdin=follower, env=wide
+        )
         os.close(follower)
         said = b""
         try:
