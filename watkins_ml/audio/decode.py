@@ -131,10 +131,11 @@ def _read(audio: Sound, excerpt_s: float | None, most: int, slack_s: float) -> R
     (middle,) = window_starts(last - first, wanted, 1)
     offsets = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
     windows = {at: window for at in offsets if sounds(window := excerpt(at))} if len(offsets) > 1 else {}
+    all_heard = wanted == last - first or (len(offsets) > 1 and not windows)
     if len(windows) == 1:
         windows = {}
     waveform = windows[middle] if middle in windows else excerpt(middle)
-    if wanted == last - first and not sounds(waveform):
+    if all_heard and not sounds(waveform):
         raise SilenceError("silent: nothing but an offset")
     return Recording(
         waveform, audio.samplerate, audio.channels, position, digest.hexdigest(), tuple(windows.values()),
