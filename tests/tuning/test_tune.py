@@ -361,7 +361,8 @@ def test_a_worker_that_finds_other_data_than_its_study_takes_no_trial(small, beg
 def test_workers_that_all_fail_end_the_study_with_the_reason(watkins, recipe_file, tmp_path, monkeypatch):
     """Learning rates that no network survives: after three failed trials in a row the worker gives up."""
     recipe_file.write_text(recipe_file.read_text().replace("low: 0.0001, high: 0.02", "low: 100.0, high: 1000.0"))
-    said = watkins("tune", recipe_file, "-o", "optim.lr=1000.0", "-o", "optim.weight_decay=1000.0", "-o", "train.class_weights=balanced")
+    overrides = ("optim.lr=1000.0", "optim.weight_decay=1000.0", "train.class_weights=balanced")
+    said = watkins("tune", recipe_file, *(word for each in overrides for word in ("-o", each)))
     assert said.status == 1
     assert "the last 3 trials of this worker failed (UserError: the loss is not a number" in said.err.splitlines()[-1]
     assert "the same command continues it" in said.err.splitlines()[-1]
