@@ -187,11 +187,11 @@ class Study:
             if place is None:  # given up between asking for the trial and saying who asked: nobody has worked on it
                 dead = (datetime.now() - trial.datetime_start).total_seconds() > 3 * silence
                 if dead:
-                    self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
+                    self._mark_left(trial)
             else:
                 dead = place == self.place and self._is_free(_run_name(trial))
                 if dead and self._was_left(_run_name(trial)):
-                    self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
+                    self._mark_left(trial)
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif place == self.place:
@@ -199,6 +199,10 @@ class Study:
         # while the database was away nobody's heart could be heard
         if time.monotonic() - self.database.healthy_since > silence:
             optuna.storages.fail_stale_trials(self.optuna)
+
+    def _mark_left(self, trial: FrozenTrial) -> None:
+        with suppress(UpdateFinishedTrialError):  # its worker has ended it just now
+            self.database.storage.set_trial_user_attr(trial._trial_id, "ended", INTERRUPTED)
 
     def _is_free(self, run: str) -> bool:
         lock = self._lock(run)
