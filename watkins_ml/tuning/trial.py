@@ -104,6 +104,7 @@ class TrialRunner:
             return RunDirectory.create(run.root, config, self.inputs.data, TUNE, study=study)
         if run.facts.get("study", {}).get("uid") != self.study["uid"]:
             raise UserError(f"{run.root}: a run of another study; move it away")
+        run.open_journal(config, self.inputs.data)  # a kill may have come before it; what comes first is sent first
         run.record_once("tags", values={"watkins.trial": str(number)})
         return run
 
