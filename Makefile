@@ -24,10 +24,10 @@ faults: setup  ## kill trainings and servers at every moment, and compare with u
 	$(BIN)/python -m pytest -n auto --dist load -m faults
 
 bench: setup  ## all benchmarks and one table of them (over an hour); BENCH="--shared DIR --peers PYTHON --run RUN" adds more
-	$(BIN)/python experiments/bench.py $(BENCH)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 lint: setup
-	$(BIN)/ruff check watkins_ml tests experiments
+	$(BIN)/ruff check watkins_ml tests experiments benchmarks docs
 
 clean:
 	rm -rf demo runs mlflow data

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
 
 EDGE = 0.92

@@ -21,11 +21,11 @@ from watkins_ml.config import load_stored
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, open_split
 from watkins_ml.evaluation.metrics import score
-from watkins_ml.models import build_model
 from watkins_ml.models.bundle import to_probabilities
+from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import cut_logits
-from watkins_ml.monitor import VAL_LOSS, VAL_MACRO_F1
 from watkins_ml.training.checkpoints import load_checkpoint
+from watkins_ml.training.monitor import VAL_LOSS, VAL_MACRO_F1
 
 MODELS = {
     "baseline": ("baseline", FEW["baseline"]),

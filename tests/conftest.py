@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from servers import Proxy, Server, free_port
+
+from tests.support import EXPERIMENTS, SHARED
+from tests.support.servers import Proxy, Server, free_port
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel; one thread each is fastest
 torch.set_num_threads(1)
 gc.set_threshold(20_000, 10, 10)  # as `watkins` does, see memory.py
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 8_000
 
 
@@ -108,7 +109,7 @@ def recipe(prepared):
     from watkins_ml.config import load_config
 
     def load(name: str = "baseline", *overrides: str):
-        path = Path(__file__).resolve().parents[1] / "experiments" / f"{name}.yaml"
+        path = EXPERIMENTS / f"{name}.yaml"
         small = [f"data.dir={prepared}", "data.batch_size=8", "train.epochs=2", "train.device=cpu"]
         if name == "efficientnet":
             small.append("model.weights=none")
@@ -200,7 +201,7 @@ class Project:
 @pytest.fixture(scope="session")
 def finished(recipe, empty_store, tmp_path_factory) -> Project:
     """A baseline trained, tracked and registered as `watkins train` does it. Read only; change into its folder."""
-    from watkins_ml.experiment import run_experiment
+    from watkins_ml.runs.train import run_experiment
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "mlflow").mkdir()
@@ -228,7 +229,7 @@ def watkins(capsys, monkeypatch):
 
     def run(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["watkins", *map(str, arguments)])
-        monkeypatch.setattr("watkins_ml.console.out._width", 300)
+        monkeypatch.setattr("watkins_ml.core.console.out._width", 300)
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support import EXPERIMENTS
 from watkins_ml.config import ExperimentConfig, load_config, validate
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 DESIGN_KEYS = yaml.safe_load("""
 model:    {name: efficientnet_b0, weights: imagenet, freeze_depth: 0, dropout: 0.2}
 data:     {dir: data, batch_size: 32}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
-from watkins_ml.experiment import resume_experiment, run_experiment
+from watkins_ml.runs.train import resume_experiment, run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 

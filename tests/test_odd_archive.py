@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from tests.support import EXPERIMENTS
 from watkins_ml.tracking.server import client
 
 pytestmark = pytest.mark.slow
-RECIPE = Path(__file__).resolve().parents[1] / "experiments" / "baseline.yaml"
+RECIPE = EXPERIMENTS / "baseline.yaml"
 SPECIES = [unicodedata.normalize("NFD", "Épaulard"), "鯨" * 85, "$a$_{b}%", "=1+1", 'new\nline, "q"\t', "orca", "Orca",
            os.fsdecode(b"bal\xe9"), "a:b*.", "<b>&amp;"]  # fmt: skip
 CUTS = ["{0}" + "é" * 120, "{0}\n", '{0}\t,"', "{0}:*?", os.fsdecode(b"{0}\xe9t\xe9"), "{0}" + "鯨" * 80, "{0}\x1b[1m"]

@@ -6,16 +6,16 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from watkins_ml.locks import READERS, only_writer
+from tests.support import EXPERIMENTS
+from watkins_ml.core.locks import READERS, only_writer
 
 pytestmark = pytest.mark.slow
-RECIPE = Path(__file__).resolve().parents[1] / "experiments" / "baseline.yaml"
+RECIPE = EXPERIMENTS / "baseline.yaml"
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support import ROOT
+
 PAGE = ROOT / "docs" / "threat-model.md"
 TEST = re.compile(r"`(tests/[\w/.]+\.py)::(\w+)`")
 

@@ -11,9 +11,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from watkins_ml.errors import UsageError
-from watkins_ml.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
-from watkins_ml.server_names import EXPERIMENT, MODEL, is_experiment, is_model
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
+from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
 
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
@@ -211,7 +211,9 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(f"{source}: {told([_explain(detail) for detail in error.errors()[:MOST_TOLD + 1]])}") from None
+        raise UsageError(
+            f"{source}: {told([_explain(detail) for detail in error.errors()[: MOST_TOLD + 1]])}"
+        ) from None
 
 
 def told(problems: list[str]) -> str:

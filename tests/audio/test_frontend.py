@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 SETTINGS = FrontendSettings()
 

@@ -24,7 +24,7 @@ FORMATS = {
 CONTENTS = {
     b"<html><body>404 Not Found</body></html>": "not audio but a web page, as servers send instead of a file",
     b"\n<!DOCTYPE html>\n<html>": "not audio but a web page",
-    b'{"error": "rate limit"}': "not audio but text; it begins with '{\"error\": \"rate limit\"}'",
+    b'{"error": "rate limit"}': 'not audio but text; it begins with \'{"error": "rate limit"}\'',
     "Notizen über Wale\r\n".encode("utf-16"): "not audio but text; it begins with 'Notizen über Wale'",
     b"PK\x03\x04" + bytes(range(100)): "not audio but a zip archive",
     b"\x1f\x8b\x08" + bytes(100): "not audio but a gzip archive",

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.support import EXPERIMENTS
 from watkins_ml.cli import app
 
-RECIPES = Path(__file__).resolve().parents[2] / "experiments"
+RECIPES = EXPERIMENTS
 BASELINE = RECIPES / "baseline.yaml"
 COMMANDS = {
     "prepare": [

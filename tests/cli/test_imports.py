@@ -29,4 +29,4 @@ def test_who_hands_out_recordings_to_workers_does_without_torch():
 
 
 def test_a_baseline_trains_without_torchvision_and_what_reports_need():
-    assert imported_by("import watkins_ml.experiment") <= {"numpy", "pandas", "torch", "torchaudio", "mlflow"}
+    assert imported_by("import watkins_ml.runs.train") <= {"numpy", "pandas", "torch", "torchaudio", "mlflow"}

@@ -147,9 +147,7 @@ def test_closed_streams_are_told_and_damage_no_file(finished, odd, tmp_path):
     command = f"{sys.executable} -m watkins_ml {asked}"
     said = subprocess.run(["sh", "-c", f"{command} >&-"], capture_output=True)
     assert said.returncode == 1
-    assert said.stderr == (
-        b"watkins: standard output is closed, so the results cannot be shown; send them to a file\n"
-    )
+    assert said.stderr == (b"watkins: standard output is closed, so the results cannot be shown; send them to a file\n")
     assert len(pd.read_csv(tmp_path / "found" / "detections.csv").columns) > 5
     said = subprocess.run(["sh", "-c", f"{command} 2>&- <&-"], capture_output=True)
     assert said.returncode == 0 and b"Written:" in said.stdout

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from test_commands import BASELINE, assert_one_line
 
-from watkins_ml.experiment import run_experiment
-from watkins_ml.monitor import best_epoch
+from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_last
+from watkins_ml.training.monitor import best_epoch
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import soundfile
-from folders import OTHER_FRONTEND, spectrograms, table
 
+from tests.support.folders import OTHER_FRONTEND, spectrograms, table
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.errors import UserError
 
 BAND = FrontendSettings.at(12_000)
 

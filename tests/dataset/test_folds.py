@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.folds import FoldRule, make_folds
 from watkins_ml.dataset.layout import DataFolder, PreparedData
-from watkins_ml.errors import UserError
 
 
 def data(tapes: dict[str, list[str]]) -> PreparedData:

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import unguarded
+from watkins_ml.core.names import normal
 from watkins_ml.dataset import foreign
 from watkins_ml.dataset.foreign import read_foreign
 from watkins_ml.dataset.metadata import read_metadata
-from watkins_ml.errors import UsageError
-from watkins_ml.files import unguarded
-from watkins_ml.names import normal
 
 KNOWN = ("file", "site", "latitude", "cut_id")
-ROWS = [["0001.wav", "Malmö, \"Kai\"\nNord", "55.6"], ["0002.wav", "Århus; Øst", "56"], ["=1.wav", "", ""]]
+ROWS = [["0001.wav", 'Malmö, "Kai"\nNord', "55.6"], ["0002.wav", "Århus; Øst", "56"], ["=1.wav", "", ""]]
 
 
 def written(separator=",", heading=("file", "site", "latitude"), rows=ROWS, end="\r\n") -> str:

@@ -9,10 +9,10 @@ import shutil
 import pytest
 
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared, read_table
 from watkins_ml.dataset.loading import load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
-from watkins_ml.errors import UserError
 
 
 @pytest.fixture

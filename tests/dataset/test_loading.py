@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from watkins_ml import console
+from watkins_ml.core import console
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split, load_splits, open_split
-from watkins_ml.errors import UserError
 
 
 def numbered(size: int) -> Split:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from folders import spectrograms, stamps, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.folders import spectrograms, stamps, table
+from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.folds import FoldRule, make_folds
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.metadata import Metadata, read_metadata
-from watkins_ml.errors import UsageError
 from watkins_ml.evaluation.controls import controls
 
 

@@ -7,8 +7,8 @@ import os
 import unicodedata
 
 import pytest
-from folders import spectrograms, table
 
+from tests.support.folders import spectrograms, table
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_split
 from watkins_ml.dataset.scan import find_candidates

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from folders import OTHER_FRONTEND, SIDES, spectrograms, stamps, table
 
+from tests.support.folders import OTHER_FRONTEND, SIDES, spectrograms, stamps, table
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from folders import OTHER_FRONTEND, spectrograms, stamps, start, wait_for
 
+from tests.support.folders import OTHER_FRONTEND, spectrograms, stamps, start, wait_for
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 
 # ---------------------------------------------------------------- incremental runs

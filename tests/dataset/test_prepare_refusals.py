@@ -7,11 +7,11 @@ import resource
 import subprocess
 
 import pytest
-from folders import start, table
 
+from tests.support.folders import start, table
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
-from watkins_ml.errors import UsageError, UserError
 
 
 def refused(kind: type[UserError], run, *arguments, **options) -> str:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from folders import OTHER_FRONTEND
 
+from tests.support.folders import OTHER_FRONTEND
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split, open_split
-from watkins_ml.errors import UserError
-from watkins_ml.locks import only_writer, reading
 
 
 def prepare_command(*arguments: object) -> subprocess.Popen:

@@ -7,9 +7,9 @@ import os
 import pytest
 
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.layout import DataFolder
 from watkins_ml.dataset.scan import examine_all, find_candidates
-from watkins_ml.errors import UsageError
 
 TAPE = r"^.{5}"
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.split import SIDES, assert_no_tape_crosses, split, untested_species
-from watkins_ml.errors import UserError
 
 SEEDS = [0, 1, 7]
 SINGLE_TAPE = {"Dall'sPorpoise", "DuskyDolphin", "Heaviside'sDolphin", "TucuxiDolphin"}

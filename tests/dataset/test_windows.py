@@ -8,15 +8,15 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-from folders import spectrograms, table
 from test_prepare_again import killed_at
 
+from tests.support.folders import spectrograms, table
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared, windows_beside
 from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.dataset.prepare import PrepareOptions
-from watkins_ml.errors import UserError
 
 QUICK = FrontendSettings(sample_rate=8_000, n_fft=4096, frames=400, hop_length=10, win_length=64)
 """Windows of half a second, so that a second is long."""

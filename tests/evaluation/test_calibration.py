@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.calibration import BOUNDS, calibrated_loss, fit_temperature
 
 

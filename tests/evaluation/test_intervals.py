@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.intervals import Interval, paired_difference, score_intervals, verdict
 from watkins_ml.evaluation.metrics import score
 

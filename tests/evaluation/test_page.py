@@ -12,10 +12,10 @@ import yaml
 from markupsafe import escape
 from PIL import Image
 
+from watkins_ml.core.files import read_csv, write_csv
+from watkins_ml.core.text import shown
 from watkins_ml.evaluation.page import pictures, write_page
 from watkins_ml.evaluation.runs import TEST_REPORT, ComparedRun
-from watkins_ml.files import read_csv, write_csv
-from watkins_ml.text import shown
 
 VOID = {"meta", "img", "br", "link", "input"}
 

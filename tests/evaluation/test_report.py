@@ -9,11 +9,10 @@ import soundfile
 import torch
 from PIL import Image
 
+from tests.support.splits import CLASSES, Spectrograms, make_split
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_split
 from watkins_ml.evaluation import metrics, report
-
-from .conftest import CLASSES, Spectrograms, make_split
 
 FILES = {
     "reports/val_classification_report.csv",

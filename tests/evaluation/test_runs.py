@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.page import write_page
 from watkins_ml.evaluation.runs import (
     NEEDED,

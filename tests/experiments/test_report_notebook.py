@@ -12,14 +12,15 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from watkins_ml.crossval import cross_validate
+from tests.support import EXPERIMENTS
 from watkins_ml.dataset.folds import FoldRule
 from watkins_ml.evaluation import plots
 from watkins_ml.evaluation.runs import ComparedRun
+from watkins_ml.runs.crossval import cross_validate
 from watkins_ml.tracking.server import client
 
 pytestmark = pytest.mark.slow  # kernels start, folds train
-NOTEBOOK = Path(__file__).resolve().parents[2] / "experiments" / "report.ipynb"
+NOTEBOOK = EXPERIMENTS / "report.ipynb"
 
 
 def shipped() -> nbformat.NotebookNode:

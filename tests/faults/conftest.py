@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from children import Command
 
-RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+from tests.support import EXPERIMENTS
+from tests.support.children import Command
+
+RECIPE = EXPERIMENTS / "baseline.yaml"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CHILD = Path(__file__).with_name("read_mutants.py")
+from tests.support import ROOT
+
+CHILD = ROOT / "tests/support/read_mutants.py"
 MUTANTS = 500
 FORMATS = {
     "WAV of 16 bits": ["pcm16.wav", "long-pcm16.wav"],

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from children import Command, KillAt
-from conftest import RECIPE
 
+from tests.support import EXPERIMENTS
+from tests.support.children import Command, KillAt
 from watkins_ml.tracking.server import client
 
 pytestmark = pytest.mark.faults
@@ -25,7 +25,7 @@ def start(folder: Path, data: Path, **how) -> Command:
         "train.device=cpu", "tracking.experiment=sea",
     ]  # fmt: skip
     words = [word for override in overrides for word in ("-o", override)]
-    return Command(folder, "crossval", RECIPE, "--folds", 3, "--name", "folds", *words, **how)
+    return Command(folder, "crossval", EXPERIMENTS / "baseline.yaml", "--folds", 3, "--name", "folds", *words, **how)
 
 
 @pytest.fixture(scope="module")

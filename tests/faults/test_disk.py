@@ -3,9 +3,9 @@
 import subprocess
 
 import pytest
-from children import DiskFull
-from outcome import assert_same_result, assert_tracked_once
 
+from tests.support.children import DiskFull
+from tests.support.outcome import assert_same_result, assert_tracked_once
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 

@@ -6,11 +6,11 @@ import signal
 import time
 
 import pytest
-from children import Command
-from outcome import assert_same_result, assert_tracked_once
-from servers import Postgres, Server
 from test_kill import wait_for_epochs
 
+from tests.support.children import Command
+from tests.support.outcome import assert_same_result, assert_tracked_once
+from tests.support.servers import Postgres, Server
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 

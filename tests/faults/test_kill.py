@@ -8,9 +8,9 @@ import signal
 import time
 
 import pytest
-from children import Command, KillAt
-from outcome import assert_same_result, assert_tracked_once
 
+from tests.support.children import Command, KillAt
+from tests.support.outcome import assert_same_result, assert_tracked_once
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from launch import NOBODY, Launched
-from outcome import assert_same_result, assert_tracked_once
 from test_kill import wait_for_epochs
 
+from tests.support import EXPERIMENTS
+from tests.support.launch import NOBODY, Launched
+from tests.support.outcome import assert_same_result, assert_tracked_once
 from watkins_ml.tracking.rundir import RunDirectory
 
 pytestmark = pytest.mark.faults
-RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+RECIPE = EXPERIMENTS / "baseline.yaml"
 RESUME = ("-m", "watkins_ml", "train", "--resume", "run")
 AGAIN = "continue with: torchrun --standalone --nproc-per-node 2 -m watkins_ml train --resume run"
 

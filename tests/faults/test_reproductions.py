@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "faults"
+from tests.support import SHARED
+
+FOLDER = SHARED / "faults"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
 
 pytestmark = pytest.mark.faults

@@ -18,12 +18,12 @@ import optuna
 import psycopg
 import pytest
 import sqlalchemy
-from children import hear_signals
-from conftest import RECIPE
 from optuna.trial import FrozenTrial, TrialState
-from servers import Postgres
 from sqlalchemy import NullPool
 
+from tests.support import EXPERIMENTS
+from tests.support.children import hear_signals
+from tests.support.servers import Postgres
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.storage import quieten_optuna
@@ -85,7 +85,7 @@ class Tune:
 
 
 def recipe_text(prepared: Path, trials: int, pruner: str = "none") -> str:
-    return STUDY.format(base=RECIPE, data=prepared, trials=trials, pruner=pruner)
+    return STUDY.format(base=EXPERIMENTS / "baseline.yaml", data=prepared, trials=trials, pruner=pruner)
 
 
 def trials_of(url: str, name: str = "small") -> list[FrozenTrial]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from release_host import Host
-from releases import Cuts, cuts
 
+from tests.support.release_host import Host
+from tests.support.releases import Cuts, cuts
 from watkins_ml.fetch import http
 
 

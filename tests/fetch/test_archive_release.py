@@ -6,9 +6,9 @@ from collections import namedtuple
 
 import pandas as pd
 import pytest
-from release_host import Fault
-from releases import archive_zip, expected, recordings, serve_archive, serve_catalogue, zipped
 
+from tests.support.release_host import Fault
+from tests.support.releases import archive_zip, expected, recordings, serve_archive, serve_catalogue, zipped
 from watkins_ml.fetch.archive import ITEM
 from watkins_ml.fetch.catalogue import FULL_CUTS
 from watkins_ml.fetch.http import TRIES

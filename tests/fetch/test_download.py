@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-from release_host import Fault
 
-from watkins_ml.errors import UserError
+from tests.support.release_host import Fault
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch import http
 from watkins_ml.fetch.download import Remote, download, part_of
 from watkins_ml.fetch.http import get_json

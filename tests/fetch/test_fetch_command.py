@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from releases import archive_zip, expected, recordings, serve_archive, serve_catalogue
 from typer.main import get_command
 
+from tests.support import EXPERIMENTS
+from tests.support.releases import archive_zip, expected, recordings, serve_archive, serve_catalogue
 from watkins_ml.cli import app
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.fetch import zips
 
-RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+RECIPE = EXPERIMENTS / "baseline.yaml"
 
 
 def start(host, out: Path) -> subprocess.Popen:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from pyarrow import parquet
-from releases import (
+
+from tests.support.releases import (
     BEST_OF,
     KAGGLE_API,
     ZIP,
@@ -26,8 +27,7 @@ from releases import (
     serve_kaggle,
     zipped,
 )
-
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch import catalogue, http, huggingface, ranges, unpack
 from watkins_ml.fetch.archive import ITEM, _remote
 from watkins_ml.fetch.catalogue import FULL_CUTS, read_catalogue
@@ -484,5 +484,3 @@ def test_every_name_is_a_name_on_every_system(watkins, at_host, tmp_path):
     assert {"_CON", "NEWWHALE", "Café", "Dots", "_aux", "_PRN"} <= folders
     assert len({name.lower() for name in folders}) == len(folders)
     assert len(list((root / "NEWWHALE").iterdir())) == 3 and len(list((root / "Café").iterdir())) == 2
-
-

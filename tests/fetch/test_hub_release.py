@@ -7,8 +7,9 @@ import random
 import pandas as pd
 import pytest
 from pyarrow import parquet
-from release_host import Fault
-from releases import (
+
+from tests.support.release_host import Fault
+from tests.support.releases import (
     BEST_OF,
     as_parquet,
     best_of_parquet,
@@ -18,8 +19,7 @@ from releases import (
     serve_catalogue,
     serve_hub,
 )
-
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch.catalogue import FULL_CUTS, read_catalogue
 from watkins_ml.fetch.http import TRIES
 

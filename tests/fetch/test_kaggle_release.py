@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from release_host import Fault
-from releases import KAGGLE_API, expected, recordings, serve_catalogue, serve_kaggle, zipped
 
+from tests.support.release_host import Fault
+from tests.support.releases import KAGGLE_API, expected, recordings, serve_catalogue, serve_kaggle, zipped
 from watkins_ml.fetch.http import TRIES
 
 pytest.importorskip("kagglehub")

@@ -9,8 +9,8 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.metadata import read_metadata
-from watkins_ml.errors import UsageError, UserError
 from watkins_ml.fetch.layout import (
     Folder,
     Places,

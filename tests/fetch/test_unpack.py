@@ -6,9 +6,9 @@ import struct
 import zipfile
 
 import pytest
-from releases import archive_zip, serve_archive, zipped
 
-from watkins_ml.errors import UserError
+from tests.support.releases import archive_zip, serve_archive, zipped
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
 
 SOUND = bytes(range(256)) * 40

@@ -7,7 +7,7 @@ import pytest
 @pytest.fixture(scope="session")
 def champions(finished, recipe, tmp_path_factory) -> Path:
     """A working folder with a champion baseline and a champion EfficientNet. Read only, but for comparisons."""
-    from watkins_ml.experiment import run_experiment
+    from watkins_ml.runs.train import run_experiment
 
     folder = tmp_path_factory.mktemp("champions") / "project"
     shutil.copytree(finished.folder, folder)

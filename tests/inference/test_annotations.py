@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watkins_ml.files import guarded
+from watkins_ml.core.files import guarded
+from watkins_ml.core.text import shown
 from watkins_ml.inference.annotations import Found, write_single, write_whole
 from watkins_ml.inference.detections import COLUMNS, no_detections
-from watkins_ml.text import shown
 
 DEEP, QUIET = Path("/disk/deep/a b.wav"), Path("/disk/quiet.wav")
 

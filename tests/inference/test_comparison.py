@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.inference.comparison import CHAMPIONS, compare_models
 from watkins_ml.tracking.server import client
 

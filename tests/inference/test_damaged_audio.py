@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from mutants import mutant
 
+from tests.support.mutants import mutant
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.opening import AudioError, open_audio
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.tracking.audio_table import Refused, table_windows
+from watkins_ml.serving.audio_table import Refused, table_windows
 
 pytestmark = pytest.mark.slow
 MUTANTS = 500

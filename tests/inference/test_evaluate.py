@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.inference.evaluate import evaluate_model
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.inference.explain import explain, grad_cam
-from watkins_ml.models import build_model
 from watkins_ml.models.bundle import Classifier, save_bundle
+from watkins_ml.models.registry import build_model
 
 RATE = 16_000
 KINDS = {"GreyWhale": 700.0, "Narwhal": 3_000.0, "Nothing": None}

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from watkins_ml.audio.stream import sliding_windows
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.inference.annotate import annotate
 from watkins_ml.inference.detections import Wanted
 from watkins_ml.inference.judge import Listening, judge

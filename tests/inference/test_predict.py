@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.inference.predict import find_audio, predict_files
 
 
@@ -132,7 +132,7 @@ def test_a_long_path_is_folded_not_cut(classifier, tmp_path, monkeypatch, capsys
     from watkins_ml.cli.tables import print_predictions
 
     path = tmp_path / ("long" * 30) / "recording.wav"
-    monkeypatch.setattr("watkins_ml.console.out._width", 80)
+    monkeypatch.setattr("watkins_ml.core.console.out._width", 80)
     print_predictions(predict_files(classifier, [path]), "table")
     first_column = "".join(line[1:].split("│")[0].strip() for line in capsys.readouterr().out.splitlines()[3:-1])
     assert first_column == str(path)

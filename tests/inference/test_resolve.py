@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.inference.resolve import file_name, load_classifier, pinned, run_directory
 from watkins_ml.tracking.rundir import RunDirectory
 

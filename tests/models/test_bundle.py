@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.errors import UserError
-from watkins_ml.models import build_model
+from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle import load_bundle, save_bundle, to_probabilities
+from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import cut_logits
 
 CLASSES = ["FinWhale", "Risso'sDolphin", "Walrus"]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from watkins_ml.audio.frontend import Frontend
-from watkins_ml.errors import UserError
-from watkins_ml.models import build_model
+from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle import load_bundle, save_bundle, save_novelty
 from watkins_ml.models.novelty import KEPT, Novelty, distance, fit_novelty, remembered_rows
+from watkins_ml.models.registry import build_model
 
 
 def units(*angles: float) -> torch.Tensor:

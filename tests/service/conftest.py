@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import compose
 import pytest
-from servers import Postgres, free_port
+
+from tests.support import compose
+from tests.support.servers import Postgres, free_port
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tomllib
 
-import compose
 import pytest
-from compose import FILE, ROOT, MissingVariable
+
+from tests.support import compose
+from tests.support.compose import FILE, ROOT, MissingVariable
 
 TEXT = FILE.read_text()
 REQUIRED = sorted(set(re.findall(r"\$\{(\w+):\?", TEXT)))

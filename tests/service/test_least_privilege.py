@@ -8,10 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import compose
 import pytest
 import yaml
-from compose import FILE, ROOT
+
+from tests.support import compose
+from tests.support.compose import FILE, ROOT
 
 SERVICES = ["postgres", "mlflow", "trainer", "trainer-gpu", "serving", "s3"]
 SECRETS = {

@@ -12,13 +12,13 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import compose
 import psutil
 import psycopg
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
+from tests.support import compose
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.models.bundle import load_bundle
 
@@ -47,6 +47,7 @@ def trained(service, secrets, prepared):
     The admin was there before: the experiment and the registered model are not the trainer's.
     """
     from mlflow import MlflowClient
+
     native, client = service.native, MlflowClient(service.native.address, service.native.address)
     (native.folder / "data").symlink_to(prepared)
     shutil.copytree(compose.ROOT / "experiments", native.folder / "experiments")

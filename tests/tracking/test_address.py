@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 from watkins_ml.tracking.address import checked, proxy_of
 
 GOOD = [

@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from watkins_ml.errors import UserError
+from tests.support import EXPERIMENTS
+from watkins_ml.core.errors import UserError
 from watkins_ml.tracking.faults import Fault, diagnose, who_answers
 from watkins_ml.tracking.server import client, tracking_uri
 from watkins_ml.tracking.shipment import Shipment
@@ -274,9 +275,8 @@ def test_the_commands_are_refused_at_an_address_that_can_never_work(watkins, mon
 @pytest.fixture
 def recipe_files(prepared, tmp_path):
     """Every command that needs the server."""
-    from pathlib import Path
 
-    baseline = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+    baseline = EXPERIMENTS / "baseline.yaml"
     study = tmp_path / "study.yaml"
     study.write_text(json.dumps({
         "base": str(baseline), "data": {"dir": str(prepared)},
@@ -299,6 +299,7 @@ def test_who_answers_where_nobody_does(nobody_listens, impatient):
 
 def test_a_server_that_hangs_up_without_https_may_come_back(impatient, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
+
         def hang_up() -> None:
             while True:
                 try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.tracking import journal
 
 VALUES = st.recursive(

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from servers import free_port
 
-from watkins_ml.experiment import run_experiment
+from tests.support.servers import free_port
+from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.embedded import LOCATIONS, artifact_folder, embedded_uri, open_embedded_store
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import Postgres, free_port
 
-from watkins_ml.errors import UsageError
+from tests.support import EXPERIMENTS
+from tests.support.servers import Postgres, free_port
+from watkins_ml.core.errors import UsageError
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.storage import StudyDatabase
 
 SECRET = "Pa55w0rd-of-the-lab"
-BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+BASELINE = EXPERIMENTS / "baseline.yaml"
 
 
 def assert_kept_nowhere(*folders: Path) -> None:

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from registered import assert_is_the_runs_own, digests, held
 
-from watkins_ml import experiment
-from watkins_ml.endings import RunInterruptedError
+from tests.support.registered import assert_is_the_runs_own, digests, held
+from watkins_ml.runs import train as experiment
+from watkins_ml.runs.lifecycle import RunInterruptedError
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mlflow.exceptions import MlflowException
 
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.tracking import registry
 
 NAME = "watkins-baseline"

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.errors import UsageError, UserError
 from watkins_ml.tracking.rundir import RunDirectory
 
 

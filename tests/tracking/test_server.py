@@ -5,22 +5,22 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
-from watkins_ml.experiment import run_experiment
+from tests.support import EXPERIMENTS
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, embedded_uri, tracking_uri
 from watkins_ml.tracking.shipment import Shipment
 from watkins_ml.tracking.uploader import Uploader
 
-RECIPE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+RECIPE = EXPERIMENTS / "baseline.yaml"
 
 
 def assert_complete(server, run: RunDirectory, epochs: int, name: str) -> None:

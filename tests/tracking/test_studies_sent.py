@@ -2,8 +2,7 @@
 
 import threading
 
-from servers import Proxy
-
+from tests.support.servers import Proxy
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tracking.shipment import PARENT_TAG, UID_TAG, Shipment

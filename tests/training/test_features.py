@@ -17,8 +17,8 @@ from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.evaluation.metrics import score_epoch
-from watkins_ml.experiment import run_experiment
-from watkins_ml.models import build_model
+from watkins_ml.models.registry import build_model
+from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import latest_checkpoint, load_checkpoint
 from watkins_ml.training.features import BATCH, FeatureStore

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, load_split, open_split
-from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score_epoch
-from watkins_ml.models import build_model
-from watkins_ml.monitor import best_epoch, is_tie
+from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from watkins_ml.training.loop import fit
+from watkins_ml.training.monitor import best_epoch, is_tie
 from watkins_ml.training.trainer import Trainer, balanced_weights, predict_logits
 
 CLASSES = ["low", "middle", "high"]

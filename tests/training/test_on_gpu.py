@@ -7,20 +7,20 @@ import os
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from launch import Launched
 from test_loop import CLASSES, bands, same_weights
 from test_resume import RECIPES, CutOff
 
+from tests.support import ROOT
+from tests.support.launch import Launched
+from watkins_ml.core.distributed import Alone
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Split, open_split
-from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score_epoch
-from watkins_ml.models import build_model
-from watkins_ml.processes import Alone
+from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training import replay
 from watkins_ml.training.checkpoints import latest_checkpoint
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this mach
 MANY = 61
 """Recordings: seven whole batches of eight, of which four are replayed in the first epoch, and one of five."""
 
-SCRIPT = Path(__file__).with_name("in_double.py")
+SCRIPT = ROOT / "tests/support/in_double.py"
 SHARED = ["mixed-and-weighted", "smoothed-and-weighted", "frozen"]
 ALSO = {
     "fp16": ["train.amp=fp16"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
+from tests.support import ROOT
 from watkins_ml.training.optimizer import AdamW
 
 
@@ -52,9 +52,9 @@ def test_a_state_of_a_gpu_is_taken_up_on_a_cpu():
 def test_a_training_does_not_import_the_compiler():
     """It takes a second and a half, and only `train.compile` needs it."""
     script = (
-        "import sys\nfrom in_double import history\nassert len(history('baseline', is_first=True)) == 3\n"
+        "import sys\nfrom tests.support.in_double import history\nassert len(history('baseline', is_first=True)) == 3\n"
         "print(*{'torch._dynamo', 'torch._inductor'} & set(sys.modules))"
     )
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    here = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=here)
     assert done.stdout.split() == []

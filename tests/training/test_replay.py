@@ -8,8 +8,8 @@ from test_loop import bands
 from test_resume import RECIPES
 from torch.profiler import ProfilerActivity, profile
 
-from watkins_ml.errors import UserError
-from watkins_ml.models import build_model
+from watkins_ml.core.errors import UserError
+from watkins_ml.models.registry import build_model
 from watkins_ml.training.trainer import Trainer
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal"}

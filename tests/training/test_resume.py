@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_loop import CLASSES, bands, contradicted, same_weights
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.metrics import score_epoch
-from watkins_ml.models import build_model
+from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_last
 from watkins_ml.training.loop import fit

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from in_double import RECIPES
-from launch import Launched
 
-SCRIPT = Path(__file__).with_name("in_double.py")
+from tests.support import ROOT
+from tests.support.in_double import RECIPES
+from tests.support.launch import Launched
+
+SCRIPT = ROOT / "tests/support/in_double.py"
 pytestmark = pytest.mark.slow
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servers import Postgres
 
+from tests.support import EXPERIMENTS
+from tests.support.servers import Postgres
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study
 
-BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+BASELINE = EXPERIMENTS / "baseline.yaml"
 RECIPE = """
 base: {base}
 data: {{dir: {data}, batch_size: 8}}

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import INTERRUPTED, SHORT, Study, TrialLostError, best_trial, counted

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from watkins_ml.errors import UsageError
+from tests.support import EXPERIMENTS
+from watkins_ml.core.errors import UsageError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 LR = "optim.lr: {low: 0.0001, high: 0.01, log: true}"
 
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
-from servers import Postgres
 from sqlalchemy import event
 
-from watkins_ml.errors import UserError
+from tests.support.servers import Postgres
+from watkins_ml.core.errors import UserError
 from watkins_ml.tuning.study import Study
 
 DISK_FULL = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'no space left'; END $$"

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from watkins_ml.errors import UserError
-from watkins_ml.experiment import read_inputs
+from watkins_ml.core.errors import UserError
+from watkins_ml.runs.train import read_inputs
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tuning.study import TrialLostError
 from watkins_ml.tuning.trial import PrunedError, TrialRunner

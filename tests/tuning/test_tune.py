@@ -15,19 +15,20 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from registered import assert_is_the_runs_own, digests, held
-from servers import free_port
 
+from tests.support import EXPERIMENTS
+from tests.support.registered import assert_is_the_runs_own, digests, held
+from tests.support.servers import free_port
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_split
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
-from watkins_ml.errors import UserError
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.monitor import best_epoch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
+from watkins_ml.training.monitor import best_epoch
 from watkins_ml.tuning.recipe import load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
@@ -35,7 +36,7 @@ from watkins_ml.tuning.tune import tune
 from watkins_ml.tuning.worker import Assignment, Worker
 
 pytestmark = pytest.mark.slow  # whole studies
-BASELINE = Path(__file__).resolve().parents[2] / "experiments" / "baseline.yaml"
+BASELINE = EXPERIMENTS / "baseline.yaml"
 RECIPE = """
 base: {base}
 data: {{dir: {data}, batch_size: 8}}

@@ -13,10 +13,10 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from watkins_ml.core.errors import SurroundingsError, UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_split
-from watkins_ml.endings import ShortageError, shortages
-from watkins_ml.errors import SurroundingsError, UserError
+from watkins_ml.runs.lifecycle import ShortageError, shortages
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tuning.study import INTERRUPTED, SHORT
 from watkins_ml.tuning.worker import Assignment, Worker

@@ -1,4 +1,4 @@
-"""A live server that holds a run of each model, and the UI as `experiments/screenshots.py` opens it."""
+"""A live server that holds a run of each model, and the UI as `docs/screenshots.py` opens it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers import Server
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
+from tests.support import EXPERIMENTS
+from tests.support.servers import Server
+
+sys.path.append(str(EXPERIMENTS))
 
 MODELS = {"baseline": (), "efficientnet": ("model.freeze_depth=9",)}
 
@@ -33,7 +35,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def tracked(chromium, recipe, empty_store, tmp_path_factory) -> Tracked:
     """Both models trained for two epochs, tracked and registered over HTTP as `watkins train` does it."""
-    from watkins_ml.experiment import run_experiment
+    from watkins_ml.runs.train import run_experiment
 
     folder = tmp_path_factory.mktemp("ui")
     (folder / "mlflow").mkdir()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from manyspecies import CLASSES, RARE, UNTESTED, make_pair
 
+from tests.support.manyspecies import CLASSES, RARE, UNTESTED, make_pair
 from watkins_ml.evaluation.page import write_page
 from watkins_ml.evaluation.runs import ComparedRun
 

@@ -14,7 +14,7 @@ import torchaudio
 
 from watkins_ml.audio.decode import Recording, read_recording
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 FLAT = 1e-6
 """Standard deviation (dB) below which a spectrogram counts as flat: silence stays zero when it is standardised."""

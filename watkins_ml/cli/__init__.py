@@ -13,11 +13,11 @@ from typing import NoReturn
 import typer
 
 from watkins_ml.cli import data, fetch, models, runs, studies, trained
-from watkins_ml.errors import UsageError, UserError, first_line
-from watkins_ml.files import check_working_directory
-from watkins_ml.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
-from watkins_ml.streams import Standard, finish, open_standard_streams
-from watkins_ml.text import shown
+from watkins_ml.core.errors import UsageError, UserError, first_line
+from watkins_ml.core.files import check_working_directory
+from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
+from watkins_ml.core.streams import Standard, finish, open_standard_streams
+from watkins_ml.core.text import shown
 
 app = typer.Typer(
     name="watkins",
@@ -44,7 +44,7 @@ def _options(
         if context.invoked_subcommand != "fetch":
             refuse_too_little()
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
-        from watkins_ml.processes import refuse
+        from watkins_ml.core.distributed import refuse
 
         refuse(context.invoked_subcommand)
 

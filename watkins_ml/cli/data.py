@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,9 +32,8 @@ def prepare(
     metadata: Annotated[
         Path | None, typer.Option(help="CSV table with a row a recording: its id, site, perhaps latitude and so on.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, max=1024, help="Processes that read recordings.")
-    ] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that read recordings.")] = os.cpu_count()
+    or 1,
 ) -> None:
     """Scan, annotate, split and turn recordings into spectrograms; run it again to go on or update."""
     if split not in ("tape", "random"):

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from watkins_ml.cli.tables import print_annotated, print_comparison, print_models, print_prepared
 from watkins_ml.config import load_config
-from watkins_ml.console import out as terminal
+from watkins_ml.core.console import out as terminal
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import disk_errors
+from watkins_ml.core.locks import only_writer
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean, generate_recording
-from watkins_ml.errors import UserError
-from watkins_ml.experiment import run_experiment
-from watkins_ml.files import disk_errors
 from watkins_ml.inference.annotate import annotate
 from watkins_ml.inference.comparison import compare_models
 from watkins_ml.inference.detections import Wanted
 from watkins_ml.inference.judge import Listening
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.locks import only_writer
+from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.server import client, tracking_uri
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 
 if TYPE_CHECKING:
     from watkins_ml.fetch.release import Fetched, Offer, Release
@@ -66,7 +66,7 @@ def kaggle(out: Out = Path("watkins")) -> None:
 
 
 def _fetch(release: Release, out: Path) -> None:
-    from watkins_ml.console import out as console
+    from watkins_ml.core.console import out as console
     from watkins_ml.fetch.release import fetch
 
     console.print(f"{release.name}  ({release.page})")
@@ -78,7 +78,7 @@ def _fetch(release: Release, out: Path) -> None:
 
 
 def _announce(offer: Offer, out: Path) -> None:
-    from watkins_ml.console import out as console
+    from watkins_ml.core.console import out as console
     from watkins_ml.fetch.layout import amount
 
     size = amount(offer.download_bytes) if offer.download_bytes else "size unknown"
@@ -86,11 +86,11 @@ def _announce(offer: Offer, out: Path) -> None:
 
 
 def _tell(fetched: Fetched) -> None:
-    from watkins_ml.console import err
-    from watkins_ml.console import out as console
+    from watkins_ml.core.console import err
+    from watkins_ml.core.console import out as console
+    from watkins_ml.core.wording import plural
     from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
     from watkins_ml.fetch.layout import amount
-    from watkins_ml.wording import plural
 
     folder, seal = fetched.folder, fetched.seal
     state = "Already complete" if fetched.was_there else "Complete"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="models:/NAME@champion, models:/NAME/VERSION, runs:/ID or a run directory.")]
 
@@ -43,7 +43,7 @@ def promote(
     model_version: Annotated[str, typer.Argument(help="NAME/VERSION, for example watkins-efficientnet/3.")],
 ) -> None:
     """Make this version the champion of its model, whatever it scored."""
-    from watkins_ml.console import out
+    from watkins_ml.core.console import out
     from watkins_ml.inference.resolve import tracker_errors
     from watkins_ml.tracking import registry
     from watkins_ml.tracking.server import client
@@ -61,9 +61,9 @@ def evaluate(
 ) -> None:
     """Full report of any run or registered model on prepared data."""
     from watkins_ml.cli.tables import print_scores
+    from watkins_ml.core.names import file_name
     from watkins_ml.dataset.split import SIDES
     from watkins_ml.inference.evaluate import evaluate_model
-    from watkins_ml.names import file_name
 
     if split not in SIDES:
         raise UsageError(f"--split {split}: must be train, val or test")
@@ -88,7 +88,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML page.")] = Path("results/report.html"),
 ) -> None:
     """What a run or registered model knows, as one HTML page to mail: scores, species, and cuts to listen to."""
-    from watkins_ml.console import out as console
+    from watkins_ml.core.console import out as console
     from watkins_ml.inference.comparison import report_model
 
     console.print(report_model(model, out))
@@ -129,17 +129,17 @@ def predict(
         first = next(name for name, value in unused.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")
     from watkins_ml.cli.tables import print_annotated, print_predictions
-    from watkins_ml.device import choose_device
-    from watkins_ml.errors import UserError
-    from watkins_ml.files import disk_errors
+    from watkins_ml.core.device import choose_device
+    from watkins_ml.core.errors import UserError
+    from watkins_ml.core.files import disk_errors
+    from watkins_ml.core.locks import only_writer
+    from watkins_ml.core.names import normal
     from watkins_ml.inference.annotate import annotate
     from watkins_ml.inference.detections import Wanted
     from watkins_ml.inference.judge import Listening
     from watkins_ml.inference.kept import Kept
     from watkins_ml.inference.predict import find_audio, predict_files
     from watkins_ml.inference.resolve import load_classifier
-    from watkins_ml.locks import only_writer
-    from watkins_ml.names import normal
 
     where = choose_device(device, "--device")
     files, classifier = find_audio(audio), load_classifier(model)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.errors import UsageError, UserError
+from watkins_ml.core.errors import UsageError, UserError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,13 +31,13 @@ def train(
     Under torchrun, by several processes on one machine or many:
     torchrun --standalone --nproc-per-node 2 -m watkins_ml train RECIPE
     """
-    from watkins_ml.processes import joined
+    from watkins_ml.core.distributed import joined
 
     with joined() as group:
         if group.is_first:
             _train(recipe, override or [], run_dir, resume)
         else:
-            from watkins_ml.experiment import help_training
+            from watkins_ml.runs.train import help_training
 
             help_training()
 
@@ -54,7 +54,7 @@ def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resu
     own = resume and resume / "config.yaml"
     config = load_stored(own, overrides) if recipe in (None, own) else load_config(recipe, overrides)
     from watkins_ml.cli.tables import print_run
-    from watkins_ml.experiment import resume_experiment, run_experiment
+    from watkins_ml.runs.train import resume_experiment, run_experiment
 
     result = run_experiment(config, run_dir) if resume is None else resume_experiment(resume, config)
     print_run(result.run_dir, result.metrics)
@@ -64,9 +64,9 @@ def sync(
     run_dirs: Annotated[list[Path] | None, typer.Argument(help="Run directories; default all in runs/.")] = None,
 ) -> None:
     """Send to the tracking server what it has not received, and close runs whose process died."""
-    from watkins_ml.console import err, out
+    from watkins_ml.core.console import err, out
+    from watkins_ml.core.wording import plural
     from watkins_ml.tracking.server import check_address, tracking_uri
-    from watkins_ml.wording import plural
 
     check_address()
     paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_parts(root))]
@@ -95,14 +95,14 @@ def _runs(folder: Path) -> list[Path]:
 
 def _parts(run: Path) -> list[Path]:
     """The trials or folds in the folder of a study or a cross-validation; raises where one is a link to elsewhere."""
-    from watkins_ml.confined import inside
+    from watkins_ml.core.confined import inside
 
     return [inside(run, part.name, run) for part in _runs(run)]
 
 
 def _sync_one(path: Path) -> bool:
     """Say what was done with a run; whether there was anything to do."""
-    from watkins_ml.console import out
+    from watkins_ml.core.console import out
     from watkins_ml.tracking.rundir import RunDirectory
     from watkins_ml.tracking.sync import catch_up
 
@@ -124,8 +124,8 @@ def server(
     """MLflow's UI and REST API on the embedded store (or another database)."""
     import os
 
-    from watkins_ml.console import out
-    from watkins_ml.files import check_temporary_files
+    from watkins_ml.core.console import out
+    from watkins_ml.core.files import check_temporary_files
     from watkins_ml.tracking.embedded import embedded_uri, open_embedded_store
     from watkins_ml.tracking.server import check_port, server_command, server_environment
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,9 +70,9 @@ def crossval(
         raise UsageError("give one of --folds, --fold-regex and --fold-column")
     config = load_config(recipe, override or [])
     from watkins_ml.cli.tables import print_crossval
-    from watkins_ml.crossval import cross_validate
+    from watkins_ml.core.files import check_name
     from watkins_ml.dataset.folds import FoldRule
-    from watkins_ml.files import check_name
+    from watkins_ml.runs.crossval import cross_validate
 
     rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
     name = name or recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.table import Column, Table
 
-from watkins_ml.console import err, out, styled
+from watkins_ml.core.console import err, out, styled
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import printable, shown_csv
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import LEAKY, SIDES
-from watkins_ml.errors import UserError
-from watkins_ml.files import printable, shown_csv
-from watkins_ml.wording import plural
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from watkins_ml.crossval import CrossValidation
     from watkins_ml.dataset.prepare import Prepared
     from watkins_ml.inference.annotate import Annotated
+    from watkins_ml.runs.crossval import CrossValidation
     from watkins_ml.tuning.tune import Outcome
 
 SCORES = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from watkins_ml.cli.models import Model
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 USE = """\
 import json, numpy, onnxruntime, soundfile
@@ -46,7 +46,7 @@ def export(
     """
     if to != "onnx":
         raise UsageError(f"--to {to}: must be onnx")
-    from watkins_ml.console import out as console
+    from watkins_ml.core.console import out as console
     from watkins_ml.inference.export import export_model
     from watkins_ml.inference.resolve import file_name
 
@@ -70,10 +70,10 @@ def explain(
     Grad-CAM on the last convolutions: a coarse map of what speaks for the
     species. Of a long recording, the window in which it is most probable.
     """
-    from watkins_ml.console import out as console
-    from watkins_ml.files import printable
+    from watkins_ml.core.console import out as console
+    from watkins_ml.core.files import printable
+    from watkins_ml.core.names import file_name, spelled
     from watkins_ml.inference.explain import explain_file
-    from watkins_ml.names import file_name, spelled
 
     out = out or Path("results") / f"{file_name(spelled(audio.stem))}-explained.png"
     if out.suffix.lower() != ".png":

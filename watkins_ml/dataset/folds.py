@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import check_name
+from watkins_ml.core.names import normal
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import SIDES
-from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import check_name
-from watkins_ml.names import normal
-from watkins_ml.wording import plural
 
 VALIDATION_PARTS = 6
 """One part in so many of what a fold does not test is for validation."""

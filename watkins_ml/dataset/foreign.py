@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.errors import UsageError
-from watkins_ml.files import printable, unguarded
-from watkins_ml.names import normal
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import printable, unguarded
+from watkins_ml.core.names import normal
 
 MOST_BYTES = 1 << 26
 MOST_ROWS = 1_000_000

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.confined import inside, leads_out, plain_file
+from watkins_ml.core.confined import inside, leads_out, plain_file
+from watkins_ml.core.errors import SurroundingsError, UserError
+from watkins_ml.core.files import read_csv
+from watkins_ml.core.names import file_name, normal, opened
+from watkins_ml.core.text import shown
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import SIDES
-from watkins_ml.errors import SurroundingsError, UserError
-from watkins_ml.files import read_csv
-from watkins_ml.names import file_name, normal, opened
-from watkins_ml.text import shown
-from watkins_ml.wording import plural
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""

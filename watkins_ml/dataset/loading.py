@@ -14,11 +14,11 @@ import pandas as pd
 import psutil
 import torch
 
-from watkins_ml.console import err, progress
+from watkins_ml.core.console import err, progress
+from watkins_ml.core.distributed import current
+from watkins_ml.core.errors import SurroundingsError
+from watkins_ml.core.tensor_files import why
 from watkins_ml.dataset.layout import PreparedData, windows_beside
-from watkins_ml.errors import SurroundingsError
-from watkins_ml.processes import current
-from watkins_ml.tensor_files import why
 
 READERS = 4
 """Threads that read batches from the disk, each one batch."""

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from watkins_ml.audio.formats import AUDIO_SUFFIXES
-from watkins_ml.console import err
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import printable
+from watkins_ml.core.names import normal
 from watkins_ml.dataset.foreign import SEPARATORS, read_foreign
 from watkins_ml.dataset.layout import METADATA_COLUMNS
-from watkins_ml.errors import UsageError
-from watkins_ml.files import printable
-from watkins_ml.names import normal
 
 ID_COLUMNS = ("cut_id", "clip_id", "id", "path", "file", "filename")
 COORDINATES = ("latitude", "longitude")

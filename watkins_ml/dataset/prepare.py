@@ -17,15 +17,15 @@ from typing import Any
 import pandas as pd
 
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import disk_errors, shown_csv, write_csv, write_json, write_text
+from watkins_ml.core.locks import only_writer, readers_of
+from watkins_ml.core.names import spelled
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, newest_of, places_of
 from watkins_ml.dataset.split import SIDES, split, untested_species
-from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import disk_errors, shown_csv, write_csv, write_json, write_text
-from watkins_ml.locks import only_writer, readers_of
-from watkins_ml.names import spelled
-from watkins_ml.wording import plural
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""

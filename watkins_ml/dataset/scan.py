@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, TextIO
 from watkins_ml.audio.decode import DECODER_VERSION, AudioError
 from watkins_ml.audio.formats import AUDIO_SUFFIXES, is_audio_name, reason_of_kind, reason_of_name
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
-from watkins_ml.console import err, progress
+from watkins_ml.core.console import err, progress
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import files_below, write_tensors
+from watkins_ml.core.memory import use_memory_freely
+from watkins_ml.core.names import normal, opened, spelled, unique_names
 from watkins_ml.dataset.layout import DataFolder, windows_beside
 from watkins_ml.dataset.split import SIDES
-from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import files_below, write_tensors
-from watkins_ml.memory import use_memory_freely
-from watkins_ml.names import normal, opened, spelled, unique_names
 
 if TYPE_CHECKING:
     from watkins_ml.audio.frontend import Frontend

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from watkins_ml.errors import UserError
-from watkins_ml.wording import plural
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.wording import plural
 
 SIDES = ("train", "val", "test")
 FRACTIONS = (0.70, 0.15, 0.15)

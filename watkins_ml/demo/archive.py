@@ -20,14 +20,14 @@ import numpy as np
 import pandas as pd
 import soxr
 
-from watkins_ml.console import progress
+from watkins_ml.core.console import progress
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import disk_errors
 from watkins_ml.dataset.foreign import read_foreign
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
 from watkins_ml.demo.tape import Response, Tape, record, unit_loudness, write_wav
 from watkins_ml.demo.voices import Voice
-from watkins_ml.errors import UserError
-from watkins_ml.files import disk_errors
 
 MARKER = ".simulated-archive.json"
 TAPE_REGEX = r"^.{5}"

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 
 BOUNDS = (0.05, 20.0)
 """No temperature outside of these, whatever the logits."""

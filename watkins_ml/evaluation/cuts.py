@@ -15,8 +15,8 @@ from PIL import Image
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.excerpt import mp3_excerpt
 from watkins_ml.audio.frontend import Frontend
+from watkins_ml.core.files import write_bytes, write_csv
 from watkins_ml.dataset.layout import PreparedData
-from watkins_ml.files import write_bytes, write_csv
 
 PAIRS = 8
 """So many of the most confused pairs get examples."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 
 DRAWS = 2000
 CONFIDENCE = 0.95

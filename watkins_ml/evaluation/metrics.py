@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.calibration import calibrated_loss
 from watkins_ml.evaluation.selective import area_under, coverage_at, risk_coverage
 

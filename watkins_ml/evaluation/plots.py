@@ -19,11 +19,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from watkins_ml.core.files import write_bytes
+from watkins_ml.core.wording import plural
 from watkins_ml.evaluation.lettering import legible, set_fonts
 from watkins_ml.evaluation.metrics import calibration_bins, expected_calibration_error
 from watkins_ml.evaluation.selective import PRECISION, coverage_at, coverage_sentence
-from watkins_ml.files import write_bytes
-from watkins_ml.wording import plural
 
 RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 RIGHT, WRONG = "#009E73", "#CC3311"

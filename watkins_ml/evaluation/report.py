@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from watkins_ml.core.files import read_csv, write_csv, write_json
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.evaluation import metrics, plots, selective
 from watkins_ml.evaluation.controls import control_table
 from watkins_ml.evaluation.cuts import keep_cuts
 from watkins_ml.evaluation.intervals import score_intervals
-from watkins_ml.files import read_csv, write_csv, write_json
-from watkins_ml.wording import plural
 
 DIGITS = "%.6g"
 """How numbers are written in tables for people."""

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.config import with_earlier
+from watkins_ml.core.errors import UserError, first_line
+from watkins_ml.core.files import read_csv
+from watkins_ml.core.names import normal
+from watkins_ml.core.plain_yaml import read_yaml
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
-from watkins_ml.errors import UserError, first_line
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
-from watkins_ml.files import read_csv
-from watkins_ml.monitor import best_epoch
-from watkins_ml.names import normal
-from watkins_ml.plain_yaml import read_yaml
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.training.monitor import best_epoch
 
 NEEDED = ["config.yaml", "run.json", "history.csv", "reports/metrics.json"]
 TEST_REPORT = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import quote
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch.download import Remote
 from watkins_ml.fetch.http import get_json, whole_number
 from watkins_ml.fetch.layout import CITATION, LICENCE

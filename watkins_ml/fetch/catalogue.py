@@ -21,10 +21,10 @@ from urllib.parse import quote
 import pyarrow
 from pyarrow import parquet
 
-from watkins_ml.errors import UserError, first_line, plain
+from watkins_ml.core.errors import UserError, first_line, plain
+from watkins_ml.core.memory import at_most
 from watkins_ml.fetch.http import get_json, whole_number
 from watkins_ml.fetch.ranges import MOST_S, RangeFile
-from watkins_ml.memory import at_most
 
 FULL_CUTS = "ivangtorre/watkins-marine-mammal-full-cuts"
 HUB = "https://huggingface.co"
@@ -112,9 +112,15 @@ def open_parquet(name: str, file: Any) -> Iterator[parquet.ParquetFile]:
     """
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others take address space in advance
     try:
-        with at_most(MOST_MEMORY_BYTES), parquet.ParquetFile(
-            file, buffer_size=1 << 20, thrift_string_size_limit=MOST_FOOTER_BYTES, thrift_container_size_limit=100_000
-        ) as table:
+        with (
+            at_most(MOST_MEMORY_BYTES),
+            parquet.ParquetFile(
+                file,
+                buffer_size=1 << 20,
+                thrift_string_size_limit=MOST_FOOTER_BYTES,
+                thrift_container_size_limit=100_000,
+            ) as table,
+        ):
             if table.metadata.num_rows > MOST_ROWS:
                 raise UserError(f"{name}: {table.metadata.num_rows:,} rows, more than {MOST_ROWS:,}; it is no release")
             yield table

@@ -17,7 +17,8 @@ from typing import Any
 
 import requests
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import write_json
 from watkins_ml.fetch.http import (
     SLOWEST_BYTES,
     PassingError,
@@ -28,7 +29,6 @@ from watkins_ml.fetch.http import (
     pieces,
     whole_number,
 )
-from watkins_ml.files import write_json
 
 MOST_BYTES = 100 * 10**9
 """Of one file, ten times the largest release; what announces more, or nothing and has more, is none."""

@@ -20,7 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from watkins_ml.errors import UserError, first_line
+from watkins_ml.core.errors import UserError, first_line
 
 TRIES = 6
 FIRST_WAIT_S = 1.0

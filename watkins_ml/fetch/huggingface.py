@@ -17,8 +17,10 @@ import pyarrow
 from pyarrow import parquet
 
 from watkins_ml.audio.formats import AUDIO_SUFFIXES
-from watkins_ml.console import progress, transfer
-from watkins_ml.errors import UserError, plain
+from watkins_ml.core.console import progress, transfer
+from watkins_ml.core.errors import UserError, plain
+from watkins_ml.core.files import read_csv, write_bytes, write_csv
+from watkins_ml.core.masking import masked
 from watkins_ml.fetch.catalogue import (
     FULL_CUTS,
     MOST_ROWS,
@@ -36,8 +38,6 @@ from watkins_ml.fetch.layout import CITATION, COLUMNS, LICENCE, Folder, Places, 
 from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.zips import details_of
-from watkins_ml.files import read_csv, write_bytes, write_csv
-from watkins_ml.masking import masked
 
 DATASETS = {"full": FULL_CUTS, "best-of": "confit/wmms-parquet"}
 SPECIES_COLUMNS = ("display_name", "species", "label")

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from watkins_ml.errors import UserError, first_line, plain
+from watkins_ml.core.errors import UserError, first_line, plain
 from watkins_ml.fetch.download import Remote
 from watkins_ml.fetch.http import PASSING, PassingError, bounded, patiently, whole_number
 from watkins_ml.fetch.layout import CITATION, LICENCE

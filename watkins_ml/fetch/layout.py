@@ -23,12 +23,12 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from watkins_ml.core.errors import UsageError, UserError, plain
+from watkins_ml.core.files import write_bytes, write_csv, write_json, write_text
+from watkins_ml.core.names import RESERVED
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
-from watkins_ml.errors import UsageError, UserError, plain
 from watkins_ml.fetch.species import find
-from watkins_ml.files import write_bytes, write_csv, write_json, write_text
-from watkins_ml.names import RESERVED
-from watkins_ml.wording import plural
 
 LICENCE = "free for personal and academic use, not for commercial use"
 CITATION = (

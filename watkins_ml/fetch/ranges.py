@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 from watkins_ml.fetch.http import bounded, content_range, get, host_of, patiently, pieces
 
 MOST_BYTES = 64_000_000

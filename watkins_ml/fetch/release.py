@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import disk_errors
 from watkins_ml.fetch.layout import Folder, Seal, complete, read_seal, working
 from watkins_ml.fetch.zips import add_sites
-from watkins_ml.files import disk_errors
 
 
 @dataclass(frozen=True)

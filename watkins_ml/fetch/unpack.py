@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from watkins_ml.audio.formats import is_audio_name
-from watkins_ml.errors import UserError, first_line, plain
+from watkins_ml.core.errors import UserError, first_line, plain
 
 MOST_MEMBERS = 50_000
 """Releases have 15,567 at most."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.console import progress, transfer
-from watkins_ml.errors import UserError, plain
+from watkins_ml.core.console import progress, transfer
+from watkins_ml.core.errors import UserError, plain
+from watkins_ml.core.files import read_csv, write_json
+from watkins_ml.core.masking import masked
 from watkins_ml.fetch.catalogue import read_catalogue
 from watkins_ml.fetch.download import Remote, bytes_there, download
 from watkins_ml.fetch.layout import (
@@ -28,8 +30,6 @@ from watkins_ml.fetch.layout import (
 from watkins_ml.fetch.ranges import NoRangesError, RangeFile
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
-from watkins_ml.files import read_csv, write_json
-from watkins_ml.masking import masked
 
 USUAL_RATIO = 1.6
 """Bytes of recordings a byte of zip: what 10.6 GB of cuts and their zip of 6.7 GB give."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from watkins_ml.files import printable
+from watkins_ml.core.files import printable
 from watkins_ml.inference.annotations import FORMATS, WHOLE, Found, file_of, place_of, write_single, write_whole
 from watkins_ml.inference.detections import Unknown, Wanted, detections, no_detections, why_unknown
 from watkins_ml.inference.judge import Listening

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from watkins_ml.files import shown_csv, write_bytes, write_text
-from watkins_ml.text import shown
+from watkins_ml.core.files import shown_csv, write_bytes, write_text
+from watkins_ml.core.text import shown
 
 WHOLE = {"csv": "detections.csv", "parquet": "detections.parquet"}
 """Formats that are one table of all recordings, and its name."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from watkins_ml.console import err
-from watkins_ml.errors import UsageError
-from watkins_ml.files import disk_errors, guarded
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import disk_errors, guarded
+from watkins_ml.core.server_names import COMPARISONS
 from watkins_ml.inference.resolve import run_directory
-from watkins_ml.server_names import COMPARISONS
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from watkins_ml.files import printable
+from watkins_ml.core.files import printable
 from watkins_ml.inference.judge import Judged
 from watkins_ml.models.bundle import MAX_NOVELTY
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from watkins_ml.console import err
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import disk_errors, write_json
+from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import cut_windows, open_split
 from watkins_ml.dataset.split import leak_stamp
-from watkins_ml.errors import UserError
-from watkins_ml.files import disk_errors, write_json
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.locks import only_writer, reading
 from watkins_ml.models.bundle import Classifier, to_probabilities
 from watkins_ml.models.scoring import cut_logits
 

@@ -17,12 +17,12 @@ import torch
 
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.settings import MOST_WINDOWS
-from watkins_ml.errors import UserError
-from watkins_ml.files import disk_errors, printable
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import disk_errors, printable
+from watkins_ml.core.text import shown
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import MAX_NOVELTY, Classifier, to_probabilities
 from watkins_ml.models.scoring import window_outputs
-from watkins_ml.text import shown
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import nn
 from watkins_ml import __version__
 from watkins_ml.audio.decode import LOUDEST, SILENCE, SilenceError
 from watkins_ml.audio.graph import FrontendGraph
-from watkins_ml.errors import UserError
-from watkins_ml.files import check_temporary_files, disk_errors, write_bytes
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import check_temporary_files, disk_errors, write_bytes
 from watkins_ml.inference.resolve import load_classifier, pinned
 from watkins_ml.models.bundle import Classifier, weights_digest
 from watkins_ml.models.scoring import cut_logits

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from watkins_ml.console import err
-from watkins_ml.errors import UsageError, UserError, first_line
-from watkins_ml.files import disk_errors, printable, write_bytes, write_json
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UsageError, UserError, first_line
+from watkins_ml.core.files import disk_errors, printable, write_bytes, write_json
 from watkins_ml.inference.annotations import SINGLE, file_of
 from watkins_ml.inference.judge import NOVELTY, PLACE, Judged, Listening, file_state
 from watkins_ml.models.bundle import Classifier

@@ -15,9 +15,9 @@ from watkins_ml.audio.decode import AudioError, Recording, SilenceError
 from watkins_ml.audio.formats import OTHER_AUDIO, is_audio_name, reason_of_name
 from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.audio.stream import duration
-from watkins_ml.console import progress
-from watkins_ml.errors import UserError
-from watkins_ml.files import files_below, printable
+from watkins_ml.core.console import progress
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import files_below, printable
 from watkins_ml.inference.judge import Judged, Listening, judge
 from watkins_ml.inference.kept import Kept
 from watkins_ml.inference.workers import Workers

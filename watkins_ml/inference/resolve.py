@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watkins_ml import names
-from watkins_ml.bundle_files import DESCRIPTION
-from watkins_ml.errors import UserError
+from watkins_ml.core import names
+from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle import Classifier, load_bundle
+from watkins_ml.models.bundle_files import DESCRIPTION
 from watkins_ml.tracking.faults import TrackingError, diagnose
 from watkins_ml.tracking.server import client, tracking_uri
 

@@ -21,16 +21,16 @@ from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
 from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
-from watkins_ml.confined import plain_file
-from watkins_ml.errors import UsageError, UserError, first_line
-from watkins_ml.files import write_json, write_tensors
-from watkins_ml.models import build_model
+from watkins_ml.core.confined import plain_file
+from watkins_ml.core.errors import UsageError, UserError, first_line
+from watkins_ml.core.files import write_json, write_tensors
+from watkins_ml.core.names import normal
+from watkins_ml.core.tensor_files import read_tensors
+from watkins_ml.models.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
 from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
+from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
-from watkins_ml.names import normal
-from watkins_ml.tensor_files import read_tensors
 
 FORMAT = 1
 MOST_SPECIES = 10_000
@@ -86,9 +86,7 @@ class Classifier:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
         return self.answers(cuts, batch_size).probabilities
 
-    def answers(
-        self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf
-    ) -> Answers:
+    def answers(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf) -> Answers:
         """The windows of each cut, (n, 1, n_mels, frames), to what is said of it, as `said`."""
         return self.said(window_outputs(self.network, cuts, batch_size), max_novelty)
 

@@ -12,8 +12,8 @@ from torch import nn
 from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
 from watkins_ml.config import FREEZE_STAGES, EfficientNetModel
-from watkins_ml.errors import UserError
-from watkins_ml.tensor_files import why
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.tensor_files import why
 
 
 class SpectrogramEfficientNet(nn.Module):
@@ -102,9 +102,7 @@ def _local(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise UserError(f"model.weights {path}: no such file (or write imagenet or none)") from None
     except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
-        raise UserError(
-            f"model.weights {path}: not a weights file that can be loaded safely ({why(error)})"
-        ) from None
+        raise UserError(f"model.weights {path}: not a weights file that can be loaded safely ({why(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"model.weights {path}: expected a state dict of tensors")
     return state

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from watkins_ml.processes import ALONE, Alone
+from watkins_ml.core.distributed import ALONE, Alone
 
 BATCH = 32
 

@@ -8,7 +8,7 @@ import re
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit
 
-from watkins_ml.errors import UsageError
+from watkins_ml.core.errors import UsageError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 WEB = ("http", "https")

@@ -22,8 +22,8 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from watkins_ml.errors import UserError
-from watkins_ml.names import file_name
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.names import file_name
 
 EMBEDDED = Path("mlflow")
 """Folder of the embedded store, used where MLFLOW_TRACKING_URI names no server."""

@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from watkins_ml.errors import first_line
+from watkins_ml.core.errors import first_line
 from watkins_ml.tracking.address import VARIABLE, WEB, proxy_of
 
 STRANGER = "what answers there is no MLflow server"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from watkins_ml.errors import UserError
+from watkins_ml.core.errors import UserError
 
 
 def append(path: Path, kind: str, content: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.split import LEAKY
-from watkins_ml.errors import UsageError, UserError
 
 CHAMPION = "champion"
 SCORE = "val_macro_f1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from watkins_ml.confined import plain_file, plain_files
+from watkins_ml.core.confined import plain_file, plain_files
 
 ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
              "galleries", "plots", "checkpoints")  # fmt: skip

@@ -14,12 +14,12 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from watkins_ml.config import ExperimentConfig, load_stored
+from watkins_ml.core.errors import SurroundingsError, UsageError, UserError
+from watkins_ml.core.files import write_json, write_text
+from watkins_ml.core.masking import masked
+from watkins_ml.core.names import spelled
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
-from watkins_ml.errors import SurroundingsError, UsageError, UserError
-from watkins_ml.files import write_json, write_text
-from watkins_ml.masking import masked
-from watkins_ml.names import spelled
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.run_files import ARTIFACTS
 from watkins_ml.tracking.surroundings import DECISIVE, surroundings

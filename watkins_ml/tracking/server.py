@@ -8,10 +8,10 @@ import socket
 import sys
 from pathlib import Path
 
-from watkins_ml.errors import UserError
-from watkins_ml.masking import masked
-from watkins_ml.names import file_name
-from watkins_ml.server_names import check_experiment
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.masking import masked
+from watkins_ml.core.names import file_name
+from watkins_ml.core.server_names import check_experiment
 from watkins_ml.tracking.address import VARIABLE, checked
 from watkins_ml.tracking.embedded import (
     EMBEDDED,

@@ -16,14 +16,14 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from watkins_ml.bundle_files import DESCRIPTION, bundle_digest, copy_bundle
-from watkins_ml.confined import inside, plain_files
-from watkins_ml.errors import UserError
-from watkins_ml.files import write_json
-from watkins_ml.server_names import check_model
+from watkins_ml.core.confined import inside, plain_files
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import write_json
+from watkins_ml.core.server_names import check_model
+from watkins_ml.models.bundle_files import DESCRIPTION, bundle_digest, copy_bundle
+from watkins_ml.serving.packing import save_model
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
-from watkins_ml.tracking.packing import save_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, experiment_id, may_be, remembered, tracking_uri
 

@@ -22,8 +22,8 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
     """Data, code, device, host and versions, as tags of the tracked run."""
     import torch
 
-    from watkins_ml.device import choose_device
-    from watkins_ml.processes import current
+    from watkins_ml.core.device import choose_device
+    from watkins_ml.core.distributed import current
 
     device, commit = choose_device(config.train.device), _git_commit()
     stamp = leak_stamp(data.protocol)

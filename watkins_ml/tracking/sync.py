@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from watkins_ml.console import err
-from watkins_ml.errors import UserError
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.wording import plural
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import TRAIN, RunDirectory, StillTrainingError
 from watkins_ml.tracking.shipment import Shipment
-from watkins_ml.wording import plural
 
 
 def catch_up(run: RunDirectory) -> Iterator[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from watkins_ml.console import err
+from watkins_ml.core.console import err
+from watkins_ml.core.wording import plural
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.shipment import Shipment
-from watkins_ml.wording import plural
 
 PATIENCE = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
@@ -59,8 +59,7 @@ class Uploader:
         if missing := self.shipment.missing:
             root, entries = self.shipment.run.root, plural(missing, "journal entry", "journal entries")
             err.print(
-                f"{entries} of {root} did not reach {self.shipment.uri}; "
-                f"send the rest with: watkins sync {root}",
+                f"{entries} of {root} did not reach {self.shipment.uri}; send the rest with: watkins sync {root}",
                 style="yellow",
             )
         elif self._warned:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from watkins_ml.console import err
-from watkins_ml.files import write_json
+from watkins_ml.core.console import err
+from watkins_ml.core.files import write_json
 
 MARGIN = 10**9
 """Bytes of the disk that are left to checkpoints and to everybody else."""

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from watkins_ml.console import err
-from watkins_ml.errors import UserError
-from watkins_ml.files import write_json, write_tensors
-from watkins_ml.processes import Alone
-from watkins_ml.tensor_files import why
+from watkins_ml.core.console import err
+from watkins_ml.core.distributed import Alone
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import write_json, write_tensors
+from watkins_ml.core.tensor_files import why
 
 FACTS = "facts"
 

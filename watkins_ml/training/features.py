@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from watkins_ml.console import err, progress
+from watkins_ml.core.console import err, progress
+from watkins_ml.core.device import autocast
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.loading import Split
-from watkins_ml.device import autocast
 from watkins_ml.training.array_store import ArrayStore, NoRoomError, in_words, size_of
-from watkins_ml.wording import plural
 
 FORMAT = 1
 BATCH = 32

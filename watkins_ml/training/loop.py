@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig
-from watkins_ml.console import err, progress
+from watkins_ml.core.console import err, progress
+from watkins_ml.core.device import choose_device, make_repeatable
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.loading import Split
-from watkins_ml.device import choose_device, make_repeatable
-from watkins_ml.monitor import CALIBRATED_LOSS, TITLES, VAL_LOSS, is_tie
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.monitor import CALIBRATED_LOSS, TITLES, VAL_LOSS, is_tie
 from watkins_ml.training.trainer import Score, Trainer, balanced_weights
 from watkins_ml.training.whole_batch import join
-from watkins_ml.wording import plural
 
 
 class Recorder(Protocol):

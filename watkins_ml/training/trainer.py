@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from watkins_ml.config import ExperimentConfig
+from watkins_ml.core.device import autocast, choose_precision
+from watkins_ml.core.distributed import ALONE, Alone, Group, current
+from watkins_ml.core.errors import UserError, first_line
 from watkins_ml.dataset.loading import Split
-from watkins_ml.device import autocast, choose_precision
-from watkins_ml.errors import UserError, first_line
-from watkins_ml.monitor import VAL_LOSS, rank
-from watkins_ml.processes import ALONE, Alone, Group, current
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
+from watkins_ml.training.monitor import VAL_LOSS, rank
 from watkins_ml.training.optimizer import AdamW
 from watkins_ml.training.replay import Replayed
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from watkins_ml.processes import Alone, Group
+from watkins_ml.core.distributed import Alone, Group
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 OF_CHANNELS = (1, -1, 1, 1)

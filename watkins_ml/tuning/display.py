@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
+from watkins_ml.core.wording import plural
 from watkins_ml.tuning.study import INTERRUPTED, best_trial, counted
-from watkins_ml.wording import plural
 
 
 def has_result(trial: FrozenTrial) -> bool:

@@ -19,9 +19,9 @@ from optuna.distributions import (
 from pydantic import Field, ValidationError
 
 from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, read_recipe, told, validate
-from watkins_ml.errors import UsageError
-from watkins_ml.files import check_name
-from watkins_ml.plain_yaml import shown
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import check_name
+from watkins_ml.core.plain_yaml import shown
 
 PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
 """Keys that say where and with what a study is run; other machines may have others."""

@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
 
-from watkins_ml.console import err
+from watkins_ml.core.console import err
+from watkins_ml.core.device import choose_device
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import write_csv
 from watkins_ml.dataset.layout import PreparedData
-from watkins_ml.device import choose_device
-from watkins_ml.errors import UsageError
-from watkins_ml.experiment import record_result, report_test
-from watkins_ml.files import write_csv
-from watkins_ml.keeping import complete_model
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.runs.keep_model import complete_model
+from watkins_ml.runs.train import record_result, report_test
 from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots

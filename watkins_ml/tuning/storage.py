@@ -19,9 +19,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from watkins_ml.console import err
-from watkins_ml.errors import SurroundingsError, UsageError, UserError, first_line
-from watkins_ml.masking import masked
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import SurroundingsError, UsageError, UserError, first_line
+from watkins_ml.core.masking import masked
 
 EMBEDDED = Path("runs") / "studies.db"
 """The embedded storage, used where neither --storage nor WATKINS_STORAGE names a database."""

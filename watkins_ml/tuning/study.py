@@ -29,9 +29,9 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import EARLIER
-from watkins_ml.errors import UsageError, UserError
-from watkins_ml.files import write_text
-from watkins_ml.text import shown
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import write_text
+from watkins_ml.core.text import shown
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import StudyDatabase
 

@@ -12,11 +12,11 @@ from typing import Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import ExperimentConfig
-from watkins_ml.endings import ending, shortages
-from watkins_ml.errors import SurroundingsError, UserError
-from watkins_ml.experiment import Inputs, record_result, report_validation, train
-from watkins_ml.files import disk_errors
-from watkins_ml.keeping import keep_model
+from watkins_ml.core.errors import SurroundingsError, UserError
+from watkins_ml.core.files import disk_errors
+from watkins_ml.runs.keep_model import keep_model
+from watkins_ml.runs.lifecycle import ending, shortages
+from watkins_ml.runs.train import Inputs, record_result, report_validation, train
 from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint

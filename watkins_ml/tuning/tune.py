@@ -13,13 +13,14 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from watkins_ml.console import err, progress
+from watkins_ml.core.console import err, progress
+from watkins_ml.core.device import choose_device
+from watkins_ml.core.errors import SurroundingsError, UserError, sentence
+from watkins_ml.core.locks import reading
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.device import choose_device
-from watkins_ml.endings import shortages, signals_as_interrupts
-from watkins_ml.errors import SurroundingsError, UserError, sentence
-from watkins_ml.locks import reading
-from watkins_ml.models import build_model
+from watkins_ml.models.registry import build_model
+from watkins_ml.runs.lifecycle import shortages, signals_as_interrupts
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import catch_up_all
 from watkins_ml.tuning.display import has_result, line, note
@@ -28,7 +29,6 @@ from watkins_ml.tuning.record import StudyRecord, conclude
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import Study, best_trial, counted
 from watkins_ml.tuning.worker import Assignment, work
-from watkins_ml.wording import plural
 
 RUNS = Path("runs")
 RESPAWNS = 3

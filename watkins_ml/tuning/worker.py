@@ -17,11 +17,11 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from watkins_ml.console import err
-from watkins_ml.endings import RunInterruptedError, ShortageError, shortages
-from watkins_ml.errors import SurroundingsError, UserError, first_line, sentence
-from watkins_ml.experiment import read_inputs
-from watkins_ml.memory import use_memory_freely
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import SurroundingsError, UserError, first_line, sentence
+from watkins_ml.core.memory import use_memory_freely
+from watkins_ml.runs.lifecycle import RunInterruptedError, ShortageError, shortages
+from watkins_ml.runs.train import read_inputs
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
 from watkins_ml.tuning.study import HOST, INTERRUPTED, SHORT, Claim, Study, TrialLostError

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from watkins_ml.confined import plain_file
+from watkins_ml.core.confined import plain_file
 from watkins_ml.evaluation.cuts import MISTAKE, PAIRS, PREDICTED, TRUE
 from watkins_ml.evaluation.page.pictures import Picture, data_uri, picture_file
 from watkins_ml.evaluation.plots import GALLERY_SIDE

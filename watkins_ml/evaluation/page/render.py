@@ -4,6 +4,9 @@ from pathlib import Path
 
 import jinja2
 
+from watkins_ml.core.files import write_text
+from watkins_ml.core.text import shown
+from watkins_ml.core.wording import plural
 from watkins_ml.evaluation.page import tables
 from watkins_ml.evaluation.page.cards import Deck
 from watkins_ml.evaluation.page.pictures import FIGURES, figures, learning_curves
@@ -16,9 +19,6 @@ from watkins_ml.evaluation.runs import (
     percent,
     tested_on,
 )
-from watkins_ml.files import write_text
-from watkins_ml.text import shown
-from watkins_ml.wording import plural
 
 CARD_BYTES = 9_500_000
 FIGURE_BYTES = 3_000_000

@@ -1,0 +1,117 @@
+"""Who writes to a folder and who reads from it, so that one process does not change what another one uses.
+
+All locks are the kernel's: it gives them back however their holder ends, so a file that stays behind stops nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import printable
+
+READERS = ".readers"
+"""The folder, in one that is read, with a locked file a reader."""
+SHARED = 0o666
+"""Locks are everybody's who may enter the folder: the file of one user must not keep another one out for ever."""
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+"""What disks without locks answer (some network file systems)."""
+
+
+@contextmanager
+def only_writer(folder: Path, command: str) -> Iterator[None]:
+    """Be the only process that writes to a folder, which is made if it is missing; who only reads needs no lock.
+
+    Args:
+        command: what the others are told is at work there, `watkins prepare`.
+
+    Raises:
+        UserError: another process writes there; says which.
+        OSError: of the disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".writing.lock"
+    lock = FileLock(file, mode=SHARED)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{printable(folder)}: {_holder(file)} is writing there; wait until it has ended, or give another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        err.print(f"{printable(folder)}: this disk has no locks; let no other command write there meanwhile")
+        yield
+        return
+    try:
+        _sign(file, command)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def reading(folder: Path, command: str) -> Iterator[None]:
+    """Tell writers, as long as this lasts, that a folder is being read (see `readers_of`).
+
+    A folder that this process may not write to is read without a word.
+    """
+    lock = FileLock(folder / READERS / f"{uuid.uuid4().hex}.lock", mode=SHARED)
+    file = Path(lock.lock_file)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with suppress(OSError):  # it belongs to another user, who has done it
+            file.parent.chmod(0o777)
+        lock.acquire()
+        _sign(file, command)
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
+
+
+def readers_of(folder: Path) -> list[str]:
+    """Who is reading a folder, in words; what killed readers left there is removed."""
+    found = []
+    for file in sorted((folder / READERS).glob("*.lock")):
+        lock = FileLock(file, mode=SHARED)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            found.append(_holder(file))
+        except (OSError, NotImplementedError):
+            continue
+        else:
+            with suppress(OSError):
+                file.unlink()
+            lock.release()
+    return found
+
+
+def _sign(file: Path, command: str) -> None:
+    with suppress(OSError):  # a full disk, or a system on which a locked file cannot be written
+        since = time.strftime("%Y-%m-%d %H:%M")
+        file.write_text(f"{command} (process {os.getpid()} on {socket.gethostname()}, since {since})", encoding="utf-8")
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()[:300] or "another process"
+    except OSError:
+        return "another process"

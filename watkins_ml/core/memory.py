@@ -1,0 +1,120 @@
+"""How this process uses the machine's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watkins_ml.core.errors import UserError
+
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+ALL = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Keep what is freed for the next tensor instead of giving it back to the system, and share it among threads.
+
+    Every spectrogram, layer and step needs the same megabytes again, and the system would clear them each time before
+    giving them. Only glibc (Linux) needs to be told; elsewhere nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library; Windows
+        return
+    for option, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, ALL), (ARENA_MAX, 1)):
+        mallopt(option, value)
+
+
+def use_memory_freely() -> None:
+    """For a process that is ours alone: keep what is freed, and look for cycles after 20,000 new objects, not 700.
+
+    torch, MLflow and scikit-learn make half a million objects while they are imported, none of them garbage, and a
+    sixth of that time went into looking.
+    """
+    keep_freed_memory()
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])
+
+
+@contextmanager
+def at_most(more: int) -> Iterator[None]:
+    """Inside, this process gets no more than `more` bytes beside those that it has (on Linux; elsewhere no limit).
+
+    For libraries that take as much memory as a file tells them to; they raise a MemoryError.
+    """
+    try:
+        import resource
+
+        has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    known = [limit for limit in (has + more, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+MORE_MEMORY = "close other programs, allow more (ulimit -v), or take smaller batches (data.batch_size)"
+NEEDED = "import numpy, pandas, torch, torchaudio"
+"""The libraries that every command but `fetch` loads."""
+
+
+def refuse_too_little() -> None:
+    """Where the memory of a process is limited, see in another whether the libraries can be loaded at all.
+
+    In this one they might end it (`std::bad_alloc`) or its workers one by one.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    least = min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
+    if least is None:
+        return
+    tried = subprocess.run([sys.executable, "-c", NEEDED], capture_output=True, text=True, errors="replace")
+    signs = (*SHORT_OF_MEMORY, "memoryerror")
+    if tried.returncode < 0 or (tried.returncode and any(sign in tried.stderr.lower() for sign in signs)):
+        raise UserError(
+            f"too little memory: this process may take {least / 1e9:.1f} GB (ulimit -v, ulimit -d), with which PyTorch "
+            "cannot be loaded; allow more"
+        )
+
+
+SHORT_OF_MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "bad_alloc", "out of memory")
+"""What the system, the loader of libraries, Python and PyTorch say where there is too little."""
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, is for want of memory; a library that is not there is another."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return True
+        if isinstance(cause, ImportError | OSError | RuntimeError):
+            if any(sign in str(cause).lower() for sign in SHORT_OF_MEMORY):
+                return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def give_back_memory() -> None:
+    """Give back what is free between what is in use; in threads, glibc keeps ever more of that for large tensors."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -1,0 +1,38 @@
+"""The files of a trained model, for whoever compares or copies them without loading the model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from watkins_ml.core.errors import UserError
+
+DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE = "model.json", "weights.pt", "novelty.pt", "example.wav"
+PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE)
+"""The files of a bundle; models of earlier versions have no novelty."""
+
+
+def bundle_digest(folder: Path) -> str | None:
+    """Fingerprint of the files of a bundle; None where there is none, or none that is whole."""
+    if not (folder / DESCRIPTION).exists():
+        return None
+    digest = hashlib.sha256()
+    for part in PARTS:
+        if (folder / part).exists():
+            digest.update(f"{part} {hashlib.sha256((folder / part).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def copy_bundle(folder: Path, target: Path) -> str | None:
+    """Copy the files of a bundle, and nothing else that lies there, into a new folder; the digest of the copy.
+
+    Raises:
+        UserError: one of them is a link, which may lead to what its owner does not mean to share.
+    """
+    target.mkdir()
+    for part in PARTS:
+        if (folder / part).is_symlink():
+            raise UserError(f"{folder / part}: is a link; put the file itself there")
+        if (folder / part).is_file():
+            (target / part).write_bytes((folder / part).read_bytes())
+    return bundle_digest(target)

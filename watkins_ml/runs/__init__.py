@@ -1,0 +1,1 @@
+"""Whole runs: training, cross-validation, what is kept of a network, and how a run ends."""

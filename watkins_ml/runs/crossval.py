@@ -1,0 +1,227 @@
+"""`watkins crossval`: one tracked run a fold below a parent run, and what all folds together say."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.core.console import err
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import disk_errors, read_csv, write_csv
+from watkins_ml.core.locks import reading
+from watkins_ml.core.wording import plural
+from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.loading import SpectrogramFiles
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.models.bundle import to_probabilities
+from watkins_ml.models.registry import build_model
+from watkins_ml.runs.lifecycle import RunInterruptedError, ending
+from watkins_ml.runs.train import read_inputs, train_and_report
+from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
+from watkins_ml.tracking.server import check_address
+from watkins_ml.tracking.sync import catch_up_all
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.checkpoints import latest_checkpoint
+from watkins_ml.training.monitor import best_epoch
+
+AGAIN = "the same command goes on with it"
+FOLD_METRICS = ("best_epoch", "val_macro_f1", "test_accuracy", "test_macro_f1")
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation has come to."""
+
+    run_dir: Path
+    metrics: dict[str, float]
+    """Pooled over all folds, `test_*` with `_low` and `_high`, and `control_*`."""
+    by_fold: pd.DataFrame
+    """A row a fold: fold, train, val and test (recordings), and FOLD_METRICS."""
+    untestable: dict[str, str]
+    protocol: str
+
+
+def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> CrossValidation:
+    """Train and test every fold, or those that an interrupted call has left, and pool their predictions.
+
+    Raises:
+        UsageError: `run_dir` holds something else; names what differs.
+        UserError: folds that cannot be made, bad data, weights or device (before anything is written), a full disk.
+    """
+    check_address()
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_as": None})})
+    folds = make_folds(read_prepared(Path(config.data.dir)), rule)
+    sides = {fold: folds.data_of(fold) for fold in folds.names}
+    build_model(config.model, len(folds.data.classes))  # weights that do not fit fail here
+    record, rule_facts = RunDirectory(run_dir), {key: value for key, value in asdict(rule).items() if value is not None}
+    _refuse_others(record, config, rule_facts, folds.digest)
+    with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with record.training(), reading(folds.data.folder.root, f"watkins crossval ({run_dir})"):
+            if record.facts_file.exists() and record.facts["status"] == "FINISHED":
+                record.close_if_dead()  # a kill may have come before its last words
+                with Uploader(record):
+                    pass
+            else:
+                _begin(record, config, folds, sides, rule_facts)
+                with Uploader(record), ending(record, AGAIN, stops=(RunInterruptedError,)):
+                    for number, (fold, data) in enumerate(sides.items(), start=1):
+                        named = "" if fold == str(number) else f" ({fold})"
+                        _run_fold(record, config, fold, data, f"Fold {number} of {len(sides)}{named}")
+                    _pool(record, folds, sides, config.train.monitor)
+    catch_up_all(record.root)
+    return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
+
+
+def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[str, Any], digest: str) -> None:
+    """Leave a folder alone that holds anything but this cross-validation, or what a very early kill left of it."""
+    if not record.facts_file.exists():
+        if {path.name for path in record.root.glob("[!.]*")} - {"config.yaml"}:
+            raise UsageError(f"{record.root}: exists and is no cross-validation; give another --name")
+        return
+    facts = record.facts
+    if facts.get("command") != CROSSVAL or "folds" not in facts:
+        raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
+    began = facts["fold_rule"]
+    changed = record.changes(config) + [
+        f"{key} was {began.get(key)!r}, now {rule.get(key)!r}"
+        for key in sorted({*began, *rule})
+        if began.get(key) != rule.get(key)
+    ]
+    if facts["data_digest"] != digest and not changed:
+        changed = ["the data were prepared anew"]
+    if changed:
+        differs = f"holds a cross-validation that differs ({'; '.join(changed)})"
+        raise UsageError(f"{record.root}: {differs}; change it back to go on with it, or give another --name")
+
+
+def _begin(
+    record: RunDirectory, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData], rule: dict[str, Any]
+) -> None:
+    """The parent's first entries, or that it goes on."""
+    data, again = _pooled_data(folds, sides), record.facts_file.exists()
+    if not again:
+        facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
+        record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
+    record.open_journal(config, data, {f"crossval.{key}": value for key, value in rule.items()})
+    if again:
+        record.update_facts(status="RUNNING")
+        record.record("resume", epoch=None)
+
+
+def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
+    """Everything that some fold tests, as one test side; training and validation are counted in the mean."""
+    tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
+    counts = {side: round(np.mean([len(data.sides[side]) for data in sides.values()])) for side in ("train", "val")}
+    summary = folds.data.summary | {
+        "split": folds.rule.protocol,
+        "data_digest": folds.digest,
+        "fold": "all",
+        "counts": folds.data.summary["counts"] | counts | {"test": len(tested)},
+    }
+    return replace(folds.data, summary=summary, sides={"test": tested})
+
+
+def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: PreparedData, place: str) -> None:
+    """Train and test one fold, or go on with it, or find it done; `place` says which of how many it is."""
+    run, start = RunDirectory(record.root / f"fold-{fold}"), None
+    begun = run.facts_file.exists()
+    if begun and run.facts["status"] == "FINISHED":
+        return
+    train, val, test = (len(data.sides[side]) for side in SIDES)
+    sizes = f"{plural(train, 'recording')} to train on, {val:,} for validation, {test:,} to test"
+    err.print(f"{place}: {sizes}", style="bold")
+    inputs = read_inputs(config, data)
+    if not begun:
+        shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
+        whole = {"uid": record.facts["uid"], "name": record.name, "fold": fold}
+        run = RunDirectory.create(run.root, config, data, CROSSVAL, crossval=whole)
+    with run.training(wait=60):  # a `watkins sync` may be looking at it just now
+        if begun:
+            start = latest_checkpoint(run.checkpoints)
+            run.resume(config, data, None if start is None else start.facts)
+        train_and_report(config, inputs, run, start, AGAIN)
+
+
+def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], monitor: str) -> None:
+    """The parent's report: every recording as the fold that tested it judged it."""
+    from watkins_ml.evaluation.report import interval_scores, write_controls, write_learning_curves, write_report
+    from watkins_ml.evaluation.selective import at_threshold
+
+    runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
+    tested, classes = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True), folds.data.classes
+    judged = [_judgements(runs[fold], data.sides["test"], classes) for fold, data in sides.items()]
+    probabilities, uncalibrated, thresholds = map(np.concatenate, zip(*judged, strict=True))
+    spectrograms = SpectrogramFiles(folds.data, tested)
+    scores = write_report(
+        record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated, data=folds.data
+    )
+    scores |= interval_scores(record.root, "test")
+    scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
+    metrics = {f"test_{name}": value for name, value in scores.items()}
+    metrics |= write_controls(record.root, "test", _controls(sides))
+    record.write_metrics(metrics)
+    table = _fold_table(record, runs, sides)
+    write_csv(record.root / "reports" / "folds.csv", table)
+    by_epoch = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False)
+    history = by_epoch.mean()[by_epoch.size()["size"] == len(runs)]  # while all folds train: else some drop out of it
+    write_csv(record.history, history)
+    write_learning_curves(record.root, history, best_epoch(history, monitor))
+    seconds = float(np.mean([run.facts["epoch_seconds"] for run in runs.values()]))
+    parameters = next(iter(runs.values())).facts["parameters"]
+    record.update_facts(parameters=parameters, epoch_seconds=seconds)
+    record.record_once("metrics", step=0, values={key: value for key, value in metrics.items() if value == value})
+
+
+def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, ...]:
+    """What a fold's network said of its test side, in the order of `frame`.
+
+    Returns:
+        probabilities (recordings, species), the same before calibration, and for each recording the confidence from
+        which on 90 % were right on the fold's validation side (infinite if that was never so).
+    """
+    said = read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
+    probabilities = said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
+    metrics = run.read_metrics()
+    logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
+    uncalibrated = to_probabilities(logits, 1 / metrics["temperature"])
+    return probabilities, uncalibrated, np.full(len(frame), metrics.get("threshold_90", np.inf))
+
+
+def _read_folds(record: RunDirectory) -> pd.DataFrame:
+    path = record.root / "reports" / "folds.csv"
+    try:
+        return read_csv(path, dtype={"fold": str}, usecols=["fold", *SIDES, *FOLD_METRICS])
+    except (OSError, ValueError):
+        raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
+
+
+def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:
+    """Fitted anew for each fold, as the networks are, and scored on all folds together."""
+    from watkins_ml.evaluation.controls import control_predictions, control_scores
+
+    tests = [data.sides["test"] for data in sides.values()]
+    said = [control_predictions(data.sides["train"], data.sides["test"]) for data in sides.values()]
+    return control_scores(
+        pd.concat([test["species"] for test in tests], ignore_index=True), pd.concat(said, ignore_index=True)
+    )
+
+
+def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict[str, PreparedData]) -> pd.DataFrame:
+    """A row a fold; its scores also go to the parent in MLflow, with the fold's place as step."""
+    rows = []
+    for number, (fold, run) in enumerate(runs.items(), start=1):
+        metrics = run.read_metrics()
+        chosen = {key: metrics[key] for key in FOLD_METRICS}
+        record.record_once("metrics", step=number, values={f"fold_{key}": value for key, value in chosen.items()})
+        rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
+    return pd.DataFrame(rows)

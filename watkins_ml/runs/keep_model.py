@@ -1,0 +1,78 @@
+"""A trained network as the bundle that its run keeps: with calibration, what it says of itself, and what it knows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from torch import nn
+
+from watkins_ml.audio.frontend import Frontend
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.core.console import progress
+from watkins_ml.core.files import write_bytes
+from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.loading import SpectrogramFiles
+from watkins_ml.models.bundle import save_bundle, save_novelty
+from watkins_ml.models.bundle_files import EXAMPLE, NOVELTY
+from watkins_ml.models.novelty import Novelty, fit_novelty, remembered_rows
+from watkins_ml.tracking.rundir import RunDirectory
+
+
+def keep_model(
+    network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
+) -> None:
+    """The network as a whole bundle in the run directory, with what a registered version of it will say.
+
+    Only after this may the journal name the model: whoever sends it takes the bundle as it is.
+    """
+    facts = {
+        "run": run.name,
+        "data_digest": data.digest,
+        "split_protocol": data.protocol,
+        "val_macro_f1": metrics["val_macro_f1"],
+        **{key: metrics[key] for key in ("threshold_90",) if key in metrics},
+    }
+    novelty = _novelty(network, data, config.train.seed)
+    write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
+    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"], novelty)
+    run.update_facts(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
+        model=facts,
+    )
+
+
+def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, seed: int) -> None:
+    """Add to a bundle what trials of earlier versions left out: without it no model can answer "unknown"."""
+    if not (run.model / NOVELTY).exists():
+        save_novelty(run.model, _novelty(network, data, seed))
+
+
+def _novelty(network: nn.Module, data: PreparedData, seed: int) -> Novelty:
+    """What the network knows; from training and validation alone."""
+    train, val = (SpectrogramFiles(data, data.sides[side]) for side in ("train", "val"))
+    rows = remembered_rows(torch.from_numpy(train.frame["label"].to_numpy(copy=True)), seed).tolist()
+    with progress(transient=True) as bar:
+        task = bar.add_task("What it knows", total=len(rows) + len(val), note="")
+
+        def cuts(files: SpectrogramFiles, chosen: list[int]) -> Iterator[torch.Tensor]:
+            for row in chosen:
+                yield files[row].unsqueeze(0)
+                bar.advance(task)
+
+        known, validation = cuts(train, rows), cuts(val, list(range(len(val))))
+        return fit_novelty(network, Frontend(data.frontend), known, validation)
+
+
+def _example_audio(sample_rate: int) -> bytes:
+    """A quarter second of a rising whistle: the input example of the logged model."""
+    seconds = np.arange(sample_rate // 4) / sample_rate
+    chirp = 0.5 * np.sin(2 * np.pi * (0.06 * sample_rate * seconds + 0.2 * sample_rate * seconds**2))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, chirp.astype("float32"), sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,276 @@
+"""One tracked run from configuration to registered model; what `watkins train` does."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from watkins_ml.config import ExperimentConfig, validate
+from watkins_ml.core.console import err
+from watkins_ml.core.device import choose_device, choose_precision
+from watkins_ml.core.distributed import current
+from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.files import disk_errors
+from watkins_ml.core.locks import reading
+from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
+from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
+from watkins_ml.models.bundle import to_probabilities
+from watkins_ml.models.registry import build_model
+from watkins_ml.models.scoring import cut_logits
+from watkins_ml.runs.keep_model import keep_model
+from watkins_ml.runs.lifecycle import ending, interruptible, shortages
+from watkins_ml.tracking.run_files import check_confined
+from watkins_ml.tracking.rundir import TRAIN, RunDirectory
+from watkins_ml.tracking.server import check_address
+from watkins_ml.tracking.uploader import Uploader
+from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
+from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.loop import Recorder, fit
+from watkins_ml.training.monitor import best_epoch
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run's record is and what it scored."""
+
+    run_dir: Path
+    metrics: dict[str, float]
+
+
+def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> RunResult:
+    """Train, evaluate, track and register one model.
+
+    Raises:
+        UserError: bad data, weights or device (before anything is written), or a full disk.
+    """
+    check_address()
+    current().told(config.model_dump())
+    inputs = read_inputs(config)
+    build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
+    run = RunDirectory.create(run_dir, config, inputs.data)
+    with run.training(), reading(inputs.data.folder.root, f"watkins train ({run.root})"):
+        return RunResult(run.root, train_and_report(config, inputs, run, None))
+
+
+def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
+    """Go on with a run that was interrupted; a finished one is only sent where it has not arrived.
+
+    Raises:
+        UsageError: `config` is not what the run began with.
+        UserError: other data, a run that is still training, or whatever `run_experiment` raises.
+    """
+    run = RunDirectory(run_dir)
+    check_confined(run.root)
+    if (command := run.facts.get("command", TRAIN)) != TRAIN:
+        raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
+    run.assert_same(config)
+    check_address()
+    with run.training(), reading(Path(config.data.dir), f"watkins train ({run.root})"):
+        if run.facts["status"] == "FINISHED":
+            run.close_if_dead()
+            with Uploader(run):
+                err.print(f"{run.root}: this run has finished")
+            current().told(None)
+            return RunResult(run.root, run.read_metrics())
+        current().told(config.model_dump())
+        inputs = read_inputs(config)
+        if inputs.data.digest != run.facts.get("data_digest"):
+            raise UserError(
+                f"{config.data.dir}: prepared anew since {run.root} began (data digest {inputs.data.digest}, then "
+                f"{run.facts.get('data_digest')}); start a new run"
+            )
+        start = latest_checkpoint(run.checkpoints)
+        run.resume(config, inputs.data, None if start is None else start.facts)
+        err.print(f"Resuming {run.root} after epoch {start.facts['epoch'] if start else 0}")
+        for change in run.changed_surroundings(config, inputs.data):
+            err.print(f"{change}: the history may end otherwise in its last digits", style="yellow")
+        return RunResult(run.root, train_and_report(config, inputs, run, start))
+
+
+def help_training() -> None:
+    """What every process but the first does in a training: its part of the work, without a record.
+
+    Raises:
+        UserError: other data than the first process has, or whatever ends a training.
+    """
+    group = current()
+    settings = group.told()
+    if settings is None:  # the run to be resumed had finished
+        return
+    config = validate(settings, "the configuration of the first process")
+    inputs = read_inputs(config)
+    with interruptible(group.told()), reading(inputs.data.folder.root, "watkins train"):
+        network = train(config, inputs, None, None)
+        for split in (inputs.val, open_split(inputs.data, "test")):
+            _logits(network, inputs.data, split)
+
+
+class Inputs(NamedTuple):
+    data: PreparedData
+    train: Split
+    val: Split
+
+
+def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
+    """What a training needs, from `config.data.dir` or of other sides of it; the same in all of its processes."""
+    group = current()
+    if config.data.batch_size < group.count:
+        raise UsageError(f"data.batch_size {config.data.batch_size}: too small for {group.count} processes to share")
+    choose_precision(config.train.amp, choose_device(config.train.device))
+    data = data or read_prepared(Path(config.data.dir))
+    if data.protocol == "tape":
+        everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
+        assert_no_tape_crosses(everything["tape"], everything["side"])
+    if (digest := group.told(data.digest)) != data.digest:
+        raise UserError(
+            f"{config.data.dir}: not the data on {socket.gethostname()} that the first process has (data digest "
+            f"{data.digest}, not {digest}); copy that folder"
+        )
+    inputs = Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
+    group.barrier()  # before anything is written, all can read
+    return inputs
+
+
+def train_and_report(
+    config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None, again: str | None = None
+) -> dict[str, float]:
+    """One whole run from here on, sent while it goes on; the final metrics.
+
+    `again` tells how to continue it if it is interrupted (default: the command that resumes this run).
+    """
+    group = current()
+    again = again or f"continue with: {group.command} train --resume {run.root}"
+    group.told(again)
+    if group.count > 1:
+        err.print(f"{group.count} processes; if one of them dies, {again}")
+    uploader = Uploader(run, config.tracking.system_metrics)
+    for sentence in leak_stamp(inputs.data.protocol).values():
+        err.print(sentence, style="yellow")
+    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader:
+        with ending(run, again), shortages(again):
+            return _train_and_report(config, inputs, run, start)
+
+
+def _train_and_report(
+    config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None
+) -> dict[str, float]:
+    network = train(config, inputs, run, start)
+    err.print("Evaluating on validation and test")
+    metrics = report_validation(network, inputs, run, config.train.monitor)
+    metrics |= report_test(network, inputs.data, run, metrics)
+    keep_model(network, config, inputs.data, run, metrics)
+    record_result(run, config.tracking.register_as, metrics)
+    drop_previous(run.checkpoints)
+    return metrics
+
+
+def train(
+    config: ExperimentConfig,
+    inputs: Inputs,
+    run: RunDirectory | None,
+    start: Checkpoint | None,
+    recorder: Recorder | None = None,
+) -> nn.Module:
+    """The network of the best epoch; `recorder` (default: the run itself, if there is one) hears of each."""
+    from watkins_ml.evaluation.metrics import score_epoch
+
+    data, train, val = inputs
+    return fit(
+        config,
+        partial(build_model, config.model, len(data.classes), pretrained=start is None and current().is_first),
+        train,
+        val,
+        len(data.classes),
+        partial(score_epoch, classes=data.classes),
+        recorder or run,
+        start,
+        FeatureStore(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
+    )
+
+
+def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, monitor: str) -> dict[str, float]:
+    """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`.
+
+    `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch.
+    """
+    from watkins_ml.evaluation.calibration import fit_temperature
+    from watkins_ml.evaluation.report import write_learning_curves
+    from watkins_ml.evaluation.selective import risk_coverage, threshold_at
+
+    history = run.read_history()
+    kept = best_epoch(history, monitor)
+    labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.data, inputs.val)
+    temperature = fit_temperature(labels, logits.numpy())
+    metrics = {"best_epoch": kept, "temperature": temperature}
+    threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
+    if threshold is not None:
+        metrics["threshold_90"] = threshold
+    metrics |= _report(logits, inputs.data, "val", inputs.val, run, temperature)
+    write_learning_curves(run.root, history, kept)
+    run.write_metrics(metrics)
+    return metrics
+
+
+def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]) -> dict[str, float]:
+    """Read the test split, here for the only time: its report, and the controls beside it.
+
+    `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave.
+
+    Returns:
+        the new metrics, which `metrics.json` has beside the `known` ones.
+    """
+    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.report import interval_scores, write_controls
+
+    split = open_split(data, "test")
+    # a study that an earlier version began knows neither
+    temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
+    metrics = _report(_logits(network, data, split), data, "test", split, run, temperature, threshold)
+    metrics |= {f"test_{name}": value for name, value in interval_scores(run.root, "test").items()}
+    metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
+    run.write_metrics(known | metrics)
+    return metrics
+
+
+def _logits(network: nn.Module, data: PreparedData, split: Split) -> torch.Tensor:
+    """Of each cut, (cuts, species); all processes of a training call this for the same splits in the same order."""
+    return cut_logits(network, cut_windows(data, split), group=current())
+
+
+def _report(
+    logits: torch.Tensor,
+    data: PreparedData,
+    side: str,
+    split: Split,
+    run: RunDirectory,
+    temperature: float,
+    threshold: float | None = None,
+) -> dict[str, float]:
+    from watkins_ml.evaluation.report import write_report
+
+    calibrated, uncalibrated = to_probabilities(logits, temperature), to_probabilities(logits)
+    scores = write_report(
+        run.root, side, split.frame, calibrated, data.classes, split.spectrograms,
+        uncalibrated=uncalibrated, threshold=threshold,
+        data=data if side == "test" else None,
+    )  # fmt: skip
+    return {f"{side}_{name}": value for name, value in scores.items()}
+
+
+def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:
+    """Tell the journal the final metrics and the model, to be registered under a name or only kept."""
+    # `val_*` has a point an epoch; what the best network scores there gets names of its own
+    final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
+    values = {key: value for key, value in final.items() if value == value}
+    run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
+    tags = {key: str(value) for key, value in run.facts["model"].items()}
+    tags |= leak_stamp(run.facts["split_protocol"])
+    run.record_once("model", register_as=register_as, tags=tags)

@@ -1,0 +1,26 @@
+"""The logged model's code: MLflow stores this file and runs it on loading, so that no pickle is involved.
+
+Input: a table with a recording a row, in the columns that `audio_table` describes.
+Output: a table with `species`, `probability`, `probabilities` (species to probability) and `novelty` a row; where
+novelty is above 1 the species is "unknown".
+"""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+
+class SpeciesModel(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        from watkins_ml.serving.scoring_guard import guard  # not above: MLflow runs this file also to store it
+        from watkins_ml.serving.table_judge import TableJudge
+
+        self.judge = TableJudge(Path(context.artifacts["bundle"]))
+        guard(SpeciesModel)
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        return self.judge.predict(model_input)
+
+
+mlflow.models.set_model(SpeciesModel())
