@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
+from watkins_ml.core.section import Section
 from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
 
 LARGEST_SEED = 2**63 - 1
@@ -22,14 +23,6 @@ MOST_BASES = 10
 MOST_TOLD = 10
 FREEZE_STAGES = 9
 """EfficientNet-B0 has nine `features` stages; a freeze depth of nine trains the head only."""
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class BaselineModel(Section):
