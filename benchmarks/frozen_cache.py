@@ -26,7 +26,7 @@ from torch import nn
 from watkins_ml.config import ExperimentConfig, load_config
 from watkins_ml.core.console import err
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.loading import Side, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean
 from watkins_ml.evaluation.metrics import score_epoch
@@ -78,14 +78,14 @@ class Recorder:
         torch.set_rng_state(random)
 
 
-def train(config: ExperimentConfig, splits: list[Split], classes: list[str], recorder: Recorder, store) -> None:
+def train(config: ExperimentConfig, splits: list[Side], classes: list[str], recorder: Recorder, store) -> None:
     recorder.begin()
     build: partial[nn.Module] = partial(build_model, config.model, len(classes))
     fit(config, build, *splits, len(classes), partial(score_epoch, classes=classes), recorder, features=store)
     recorder.others.release()
 
 
-def measure(config: ExperimentConfig, data: PreparedData, splits: list[Split], folder: Path) -> tuple:
+def measure(config: ExperimentConfig, data: PreparedData, splits: list[Side], folder: Path) -> tuple:
     """Both trainings of one freeze depth: the recorders of the naive and the cached one, and the store."""
     gates = threading.Semaphore(1), threading.Semaphore(0)
     naive, cached = Recorder(folder / "naive", *gates), Recorder(folder / "cached", *gates[::-1])
@@ -133,7 +133,7 @@ def main() -> None:
             folder = root / "data"
             prepare(root / "ocean", folder, PrepareOptions())
         data = read_prepared(folder)
-        splits = [load_split(data, side) for side in ("train", "val")]
+        splits = [load_side(data, side) for side in ("train", "val")]
         recordings = sum(map(len, splits))
         fixed = [f"data.dir={folder}", f"model.weights={arguments.weights}", "augment.time_roll=false",
                  f"train.epochs={arguments.epochs}", f"train.early_stopping_patience={arguments.epochs}"]  # fmt: skip

@@ -25,7 +25,7 @@ from bench import beside
 
 from watkins_ml.config import load_config
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean
 from watkins_ml.evaluation.metrics import score_epoch
@@ -108,7 +108,7 @@ class TimedUploader(Uploader):
 
 def train(data: PreparedData, config, recorder: Recorder) -> None:
     recorder.begin()
-    splits = [load_split(data, side) for side in ("train", "val")]
+    splits = [load_side(data, side) for side in ("train", "val")]
     build = partial(build_model, config.model, len(data.classes))
     fit(config, build, *splits, len(data.classes), partial(score_epoch, classes=data.classes), recorder)
     recorder.turns.give(recorder.uploader is not None)

@@ -47,7 +47,7 @@ from watkins_ml.core.device import autocast, choose_device, choose_precision
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.memory import keep_freed_memory
 from watkins_ml.dataset.layout import DataFolder, PreparedData
-from watkins_ml.dataset.loading import Split, open_split
+from watkins_ml.dataset.loading import Side, open_side
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.training import replay
@@ -62,7 +62,7 @@ SPECIES = 44
 class Bare:
     """What one writes who wants only speed: all tensors on the device, nothing read back before the epoch ends."""
 
-    def __init__(self, config: ExperimentConfig, train: Split):
+    def __init__(self, config: ExperimentConfig, train: Side):
         self.device = choose_device(config.train.device)
         self.precision = choose_precision(config.train.amp, self.device)
         self.batch = config.data.batch_size
@@ -172,13 +172,13 @@ def best(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds)
 
 
-def random_split(clips: int, seed: int) -> Split:
+def random_split(clips: int, seed: int) -> Side:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(clips) % SPECIES
-    return Split(pd.DataFrame({"label": labels.numpy()}), torch.randn(clips, *SHAPE, generator=generator), labels)
+    return Side(pd.DataFrame({"label": labels.numpy()}), torch.randn(clips, *SHAPE, generator=generator), labels)
 
 
-def on_disk(split: Split, folder: Path) -> Split:
+def on_disk(split: Side, folder: Path) -> Side:
     """The same, read from files as where the memory cannot take it."""
     folder.mkdir()
     names = [f"{row}.pt" for row in range(len(split))]
@@ -186,7 +186,7 @@ def on_disk(split: Split, folder: Path) -> Split:
         torch.save(spectrogram.clone(), folder / name)
     frame = split.frame.assign(spectrogram=names)
     data = PreparedData(DataFolder(folder), {"frontend": FrontendSettings().model_dump()}, [], {"train": frame})
-    return open_split(data, "train")
+    return open_side(data, "train")
 
 
 def measure(config: ExperimentConfig, clips: int, streamed: bool, alone: bool) -> Turns:

@@ -19,7 +19,7 @@ from training_options import TOGETHER
 
 from watkins_ml.config import load_stored
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import cut_windows, open_split
+from watkins_ml.dataset.loading import cut_windows, open_side
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.registry import build_model
@@ -58,7 +58,7 @@ def last_scores(run: Path, data_dir: Path) -> dict[str, float]:
     data = read_prepared(data_dir)
     network = build_model(load_stored(run / "config.yaml").model, len(data.classes), pretrained=False)
     network.load_state_dict(load_checkpoint(run / "checkpoints" / "last.pt").tensors["model"])
-    split = open_split(data, "test")
+    split = open_side(data, "test")
     with torch.inference_mode():
         logits = cut_logits(network, cut_windows(data, split))
     return score(split.labels.numpy(), to_probabilities(logits), data.classes)

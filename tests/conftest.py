@@ -121,14 +121,14 @@ def recipe(prepared):
 @pytest.fixture(scope="session")
 def fitted_temperatures():
     """A function that fits a classifier's temperature anew, on validation and, as nothing else may, on test."""
-    from watkins_ml.dataset.loading import cut_windows, load_split
+    from watkins_ml.dataset.loading import cut_windows, load_side
     from watkins_ml.evaluation.calibration import fit_temperature
     from watkins_ml.models.scoring import cut_logits
 
     def fit(classifier, data) -> dict[str, float]:
         fitted = {}
         for side in ("val", "test"):
-            split = load_split(data, side)
+            split = load_side(data, side)
             logits = cut_logits(classifier.network, cut_windows(data, split))
             fitted[side] = fit_temperature(split.labels.numpy(), logits.numpy())
         return fitted

@@ -11,7 +11,7 @@ import pytest
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared, read_table
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 
 
@@ -140,7 +140,7 @@ def test_a_table_that_names_files_elsewhere_is_refused(copy, tmp_path, column, e
         everything = copy / "annotations" / "audio_annotations.csv"
         everything.write_text(everything.read_text().replace(before, entry))
     with pytest.raises(UserError, match=r"leads out of|is a link") as refused:
-        load_split(read_prepared(copy), "test")
+        load_side(read_prepared(copy), "test")
     assert "\n" not in str(refused.value)
 
 
@@ -162,4 +162,4 @@ def test_a_spectrogram_that_is_a_pipe_is_refused(copy):
     spectrogram.unlink()
     os.mkfifo(spectrogram)
     with pytest.raises(UserError, match="is a link or no file"):
-        load_split(read_prepared(copy), "test")
+        load_side(read_prepared(copy), "test")

@@ -15,13 +15,13 @@ from rich.console import Console
 from watkins_ml.core import console
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, load_split, load_splits, open_split
+from watkins_ml.dataset.loading import Side, load_side, load_sides, open_side
 
 
-def numbered(size: int) -> Split:
+def numbered(size: int) -> Side:
     """A split whose spectrograms and labels are their row numbers."""
     rows = torch.arange(size)
-    return Split(pd.DataFrame({"row": rows}), rows.float().view(-1, 1, 1, 1), rows)
+    return Side(pd.DataFrame({"row": rows}), rows.float().view(-1, 1, 1, 1), rows)
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,7 +53,7 @@ def test_a_generator_shuffles_anew_each_epoch():
 def test_a_side_holds_the_spectrograms_of_its_table(prepared):
     data = read_prepared(prepared)
     for side, frame in data.sides.items():
-        split = load_split(data, side)
+        split = load_side(data, side)
         assert split.spectrograms.shape == (len(frame), 1, 128, 400)
         assert split.labels.dtype == torch.int64
         assert [data.classes[label] for label in split.labels] == frame["species"].tolist()
@@ -64,7 +64,7 @@ def test_a_side_holds_the_spectrograms_of_its_table(prepared):
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_read_from_the_disk_are_those_of_memory(prepared, seed):
     data = read_prepared(prepared)
-    whole, files = load_split(data, "train"), open_split(data, "train")
+    whole, files = load_side(data, "train"), open_side(data, "train")
 
     def batches(split):
         return list(split.batches(7, None if seed is None else torch.Generator().manual_seed(seed)))
@@ -80,15 +80,15 @@ def test_what_memory_may_not_take_stays_on_the_disk(prepared, capsys):
     data = read_prepared(prepared)
     sides, size = ("train", "val"), sum(4 * 128 * 400 * len(data.sides[side]) for side in ("train", "val"))
     for limit in (None, size / 1e9):
-        assert all(torch.is_tensor(split.spectrograms) for split in load_splits(data, sides, limit))
+        assert all(torch.is_tensor(split.spectrograms) for split in load_sides(data, sides, limit))
     assert "batch by batch" not in capsys.readouterr().err
-    assert not any(torch.is_tensor(split.spectrograms) for split in load_splits(data, sides, size / 1e9 - 1e-6))
+    assert not any(torch.is_tensor(split.spectrograms) for split in load_sides(data, sides, size / 1e9 - 1e-6))
     assert "batch by batch" in (said := capsys.readouterr().err) and "data.memory_gb" in said
 
 
 def test_an_epoch_that_is_left_early_leaves_no_reader_behind(prepared):
     before = set(threading.enumerate())
-    batches = open_split(read_prepared(prepared), "train").batches(2)
+    batches = open_side(read_prepared(prepared), "train").batches(2)
     next(batches)
     assert set(threading.enumerate()) > before
     batches.close()
@@ -130,7 +130,7 @@ def test_a_damaged_spectrogram_is_named(prepared, tmp_path, damage):
     data = read_prepared(copy)
     path = copy / data.sides["val"]["spectrogram"].iloc[0]
     damage(path)
-    for read in (load_split, lambda data, side: list(open_split(data, side).batches(4))):
+    for read in (load_side, lambda data, side: list(open_side(data, side).batches(4))):
         with pytest.raises(UserError, match=r"(missing|damaged).*watkins prepare") as error:
             read(data, "val")
         assert str(path) in str(error.value)
@@ -140,5 +140,5 @@ def test_a_damaged_spectrogram_is_named(prepared, tmp_path, damage):
 def test_loading_shows_a_bar_on_a_terminal(prepared, monkeypatch, tmp_path):
     with open(tmp_path / "terminal.txt", "w") as terminal:
         monkeypatch.setattr(console, "err", Console(file=terminal, force_terminal=True, width=120))
-        load_split(read_prepared(prepared), "val")
+        load_side(read_prepared(prepared), "val")
     assert "Loading val" in (tmp_path / "terminal.txt").read_text()

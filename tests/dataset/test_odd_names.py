@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.folders import spectrograms, table
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.dataset.scan import find_candidates
 
 NFC, NFD = (unicodedata.normalize(form, "Épaulard") for form in ("NFC", "NFD"))
@@ -40,7 +40,7 @@ def test_a_recording_of_any_name_is_prepared_and_found_again(ocean, run, cut, tm
     assert len(spectrograms(out)) == 25
     data = read_prepared(out)
     for side, frame in data.sides.items():
-        load_split(data, side)
+        load_side(data, side)
         assert all(data.recording(path).is_file() for path in frame["path"])
     paths = [data.recording(path) for frame in data.sides.values() for path in frame["path"]]
     assert file.resolve() in paths
@@ -59,7 +59,7 @@ def test_a_species_of_any_name_is_prepared(make_ocean, run, tmp_path, species):
     assert run(ocean).summary["counts"]["species"] == 2
     data = read_prepared(tmp_path / "out")
     for side in data.sides:
-        load_split(data, side)
+        load_side(data, side)
     assert run(ocean).computed == 0
 
 

@@ -12,7 +12,7 @@ from tests.support.folders import OTHER_FRONTEND
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import cut_windows, load_split, open_split
+from watkins_ml.dataset.loading import cut_windows, load_side, open_side
 
 
 def prepare_command(*arguments: object) -> subprocess.Popen:
@@ -57,11 +57,11 @@ def begun(ocean, run, tmp_path):
     """Prepared data that were opened before somebody prepared them anew, perhaps on another machine."""
     run(ocean)
     data = read_prepared(tmp_path / "out")
-    load_split(data, "val")
+    load_side(data, "val")
     return data
 
 
-@pytest.mark.parametrize("read", [load_split, lambda data, side: open_split(data, side).spectrograms[0:2]])
+@pytest.mark.parametrize("read", [load_side, lambda data, side: open_side(data, side).spectrograms[0:2]])
 def test_nothing_is_read_of_data_that_were_prepared_anew(begun, ocean, run, read):
     run(ocean, frontend=OTHER_FRONTEND)
     with pytest.raises(UserError, match="out: prepared anew since this command began to read it"):
@@ -71,18 +71,18 @@ def test_nothing_is_read_of_data_that_were_prepared_anew(begun, ocean, run, read
 def test_nothing_is_read_while_they_are_prepared_anew(begun):
     begun.folder.summary.unlink()
     with pytest.raises(UserError, match="prepared anew"):
-        list(cut_windows(begun, open_split(begun, "test")))
+        list(cut_windows(begun, open_side(begun, "test")))
 
 
 def test_a_spectrogram_that_is_missing_for_that_reason_is_not_called_damaged(begun):
     begun.folder.summary.unlink()
     shutil.rmtree(begun.folder.spectrograms)
     with pytest.raises(UserError, match="prepared anew"):
-        load_split(begun, "val")
+        load_side(begun, "val")
 
 
 def test_the_same_data_with_another_table_are_still_the_same(begun, ocean, run, tmp_path):
     table = tmp_path / "sites.csv"
     table.write_text("file,site\n" + "".join(f"{path.name},North\n" for path in ocean.rglob("*.wav")))
     run(ocean, metadata=table)
-    assert len(load_split(begun, "val")) == len(begun.sides["val"])
+    assert len(load_side(begun, "val")) == len(begun.sides["val"])

@@ -15,7 +15,7 @@ from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared, windows_beside
-from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.dataset.prepare import PrepareOptions
 
 QUICK = FrontendSettings(sample_rate=8_000, n_fft=4096, frames=400, hop_length=10, win_length=64)
@@ -42,7 +42,7 @@ def test_only_long_recordings_have_windows(sea, run, tmp_path):
     assert counts[[not is_long(path) for path in counts.index]].tolist() == [1] * 8
     assert (counts[[is_long(path) for path in counts.index]] >= 2).all()
     for side, frame in data.sides.items():
-        split = load_split(data, side)
+        split = load_side(data, side)
         for row, windows in zip(frame.itertuples(), cut_windows(data, split), strict=True):
             assert torch.equal(windows, frontend.file_windows(sea / row.path))
             assert len(windows) == row.windows
@@ -70,7 +70,7 @@ def test_lost_windows_are_named_and_made_again(sea, run, tmp_path, content, dama
     gone.unlink() if damage == "lost" else gone.write_bytes(b"")
     data = read_prepared(out)
     with pytest.raises(UserError, match=f"{gone.name}: (missing|damaged).*watkins prepare"):
-        list(cut_windows(data, load_split(data, "test")))
+        list(cut_windows(data, load_side(data, "test")))
     assert run(sea, frontend=QUICK).computed == 1
     assert content(out) == before
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.splits import CLASSES, Spectrograms, make_split
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.evaluation import metrics, report
 
 FILES = {
@@ -115,7 +115,7 @@ def kept(prepared, tmp_path_factory):
     archive = tmp_path_factory.mktemp("kept") / "archive"
     data = read_prepared(prepared)
     shutil.copytree(data.audio_dir, archive)
-    split = load_split(data, "test")
+    split = load_side(data, "test")
     (archive / split.frame.path[0]).unlink()
     elsewhere = {key: value for key, value in data.summary.items() if key != "audio_dir_from_here"}
     data = replace(data, summary=elsewhere | {"audio_dir": str(archive)})

@@ -14,7 +14,7 @@ from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
 from watkins_ml.config import FREEZE_STAGES, EfficientNetModel
 from watkins_ml.core.errors import UserError
-from watkins_ml.dataset.loading import Split
+from watkins_ml.dataset.loading import Side
 from watkins_ml.models.efficientnet import SpectrogramEfficientNet, build_efficientnet
 from watkins_ml.models.registry import build_model
 from watkins_ml.training.trainer import Trainer
@@ -75,7 +75,7 @@ def test_training_leaves_frozen_stages_as_they_were_and_changes_the_others(recip
     torch.manual_seed(0)
     network = build_model(recipe("efficientnet", f"model.freeze_depth={depth}").model, species=2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    split = Split(None, torch.randn(4, 1, 64, 64), torch.tensor([0, 1, 0, 1]))
+    split = Side(None, torch.randn(4, 1, 64, 64), torch.tensor([0, 1, 0, 1]))
     trainer = Trainer(recipe("efficientnet", "data.batch_size=2"), network, torch.ones(2), torch.device("cpu"))
     trainer.train_epoch(split, lambda note: None)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -17,7 +17,7 @@ import torch
 from tests.support import EXPERIMENTS
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle, to_probabilities
 from watkins_ml.models.scoring import cut_logits
@@ -87,7 +87,7 @@ def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finishe
 def test_the_reports_are_made_from_calibrated_probabilities(finished, prepared):
     data, classifier = read_prepared(prepared), load_bundle(finished.run_dir / "model")
     for side in ("val", "test"):
-        split = load_split(data, side)
+        split = load_side(data, side)
         written = pd.read_csv(finished.run_dir / "preds" / f"{side}.csv").filter(like="p_")
         np.testing.assert_allclose(written, classifier.probabilities(cut_windows(data, split)), rtol=1e-3, atol=1e-6)
         plain = score(

@@ -28,7 +28,7 @@ from mlflow.models.utils import load_serving_example
 from tests.support.servers import free_port
 from watkins_ml.audio.settings import MOST_WINDOWS as MOST_WINDOWS_A_ROW
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.inference.judge import Listening, judge
 from watkins_ml.inference.predict import predict_files
 from watkins_ml.inference.resolve import load_classifier
@@ -178,7 +178,7 @@ def sentence(answer: requests.Response) -> str:
 @pytest.mark.slow
 def test_evaluation_prediction_pyfunc_and_http_give_the_same_probabilities(finished, prepared, model, address):
     data = read_prepared(prepared)
-    split = load_split(data, "test")
+    split = load_side(data, "test")
     files = [data.audio_dir / path for path in split.frame["path"]]
     registered = load_classifier(MODEL)
     expected = registered.probabilities(cut_windows(data, split))  # as training and `watkins evaluate` do

@@ -14,7 +14,7 @@ from test_loop import CLASSES, bands
 from test_resume import CutOff
 
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, load_split
+from watkins_ml.dataset.loading import Side, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
@@ -28,12 +28,12 @@ DIGEST = "0123456789abcdef"
 CPU = torch.device("cpu")
 
 
-def uneven(count: int, seed: int = 0) -> Split:
+def uneven(count: int, seed: int = 0) -> Side:
     """Bands of which one class is rare, so that weights count."""
     split = bands(3 * count, seed)
     rows = torch.cat([torch.arange(0, 3 * count, 3), torch.arange(1, 3 * count, 3), torch.arange(2, 3 * count, 30)])
     rows = rows[torch.linspace(0, len(rows) - 1, count).long()]
-    return Split(split.frame.iloc[rows], split.spectrograms[rows], split.labels[rows])
+    return Side(split.frame.iloc[rows], split.spectrograms[rows], split.labels[rows])
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def folder(prepared, tmp_path):
 
 def test_preparing_again_leaves_what_is_kept(folder, config):
     data = read_prepared(folder)
-    train, val = (load_split(data, side) for side in ("train", "val"))
+    train, val = (load_side(data, side) for side in ("train", "val"))
     store = FeatureStore(folder / "features", data.digest, 1)
     torch.manual_seed(0)
     store.shorten(build_model(config(9).model, 3), train, val, CPU, None)

@@ -9,7 +9,7 @@ import torch
 
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, load_split, open_split
+from watkins_ml.dataset.loading import Side, load_side, open_side
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
@@ -21,26 +21,26 @@ from watkins_ml.training.trainer import Trainer, balanced_weights, predict_logit
 CLASSES = ["low", "middle", "high"]
 
 
-def bands(count: int = 24, seed: int = 0) -> Split:
+def bands(count: int = 24, seed: int = 0) -> Side:
     """Noise spectrograms (count, 1, 32, 24) in which each class is louder in a band of its own."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     spectrograms = torch.randn(count, 1, 32, 24, generator=generator)
     for row, label in enumerate(labels.tolist()):
         spectrograms[row, 0, 10 * label : 10 * label + 10] += 3
-    return Split(pd.DataFrame({"label": labels}), spectrograms, labels)
+    return Side(pd.DataFrame({"label": labels}), spectrograms, labels)
 
 
-def contradicted(split: Split) -> Split:
+def contradicted(split: Side) -> Side:
     """The same sounds under other names: the better a network learns the one, the worse it does here."""
-    return Split(split.frame, split.spectrograms, (split.labels + 1) % 3)
+    return Side(split.frame, split.spectrograms, (split.labels + 1) % 3)
 
 
 @pytest.fixture
 def train(recipe, tmp_path):
     """A function that trains into a new run directory; returns the network, the run and its history."""
 
-    def run(*overrides: str, train: Split | None = None, val: Split | None = None, name: str = "run"):
+    def run(*overrides: str, train: Side | None = None, val: Side | None = None, name: str = "run"):
         config = recipe("baseline", "train.epochs=3", *overrides)
         record = RunDirectory(tmp_path / name)
         network = fit(
@@ -72,8 +72,8 @@ def test_same_configuration_and_seed_give_the_same_history_and_weights(train):
 
 def test_both_splits_may_move_to_the_memory_of_the_device(train, monkeypatch):
     """Without a GPU none does; the test holds that training asks."""
-    asked, near = [], Split.near
-    monkeypatch.setattr(Split, "near", lambda split, device: asked.append((len(split), device)) or near(split, device))
+    asked, near = [], Side.near
+    monkeypatch.setattr(Side, "near", lambda split, device: asked.append((len(split), device)) or near(split, device))
     train("train.epochs=1")
     assert asked == [(24, torch.device("cpu")), (12, torch.device("cpu"))]
 
@@ -108,8 +108,8 @@ def test_training_learns_the_tone_archive(recipe, prepared, tmp_path):
         "baseline", "data.batch_size=4", "train.epochs=12", "optim.lr=0.003", "train.early_stopping_patience=12"
     )
     train, val = (
-        Split(side.frame, side.spectrograms[..., :100], side.labels)  # a second of a steady tone is enough
-        for side in (load_split(data, "train"), load_split(data, "val"))
+        Side(side.frame, side.spectrograms[..., :100], side.labels)  # a second of a steady tone is enough
+        for side in (load_side(data, "train"), load_side(data, "val"))
     )
     record = RunDirectory(tmp_path / "run")
     build = partial(build_model, config.model, len(data.classes))
@@ -120,7 +120,7 @@ def test_training_learns_the_tone_archive(recipe, prepared, tmp_path):
 def test_spectrograms_read_from_the_disk_give_the_same_history(recipe, prepared, tmp_path):
     data, config = read_prepared(prepared), recipe("baseline", "data.batch_size=16", "train.epochs=1")
     histories = []
-    for read in (load_split, open_split):
+    for read in (load_side, open_side):
         record = RunDirectory(tmp_path / read.__name__)
         build = partial(build_model, config.model, len(data.classes))
         sides = (read(data, side) for side in ("train", "val"))
@@ -148,11 +148,11 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so(train, monkeypatch, 
         train("train.epochs=1", "train.compile=true")
 
 
-def partly_wrong() -> Split:
+def partly_wrong() -> Side:
     """Recordings of which every fourth has another name: the surer the network, the dearer these are, right or not."""
     split = bands(24, seed=1)
     wrong = torch.arange(24) % 4 == 0
-    return Split(split.frame, split.spectrograms, torch.where(wrong, (split.labels + 1) % 3, split.labels))
+    return Side(split.frame, split.spectrograms, torch.where(wrong, (split.labels + 1) % 3, split.labels))
 
 
 RULES = ["val_macro_f1", "val_loss"]
@@ -246,7 +246,7 @@ def test_a_class_never_seen_weighs_nothing():
 def test_class_weights_make_the_rare_class_count(train):
     common = bands(24)
     rows = torch.cat([torch.arange(0, 24, 3), torch.arange(1, 24, 3), torch.tensor([2])])
-    uneven = Split(common.frame.iloc[rows], common.spectrograms[rows], common.labels[rows])
+    uneven = Side(common.frame.iloc[rows], common.spectrograms[rows], common.labels[rows])
     _, _, balanced = train(train=uneven, name="balanced")
     _, _, plain = train("train.class_weights=none", train=uneven, name="plain")
     assert balanced["train_loss"].iloc[0] != plain["train_loss"].iloc[0]
@@ -256,7 +256,7 @@ def test_sampling_makes_the_rare_class_count_as_weights_do(train):
     """One class in thirty: whoever says "the other" is nearly always right, and both remedies refuse that."""
     rare = bands(90)
     kept = torch.cat([torch.argwhere(rare.labels != 2)[:, 0], torch.argwhere(rare.labels == 2)[:2, 0]])
-    rare = Split(rare.frame.iloc[kept.numpy()], rare.spectrograms[kept], rare.labels[kept])
+    rare = Side(rare.frame.iloc[kept.numpy()], rare.spectrograms[kept], rare.labels[kept])
     recall = {}
     for how in ("none", "sampled"):
         network, _, _ = train(f"train.class_weights={how}", "train.epochs=2", train=rare, name=how)
@@ -267,7 +267,7 @@ def test_sampling_makes_the_rare_class_count_as_weights_do(train):
 
 def test_a_sampled_epoch_sees_every_species_equally_often():
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
-    split = Split(pd.DataFrame({"label": labels}), torch.zeros(1000, 1, 1, 1), labels)
+    split = Side(pd.DataFrame({"label": labels}), torch.zeros(1000, 1, 1, 1), labels)
     chances = balanced_weights(labels, 3)
     drawn = torch.cat([batch for _, batch in split.batches(64, torch.Generator().manual_seed(0), chances)])
     assert len(drawn) == 1000

@@ -18,7 +18,7 @@ from tests.support.launch import Launched
 from watkins_ml.core.distributed import Alone
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Split, open_split
+from watkins_ml.dataset.loading import Side, open_side
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
@@ -47,7 +47,7 @@ SURE = ["train.amp=none", "model.dropout=0"]
 def train(recipe, tmp_path):
     """A function that trains on the GPU, or goes on from the newest checkpoint; returns the network and its run."""
 
-    def run(name: str, *overrides: str, model: str = "baseline", val: Split | None = None, record=None, **more):
+    def run(name: str, *overrides: str, model: str = "baseline", val: Side | None = None, record=None, **more):
         config = recipe(model, "train.epochs=4", "train.device=cuda", *overrides)
         record = record or RunDirectory(tmp_path / name)
         build, val = partial(build_model, config.model, 3), val or bands(12, seed=1)
@@ -148,9 +148,9 @@ def test_spectrograms_read_from_the_disk_give_the_history_of_those_on_the_gpu(re
     data, config = read_prepared(prepared), recipe("baseline", "train.device=cuda", "data.batch_size=4")
     histories = []
     for name, memory in (("near", True), ("disk", False)):
-        train, val = open_split(data, "train"), open_split(data, "val")
+        train, val = open_side(data, "train"), open_side(data, "val")
         if memory:
-            train, val = (Split(side.frame, side.spectrograms[:], side.labels) for side in (train, val))
+            train, val = (Side(side.frame, side.spectrograms[:], side.labels) for side in (train, val))
         assert train.near(torch.device("cuda")).labels.is_cuda == memory
         build, record = partial(build_model, config.model, 3), RunDirectory(tmp_path / name)
         fit(config, build, train, val, 3, partial(score_epoch, classes=data.classes), record)

@@ -22,7 +22,7 @@ from tests.support.servers import free_port
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import cut_windows, load_split
+from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
@@ -171,7 +171,7 @@ def test_the_best_trial_is_tested_at_the_temperature_that_validation_gave(tuned,
     trial = tuned.folder / "runs" / "small" / best_trial(tuned.study.trials).user_attrs["run"]
     metrics = json.loads((trial / "reports" / "metrics.json").read_text())
     data, classifier = read_prepared(load_study(tuned.recipe).config.data.dir), load_bundle(trial / "model")
-    fitted, split = fitted_temperatures(classifier, data), load_split(data, "test")
+    fitted, split = fitted_temperatures(classifier, data), load_side(data, "test")
     assert fitted["test"] != pytest.approx(fitted["val"], rel=1e-2)
     assert classifier.novelty is not None
     assert metrics["temperature"] == classifier.temperature == pytest.approx(fitted["val"], rel=1e-4)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from watkins_ml.core.errors import SurroundingsError, UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import load_split
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.runs.lifecycle import ShortageError, shortages
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tuning.study import INTERRUPTED, SHORT
@@ -151,8 +151,8 @@ def test_spectrograms_that_cannot_be_read_now_are_not_called_damaged(prepared, t
 
     monkeypatch.setattr(torch, "load", no_more_files)
     with pytest.raises(SurroundingsError, match=r"cannot be read \(Too many open files\)"):
-        load_split(data, "val")
+        load_side(data, "val")
     monkeypatch.undo()
     (tmp_path / "data").rename(tmp_path / "away")
     with pytest.raises(SurroundingsError, match="no longer there"):
-        load_split(data, "val")
+        load_side(data, "val")

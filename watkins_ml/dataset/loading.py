@@ -40,7 +40,7 @@ class SpectrogramFiles(Sequence):
         return torch.Size((len(self), 1, settings.n_mels, settings.frames))
 
     def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
-        """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_split`."""
+        """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_side`."""
         names, shape = self.frame["spectrogram"], self.shape[1:]
         if isinstance(rows, int):
             return _read(self.data, self.data.folder.root / names.iloc[rows], shape)
@@ -52,7 +52,7 @@ class SpectrogramFiles(Sequence):
 
 
 @dataclass(frozen=True)
-class Split:
+class Side:
     """One side of a prepared data set, in memory or on the disk."""
 
     frame: pd.DataFrame
@@ -87,8 +87,8 @@ class Split:
             for chosen, batch in zip(batches, coming, strict=True):
                 yield batch, self.labels[chosen]
 
-    def near(self, device: torch.device) -> Split:
-        """The split in the memory of a GPU, if it takes no more than half of what is free there."""
+    def near(self, device: torch.device) -> Side:
+        """The side in the memory of a GPU, if it takes no more than half of what is free there."""
         if device.type != "cuda" or not torch.is_tensor(self.spectrograms):
             return self
         free, _ = torch.cuda.mem_get_info(device)
@@ -114,63 +114,63 @@ def _ahead(spectrograms: torch.Tensor | SpectrogramFiles, batches: Sequence[torc
             yield coming.popleft().result()
 
 
-def open_split(data: PreparedData, side: str) -> Split:
-    """A side whose spectrograms stay on the disk; reading them raises as `load_split`."""
-    frame = data.sides[side]
+def open_side(data: PreparedData, name: str) -> Side:
+    """A side (train, val or test) whose spectrograms stay on the disk; reading them raises as `load_side`."""
+    frame = data.sides[name]
     labels = torch.from_numpy(frame["label"].to_numpy(copy=True)).long()
-    return Split(frame, SpectrogramFiles(data, frame), labels)
+    return Side(frame, SpectrogramFiles(data, frame), labels)
 
 
-def load_split(data: PreparedData, side: str) -> Split:
-    """Read all spectrograms of a side into memory.
+def load_side(data: PreparedData, name: str) -> Side:
+    """Read all spectrograms of a side (train, val or test) into memory.
 
     Raises:
         UserError: a spectrogram is missing or damaged; names it.
     """
-    split = open_split(data, side)
-    spectrograms = torch.empty(split.spectrograms.shape)
+    side = open_side(data, name)
+    spectrograms = torch.empty(side.spectrograms.shape)
     with progress(transient=True) as bar:
-        task = bar.add_task(f"Loading {side}", total=len(split), note="")
-        for row in range(len(split)):
-            spectrograms[row] = split.spectrograms[row]
+        task = bar.add_task(f"Loading {name}", total=len(side), note="")
+        for row in range(len(side)):
+            spectrograms[row] = side.spectrograms[row]
             bar.advance(task)
-    return replace(split, spectrograms=spectrograms)
+    return replace(side, spectrograms=spectrograms)
 
 
-def load_splits(data: PreparedData, sides: Sequence[str], memory_gb: float | None = None) -> list[Split]:
+def load_sides(data: PreparedData, names: Sequence[str], memory_gb: float | None = None) -> list[Side]:
     """Some sides, all in memory or, where they would take more than `memory_gb` 10⁹ bytes of it, all on the disk.
 
     Without a figure half of the memory that is free may be taken, by all processes of a training together. Raises as
-    `load_split`.
+    `load_side`.
     """
-    splits = [open_split(data, side) for side in sides]
-    size = sum(4 * math.prod(split.spectrograms.shape) for split in splits)
+    sides = [open_side(data, name) for name in names]
+    size = sum(4 * math.prod(side.spectrograms.shape) for side in sides)
     room = psutil.virtual_memory().available / (2 * current().here) if memory_gb is None else memory_gb * 1e9
     if size <= room:
-        return [load_split(data, side) for side in sides]
+        return [load_side(data, name) for name in names]
     err.print(
         f"{size / 1e9:.1f} GB of spectrograms are read from {data.folder.root} batch by batch: {room / 1e9:.1f} GB of "
         "memory may be used for them (data.memory_gb)"
     )
-    return splits
+    return sides
 
 
-def cut_windows(data: PreparedData, split: Split) -> Iterator[torch.Tensor]:
-    """What each cut of a split is judged by: (n, 1, n_mels, frames), those of long cuts read one cut after another.
+def cut_windows(data: PreparedData, side: Side) -> Iterator[torch.Tensor]:
+    """What each cut of a side is judged by: (n, 1, n_mels, frames), those of long cuts read one cut after another.
 
     Raises:
         UserError: windows are missing or damaged; names the file.
     """
-    shape = split.spectrograms.shape[1:]
-    for row, (name, count) in enumerate(zip(split.frame["spectrogram"], split.frame["windows"], strict=True)):
+    shape = side.spectrograms.shape[1:]
+    for row, (name, count) in enumerate(zip(side.frame["spectrogram"], side.frame["windows"], strict=True)):
         if count == 1:
-            yield split.spectrograms[row : row + 1]
+            yield side.spectrograms[row : row + 1]
         else:
             yield _read(data, windows_beside(data.folder.root / name), torch.Size((count, *shape)))
 
 
 def _read(data: PreparedData, path: Path, shape: torch.Size) -> torch.Tensor:
-    """A tensor file of `data`; what is wrong with it is told only where the folder is still what it was."""
+    """A tensor file of `data`; what is wrong with it is reported only where the folder is still what it was."""
     try:
         return _load(path, shape)
     finally:

@@ -13,7 +13,7 @@ from watkins_ml.core.console import err
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import printable
 from watkins_ml.core.names import normal
-from watkins_ml.dataset.foreign import SEPARATORS, read_foreign
+from watkins_ml.dataset.csv_import import SEPARATORS, import_csv
 from watkins_ml.dataset.layout import METADATA_COLUMNS
 
 ID_COLUMNS = ("cut_id", "clip_id", "id", "path", "file", "filename")
@@ -73,7 +73,7 @@ def read_metadata(path: Path) -> Metadata:
     Raises:
         UsageError: no such table, no id or site in it, or an id at two sites.
     """
-    foreign = read_foreign(path, (*ID_COLUMNS, *METADATA_COLUMNS), "--metadata")
+    foreign = import_csv(path, (*ID_COLUMNS, *METADATA_COLUMNS), "--metadata")
     table = foreign.rows
     for note in foreign.notes:
         err.print(f"--metadata {printable(path)}: {note}", style="yellow")

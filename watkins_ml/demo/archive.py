@@ -23,7 +23,7 @@ import soxr
 from watkins_ml.core.console import progress
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors
-from watkins_ml.dataset.foreign import read_foreign
+from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
 from watkins_ml.demo.tape import Response, Tape, record, unit_loudness, write_wav
@@ -101,7 +101,7 @@ def read_labels(table: Path | pd.DataFrame, tape_regex: str = TAPE_REGEX) -> pd.
     """
     name = "the table" if isinstance(table, pd.DataFrame) else str(table)
     if not isinstance(table, pd.DataFrame):
-        table = read_foreign(table, ("clip_id", "species")).rows
+        table = import_csv(table, ("clip_id", "species")).rows
     for column in ("clip_id", "species"):
         if column not in table:
             raise UserError(f"{name}: has no column {column}; an archive needs clip_id and species")

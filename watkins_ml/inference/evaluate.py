@@ -9,7 +9,7 @@ from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, write_json
 from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import cut_windows, open_split
+from watkins_ml.dataset.loading import cut_windows, open_side
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier, to_probabilities
@@ -38,7 +38,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             f"{data.digest}): unless these recordings are new to it, its scores here flatter it",
             style="yellow",
         )
-    split = open_split(data, side)
+    split = open_side(data, side)
     with (
         disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
         only_writer(out, "watkins evaluate"),

@@ -20,7 +20,7 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Split, cut_windows, load_splits, open_split
+from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.registry import build_model
@@ -109,14 +109,14 @@ def help_training() -> None:
     inputs = read_inputs(config)
     with interruptible(group.told()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
-        for split in (inputs.val, open_split(inputs.data, "test")):
+        for split in (inputs.val, open_side(inputs.data, "test")):
             _logits(network, inputs.data, split)
 
 
 class Inputs(NamedTuple):
     data: PreparedData
-    train: Split
-    val: Split
+    train: Side
+    val: Side
 
 
 def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
@@ -134,7 +134,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
             f"{config.data.dir}: not the data on {socket.gethostname()} that the first process has (data digest "
             f"{data.digest}, not {digest}); copy that folder"
         )
-    inputs = Inputs(data, *load_splits(data, ("train", "val"), config.data.memory_gb))
+    inputs = Inputs(data, *load_sides(data, ("train", "val"), config.data.memory_gb))
     group.barrier()  # before anything is written, all can read
     return inputs
 
@@ -230,7 +230,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     from watkins_ml.evaluation.controls import controls
     from watkins_ml.evaluation.report import interval_scores, write_controls
 
-    split = open_split(data, "test")
+    split = open_side(data, "test")
     # a study that an earlier version began knows neither
     temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
     metrics = _report(_logits(network, data, split), data, "test", split, run, temperature, threshold)
@@ -240,7 +240,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     return metrics
 
 
-def _logits(network: nn.Module, data: PreparedData, split: Split) -> torch.Tensor:
+def _logits(network: nn.Module, data: PreparedData, split: Side) -> torch.Tensor:
     """Of each cut, (cuts, species); all processes of a training call this for the same splits in the same order."""
     return cut_logits(network, cut_windows(data, split), group=current())
 
@@ -249,7 +249,7 @@ def _report(
     logits: torch.Tensor,
     data: PreparedData,
     side: str,
-    split: Split,
+    split: Side,
     run: RunDirectory,
     temperature: float,
     threshold: float | None = None,

@@ -15,7 +15,7 @@ from torch import nn
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.device import autocast
 from watkins_ml.core.wording import plural
-from watkins_ml.dataset.loading import Split
+from watkins_ml.dataset.loading import Side
 from watkins_ml.training.array_store import ArrayStore, NoRoomError, in_words, size_of
 
 FORMAT = 1
@@ -30,8 +30,8 @@ and less from there on."""
 class Shortened(NamedTuple):
     """What to train on and what to call: splits of features and the tail, or spectrograms and the whole network."""
 
-    train: Split
-    val: Split
+    train: Side
+    val: Side
     forward: Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -45,7 +45,7 @@ class FeatureStore:
     """What the whole folder may take, in 10⁹ bytes; 0 keeps nothing."""
 
     def shorten(
-        self, network: nn.Module, train: Split, val: Split, device: torch.device, precision: torch.dtype | None
+        self, network: nn.Module, train: Side, val: Side, device: torch.device, precision: torch.dtype | None
     ) -> Shortened:
         """Leave out the frozen stages, computing what they give if no training has done so before.
 
@@ -80,7 +80,7 @@ class _Outputs:
     """What the frozen stages of a network (in eval mode) make of some splits; the numbers come when they are read."""
 
     def __init__(
-        self, network: nn.Module, splits: tuple[Split, ...], device: torch.device, precision: torch.dtype | None
+        self, network: nn.Module, splits: tuple[Side, ...], device: torch.device, precision: torch.dtype | None
     ):
         self.network, self.splits, self.device, self.precision = network, splits, device, precision
         self.shape = (sum(map(len, splits)), *self._of(splits[0].spectrograms[:1]).shape[1:])

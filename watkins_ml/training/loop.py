@@ -14,7 +14,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.device import choose_device, make_repeatable
 from watkins_ml.core.wording import plural
-from watkins_ml.dataset.loading import Split
+from watkins_ml.dataset.loading import Side
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
 from watkins_ml.training.monitor import CALIBRATED_LOSS, TITLES, VAL_LOSS, is_tie
@@ -33,8 +33,8 @@ class Recorder(Protocol):
 def fit(
     config: ExperimentConfig,
     build: Callable[[], nn.Module],
-    train: Split,
-    val: Split,
+    train: Side,
+    val: Side,
     species: int,
     score: Score,
     recorder: Recorder | None,
@@ -78,7 +78,7 @@ def fit(
     return trainer.model
 
 
-def _epochs(trainer: Trainer, train: Split, val: Split, score: Score):
+def _epochs(trainer: Trainer, train: Side, val: Side, score: Score):
     """Yield metrics and timing, epoch after epoch."""
     limits = trainer.config.train
     steps = -(-len(train) // trainer.config.data.batch_size)

@@ -15,7 +15,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
 from watkins_ml.core.distributed import ALONE, Alone, Group, current
 from watkins_ml.core.errors import UserError, first_line
-from watkins_ml.dataset.loading import Split
+from watkins_ml.dataset.loading import Side
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
 from watkins_ml.training.monitor import VAL_LOSS, rank
@@ -81,7 +81,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def train_epoch(self, split: Split, on_step: Callable[[str], None]) -> dict[str, float]:
+    def train_epoch(self, split: Side, on_step: Callable[[str], None]) -> dict[str, float]:
         """One pass over the training split; loss and accuracy are running means over it.
 
         After each step `on_step` is told what there is to show of them.
@@ -143,7 +143,7 @@ class Trainer:
         """Logits by what `forward` is when it is called."""
         return self.forward(spectrograms)
 
-    def validate(self, split: Split, score: Score) -> dict[str, float]:
+    def validate(self, split: Side, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
         logits = predict_logits(self.model, split, size, self.device, self.precision, self.answer, self.group)
         labels = split.labels.cpu()
@@ -209,7 +209,7 @@ class Trainer:
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    split: Split,
+    split: Side,
     batch_size: int,
     device: torch.device,
     precision: torch.dtype | None = None,

@@ -15,7 +15,7 @@ from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import unguarded
 from watkins_ml.core.names import normal
 from watkins_ml.dataset import foreign
-from watkins_ml.dataset.foreign import read_foreign
+from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.dataset.metadata import read_metadata
 
 KNOWN = ("file", "site", "latitude", "cut_id")
@@ -30,7 +30,7 @@ def written(separator=",", heading=("file", "site", "latitude"), rows=ROWS, end=
 
 def read(tmp_path, content: bytes | str) -> pd.DataFrame:
     (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_foreign(tmp_path / "t.csv", KNOWN).rows
+    return import_csv(tmp_path / "t.csv", KNOWN).rows
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
@@ -45,7 +45,7 @@ def test_every_separator_and_encoding_gives_the_same_rows(tmp_path, encoding, se
 def test_an_old_mac_is_read_and_told(tmp_path):
     rows = [["0001.wav", "Malmö", "55"]]
     (tmp_path / "t.csv").write_bytes(written(";", rows=rows, end="\r").encode("mac-roman"))
-    found = read_foreign(tmp_path / "t.csv", KNOWN)
+    found = import_csv(tmp_path / "t.csv", KNOWN)
     assert found.rows.to_numpy().tolist() == rows
     assert "an old Mac" in found.notes[0] and "CSV UTF-8" in found.notes[0]
 
@@ -80,7 +80,7 @@ def test_a_file_without_end_is_refused_and_not_waited_for(tmp_path, monkeypatch)
     os.mkfifo(tmp_path / "pipe")
     for name, what in {"zero": "not a file", "pipe": "not a file", ".": "a folder and no CSV table"}.items():
         with pytest.raises(UsageError, match=what):
-            read_foreign(tmp_path / name, KNOWN)
+            import_csv(tmp_path / name, KNOWN)
     monkeypatch.setattr(foreign, "MOST_BYTES", 1 << 20)
     with pytest.raises(UsageError, match="more than 1 MB are no table"):
         read(tmp_path, b"file,site\n" * 200_000)

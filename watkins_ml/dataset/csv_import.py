@@ -36,7 +36,7 @@ MARKS = {
 
 
 @dataclass(frozen=True)
-class ForeignTable:
+class ImportedTable:
     """What a file holds."""
 
     rows: pd.DataFrame
@@ -46,7 +46,7 @@ class ForeignTable:
     """What its owner should know of how it was read."""
 
 
-def read_foreign(path: Path, known: Iterable[str], option: str = "") -> ForeignTable:
+def import_csv(path: Path, known: Iterable[str], option: str = "") -> ImportedTable:
     """Read a table with a heading, from a spreadsheet or a program.
 
     Args:
@@ -60,7 +60,7 @@ def read_foreign(path: Path, known: Iterable[str], option: str = "") -> ForeignT
         content = _content(path)
         text, notes = _text(content)
         separator, lines = _separator(text, set(known))
-        return ForeignTable(_frame(csv.reader(lines, delimiter=separator, strict=True), set(known)), separator, notes)
+        return ImportedTable(_frame(csv.reader(lines, delimiter=separator, strict=True), set(known)), separator, notes)
     except _NoTableError as error:
         raise UsageError(f"{option} {printable(path)}: {error}".strip()) from None
 
