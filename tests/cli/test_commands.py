@@ -155,9 +155,15 @@ def test_a_recording_that_does_not_exist_is_named(watkins, finished):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("prepare", "audio", "--split", "tapes"), "--split tapes: must be tape or random"),
+        (
+            ("prepare", "audio", "--split", "tapes"),
+            "Invalid value for '--split': 'tapes' is not one of 'tape', 'random'; watkins prepare --help",
+        ),
         (("prepare", "audio", "--sample-rate", "10"), "--sample-rate 10: must be from 1000 to 200000 Hz"),
-        (("predict", "runs/x", "a.wav", "--format", "xml"), "--format xml: must be table or csv"),
+        (
+            ("predict", "runs/x", "a.wav", "--format", "xml"),
+            "'--format': 'xml' is not one of 'table', 'csv', 'parquet'",
+        ),
         (("promote", "watkins-baseline"), "'watkins-baseline': write NAME/VERSION"),
         (("compare", "runs/one"), "compare needs two MODELs or more"),
     ],

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from watkins_ml.cli.tables import print_annotated
+from watkins_ml.cli.prediction_tables import print_annotated
 from watkins_ml.core.wording import plural
 from watkins_ml.inference.annotate import Annotated
 

@@ -103,11 +103,11 @@ def test_noise_is_unknown_until_one_asks_for_the_nearest_species(watkins, finish
 def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path):
     for wish, sentence in {
         ("--species", "Rissos Dolphin"): "unknown to the model; the nearest that it knows is Risso'sDolphin",
-        ("--format", "raven"): "--format raven: must be table or csv; with --out FOLDER also parquet, raven, audacity",
-        ("--by", "hour"): "--by hour: must be detection, window or file",
+        ("--format", "raven"): "--format raven: is for files; the terminal shows table or csv",
+        ("--by", "hour"): "'--by': 'hour' is not one of 'detection', 'window', 'file'",
         ("--overlap", "nan"): "Input should be less than or equal to 0.95",
         ("--format", "csv", "--format", "table"): "the terminal takes one format; several need --out FOLDER",
-        ("--channels", "left"): "--channels left: must be mix or each",
+        ("--channels", "left"): "'--channels': 'left' is not one of 'mix', 'each'",
         ("--by", "file", "--out", "found"): "leave out --out",
         ("--by", "file", "--overlap", "0.9"): "leave out --overlap",
     }.items():

@@ -92,4 +92,4 @@ def test_an_output_below_a_regular_file_is_one_clear_line(watkins, finished, pre
 
 def test_a_split_that_does_not_exist_is_misuse(watkins, finished, prepared):
     said = watkins("evaluate", finished.run_dir, "--data", prepared, "--split", "holdout")
-    assert (said.status, said.err) == (2, "watkins: --split holdout: must be train, val or test\n")
+    assert said.status == 2 and "'--split': 'holdout' is not one of 'train', 'val', 'test'" in said.err

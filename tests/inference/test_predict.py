@@ -129,7 +129,7 @@ def test_file_names_are_shown_as_they_are(watkins, finished, recordings, tmp_pat
 
 
 def test_a_long_path_is_folded_not_cut(classifier, tmp_path, monkeypatch, capsys):
-    from watkins_ml.cli.tables import print_predictions
+    from watkins_ml.cli.prediction_tables import print_predictions
 
     path = tmp_path / ("long" * 30) / "recording.wav"
     monkeypatch.setattr("watkins_ml.core.console.out._width", 80)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["watkins_ml.runs.train", "watkins_ml.cli.runs", "watkins_ml.evaluation.report", "mlflow.pyfunc", "sklearn.metrics"]
+    ["watkins_ml.runs.train", "watkins_ml.cli", "watkins_ml.evaluation.report", "mlflow.pyfunc", "sklearn.metrics"]
 )
 
 

@@ -12,7 +12,24 @@ from typing import NoReturn
 
 import typer
 
-from watkins_ml.cli import data, fetch, models, runs, studies, trained
+from watkins_ml.cli import (
+    compare,
+    crossval,
+    data,
+    demo,
+    evaluate,
+    explain,
+    export,
+    fetch,
+    models,
+    predict,
+    promote,
+    report,
+    server,
+    sync,
+    train,
+    tune,
+)  # fmt: skip
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.files import check_working_directory
 from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
@@ -29,7 +46,12 @@ app = typer.Typer(
     epilog="Example: watkins demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (data, fetch, runs, studies, models, trained):
+COMMANDS = (
+    data, demo, fetch, train, sync, server, tune, crossval, models, promote, evaluate, compare, report, predict, export,
+    explain,
+)  # fmt: skip
+"""A module each, in the order in which the help lists them."""
+for module in COMMANDS:
     module.add_to(app)
 
 
@@ -69,20 +91,21 @@ def main() -> None:
         _fail(f"{error.strerror or error}{where}", 1, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer: an option that there is not, a value out of range
-            _misused(error)
+            _print_misuse(error)
         if is_short_of_memory(error):
             _fail(f"too little memory ({first_line(error)}); {MORE_MEMORY}", 1, error)
         _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where it came from", 1, error)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _misused(error: Exception) -> NoReturn:
+def _print_misuse(error: Exception) -> NoReturn:
     """Say what typer says of the command line; it would print the arguments as they are."""
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     hint = f"; {context.command_path} --help shows what there is" if context else ""
-    _leave(f"watkins: {_one_line(error.format_message())}{hint}", error.exit_code)
+    message = error.format_message().replace("Value error, ", "").removesuffix(".")  # a prefix of pydantic's
+    _leave(f"watkins: {_one_line(message)}{hint}", error.exit_code)
 
 
 def _fail(message: str, status: int, error: BaseException) -> NoReturn:

@@ -1,10 +1,10 @@
-"""`watkins prepare` and `watkins demo`."""
+"""`watkins prepare`: recordings in folders to annotations, a split and spectrograms."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,13 +13,14 @@ from watkins_ml.core.errors import UsageError
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: watkins prepare recordings/ --out data --split tape")(prepare)
-    app.command(epilog="Example: watkins demo --out demo")(demo)
 
 
 def prepare(
     audio_dir: Annotated[Path, typer.Argument(help="Folder with one folder of recordings a species.")],
     out: Annotated[Path, typer.Option(help="Folder for annotations, splits and spectrograms.")] = Path("data"),
-    split: Annotated[str, typer.Option(help="tape (no tape on two sides) or random (leaky reference).")] = "tape",
+    split: Annotated[
+        Literal["tape", "random"], typer.Option(help="tape (no tape on two sides) or random (leaky reference).")
+    ] = "tape",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
     group_regex: Annotated[
         str, typer.Option(help="Finds the tape in a file's name: the first group, or the whole match.")
@@ -36,8 +37,6 @@ def prepare(
     or 1,
 ) -> None:
     """Scan, annotate, split and turn recordings into spectrograms; run it again to go on or update."""
-    if split not in ("tape", "random"):
-        raise UsageError(f"--split {split}: must be tape or random")
     from pydantic import ValidationError
 
     from watkins_ml.audio.settings import FrontendSettings
@@ -51,15 +50,3 @@ def prepare(
         raise UsageError(f"--sample-rate {sample_rate}: must be from 1000 to 200000 Hz") from None
     options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling)
     print_prepared(prepare_data(audio_dir, out, options), out)
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the ocean, the runs and the report.")] = Path("demo"),
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the generated ocean and of the training.")
-    ] = 0,
-) -> None:
-    """The whole job on a small generated ocean: prepare, train both models, compare, register, predict."""
-    from watkins_ml.cli.demo import run_demo
-
-    run_demo(out, seed)

@@ -5,77 +5,104 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Annotated
 
-from watkins_ml.cli.tables import print_annotated, print_comparison, print_models, print_prepared
-from watkins_ml.config import load_config
-from watkins_ml.core.console import out as terminal
+import typer
+
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.files import disk_errors
-from watkins_ml.core.locks import only_writer
-from watkins_ml.dataset.prepare import PrepareOptions, prepare
-from watkins_ml.demo.ocean import generate_ocean, generate_recording
-from watkins_ml.inference.annotate import annotate
-from watkins_ml.inference.comparison import compare_models
-from watkins_ml.inference.detections import Wanted
-from watkins_ml.inference.judge import Listening
-from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.runs.train import run_experiment
-from watkins_ml.tracking import registry
-from watkins_ml.tracking.server import client, tracking_uri
 
 RECIPES = Path(__file__).parents[1] / "demo"
 
 
-def run_demo(folder: Path, seed: int) -> None:
-    """Generate, prepare, train both models, compare, register, predict; everything lands in `folder`."""
-    started = time.perf_counter()
-    folder = folder.resolve()
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins demo --out demo")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the ocean, the runs and the report.")] = Path("demo"),
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the generated ocean and of the training.")
+    ] = 0,
+) -> None:
+    """The whole job on a small generated ocean: prepare, train both models, compare, register, predict."""
+    from watkins_ml.core.files import disk_errors
+    from watkins_ml.core.locks import only_writer
+
+    started, folder = time.perf_counter(), out.resolve()
     with (
         disk_errors(f"cannot write the demo to {folder}", "choose another folder with --out"),
         only_writer(folder, "watkins demo"),
     ):
-        _run_demo(folder, seed, started)
-
-
-def _run_demo(folder: Path, seed: int, started: float) -> None:
-    _generate(folder, seed)
-    os.chdir(folder)  # data, runs and the embedded store lie together, as in a user's own project
-    _say("Preparing: annotations, tape split, spectrograms")
-    print_prepared(prepare(Path("ocean"), Path("data"), PrepareOptions(seed=seed)), Path("data"))
-    runs = []
-    for recipe in ("baseline", "efficientnet"):
-        _say(f"Training {recipe}")
-        config = load_config(RECIPES / f"{recipe}.yaml", [f"train.seed={seed}"])
-        runs.append(run_experiment(config).run_dir)
-    _say("Comparing the two runs")
-    page = Path("compare.html").resolve()
-    print_comparison(compare_models([str(run) for run in runs], page), page)
-    _say("The model registry")
-    print_models(registry.list_versions(client()), tracking_uri())
-    _say("Predicting a new recording with the champion")
-    recordings = [Path("new-recording.wav")]
-    found = annotate(load_classifier("models:/watkins-baseline@champion"), recordings, Wanted(), Listening())
-    print_annotated(found, recordings, "table")
-    terminal.print()
-    terminal.print(f"Done in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
-    terminal.print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
+        _generate(folder, seed)
+        os.chdir(folder)  # data, runs and the embedded store lie together, as in a user's own project
+        page = _train_and_compare(seed)
+        _predict()
+    _print()
+    _print(f"Done in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
+    _print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
 
 
 def _generate(folder: Path, seed: int) -> None:
-    _say(f"Generating a small ocean in {folder / 'ocean'}")
+    from watkins_ml.demo.ocean import generate_ocean, generate_recording
+
+    _print_step(f"Generating a small ocean in {folder / 'ocean'}")
     try:
         ocean = generate_ocean(folder / "ocean", seed)
     except FileExistsError as error:
         raise UserError(f"{error}; choose another folder with --out") from None
     calls = generate_recording(folder / "new-recording.wav", seed)
     tapes = sum(len(each) for each in ocean.tapes.values())
-    terminal.print(
+    _print(
         f"{sum(ocean.species.values())} cuts of {len(ocean.species)} species on {tapes} tapes, "
         f"{ocean.seconds / 60:.0f} minutes; among them one corrupt file and one duplicate; "
         f"and a new recording with {len(calls)} bouts of calls of {calls[0][2]}"
     )
 
 
-def _say(step: str) -> None:
-    terminal.print()
-    terminal.print(step, style="bold")
+def _train_and_compare(seed: int) -> Path:
+    """Prepare, train both models, register and compare them; the page of the comparison."""
+    from watkins_ml.cli.tables import print_comparison, print_models, print_prepared
+    from watkins_ml.config import load_config
+    from watkins_ml.dataset.prepare import PrepareOptions, prepare
+    from watkins_ml.inference.comparison import compare_models
+    from watkins_ml.runs.train import run_experiment
+    from watkins_ml.tracking import registry
+    from watkins_ml.tracking.server import client, tracking_uri
+
+    _print_step("Preparing: annotations, tape split, spectrograms")
+    print_prepared(prepare(Path("ocean"), Path("data"), PrepareOptions(seed=seed)), Path("data"))
+    runs = []
+    for recipe in ("baseline", "efficientnet"):
+        _print_step(f"Training {recipe}")
+        config = load_config(RECIPES / f"{recipe}.yaml", [f"train.seed={seed}"])
+        runs.append(str(run_experiment(config).run_dir))
+    _print_step("Comparing the two runs")
+    page = Path("compare.html").resolve()
+    print_comparison(compare_models(runs, page), page)
+    _print_step("The model registry")
+    print_models(registry.list_versions(client()), tracking_uri())
+    return page
+
+
+def _predict() -> None:
+    from watkins_ml.cli.prediction_tables import print_annotated
+    from watkins_ml.inference.annotate import annotate
+    from watkins_ml.inference.detections import Wanted
+    from watkins_ml.inference.judge import Listening
+    from watkins_ml.inference.resolve import load_classifier
+
+    _print_step("Predicting a new recording with the champion")
+    recordings = [Path("new-recording.wav")]
+    found = annotate(load_classifier("models:/watkins-baseline@champion"), recordings, Wanted(), Listening())
+    print_annotated(found, recordings, "table")
+
+
+def _print_step(step: str) -> None:
+    _print()
+    _print(step, style="bold")
+
+
+def _print(*words: str, style: str | None = None) -> None:
+    from watkins_ml.core.console import out
+
+    out.print(*words, style=style)

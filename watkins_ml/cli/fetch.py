@@ -23,7 +23,7 @@ MOST_NAMED = 50
 Out = Annotated[Path, typer.Option(help="Folder for the recordings and their table.")]
 
 
-class Which(StrEnum):
+class ReleaseName(StrEnum):
     """The releases on the Hugging Face Hub."""
 
     full = "full"
@@ -50,7 +50,9 @@ def archive(out: Out = Path("watkins")) -> None:
 
 def huggingface(
     out: Out = Path("watkins"),
-    release: Annotated[Which, typer.Option(help="full (15,248 cuts) or best-of (1,697 cuts).")] = Which.full,
+    release: Annotated[
+        ReleaseName, typer.Option(help="full (15,248 cuts) or best-of (1,697 cuts).")
+    ] = ReleaseName.full,
 ) -> None:
     r"""The full cuts, or the best of them, from the Hugging Face Hub (pip install 'watkins-ml\[huggingface]')."""
     from watkins_ml.fetch.huggingface import release as release_of
@@ -72,7 +74,7 @@ def _fetch(release: Release, out: Path) -> None:
     console.print(f"{release.name}  ({release.page})")
     console.print(f"Licence: {release.licence}. Citation to give:", f"  {release.citation}", sep="\n")
     try:
-        _tell(fetch(release, out, lambda offer: _announce(offer, out)))
+        _print_fetched(fetch(release, out, lambda offer: _announce(offer, out)))
     except KeyboardInterrupt:
         raise UserError("interrupted; the same command goes on from here") from None
 
@@ -85,7 +87,7 @@ def _announce(offer: Offer, out: Path) -> None:
     console.print(f"Download: {size} to {out}; the recordings will take {amount(offer.recording_bytes)} there")
 
 
-def _tell(fetched: Fetched) -> None:
+def _print_fetched(fetched: Fetched) -> None:
     from watkins_ml.core.console import err
     from watkins_ml.core.console import out as console
     from watkins_ml.core.wording import plural

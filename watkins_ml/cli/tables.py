@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.table import Column, Table
 
-from watkins_ml.core.console import err, out, styled
+from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.files import printable, shown_csv
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import LEAKY, SIDES
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from watkins_ml.dataset.prepare import Prepared
-    from watkins_ml.inference.annotate import Annotated
     from watkins_ml.runs.crossval import CrossValidation
     from watkins_ml.tuning.tune import Outcome
 
@@ -37,7 +35,7 @@ SCORES = {
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def _table(*headers: str, title: str | None = None) -> Table:
+def table_of(*headers: str, title: str | None = None) -> Table:
     """A table that folds what is too long for the terminal; a path cut short is of no use."""
     return Table(*(Column(header, overflow="fold") for header in headers), title=title)
 
@@ -54,7 +52,9 @@ def _leak(protocol: str) -> str:
 def print_prepared(prepared: Prepared, folder: Path) -> None:
     summary = prepared.summary
     counts = summary["counts"]
-    table = _table("side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}")
+    table = table_of(
+        "side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
+    )
     for side in SIDES:
         table.add_row(side, f"{counts[side]:,}", f"{counts[side] / counts['recordings']:.1%}")
     out.print(table, soft_wrap=False)
@@ -88,7 +88,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.tracking.rundir import RunDirectory
 
     protocol = RunDirectory(run_dir).facts["split_protocol"]
-    table = _table("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
+    table = table_of("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
     for key, name in SCORES.items():
         table.add_row(name, _number(metrics.get(f"val_{key}")), _number(metrics.get(f"test_{key}")))
     _add_controls(table, metrics, columns=2)
@@ -99,7 +99,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
 
 
 def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Path) -> None:
-    table = _table("metric", side, title=stamp(protocol))
+    table = table_of("metric", side, title=stamp(protocol))
     for key, name in SCORES.items():
         table.add_row(name, _number(scores.get(key)))
     _add_controls(table, scores, columns=1)
@@ -122,14 +122,14 @@ def print_crossval(result: CrossValidation) -> None:
     from watkins_ml.evaluation.selective import threshold_sentence
 
     metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
-    table = _table("metric", "all folds pooled", "95 % interval over tapes", title=title)
+    table = table_of("metric", "all folds pooled", "95 % interval over tapes", title=title)
     for key, name in SCORES.items():
         bounds = [metrics.get(f"test_{key}_{end}") for end in ("low", "high")]
         interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
         table.add_row(name, _number(metrics.get(f"test_{key}")), interval)
     _add_controls(table, metrics, columns=1)
     out.print(table, soft_wrap=False)
-    folds = _table("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
+    folds = table_of("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
     for row in result.by_fold.itertuples():
         counts = map(str, (row.train, row.val, row.test, row.best_epoch))
         folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
@@ -152,7 +152,7 @@ def print_study(outcome: Outcome) -> None:
     if best is None:
         more = f"the same command with --trials {2 * study.recipe.settings.trials} goes on with new ones"
         raise UserError(f"no trial of study {study.recipe.name} was completed ({study.folder} has the logs); {more}")
-    table = _table("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
+    table = table_of("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
     for key in study.recipe.space:
         table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
     table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
@@ -170,7 +170,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
         return
-    table = _table("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
+    table = table_of("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
     for version in versions:
         tags = version.tags
         table.add_row(
@@ -205,85 +205,6 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     out.print(table)
     out.print(comparison.attrs["headline"])
     out.print(f"Side by side: {page}")
-
-
-def _print_notes(notes: dict[str, str]) -> None:
-    for path, note in notes.items():
-        err.print(f"{path}: {note}", style="yellow")
-
-
-def print_predictions(predictions: pd.DataFrame, format: str) -> None:
-    noted = predictions.dropna(subset="note")
-    _print_notes(dict(zip(noted["path"], noted["note"], strict=True)))
-    if format == "csv":
-        out.write(shown_csv(predictions))
-        return
-    table = _table("file", "species", "probability", "novelty")
-    for row in predictions.itertuples():
-        if isinstance(row.problem, str):
-            table.add_row(row.path, styled(row.problem, "red"), "", "")
-        else:
-            path, novelty = (row.path, _novelty(row.novelty)) if row.rank == 1 else ("", "")
-            if math.isnan(row.probability):
-                table.add_row(path, styled(row.species, "yellow"), "", novelty)
-            else:
-                table.add_row(path, row.species, f"{row.probability:.1%}", novelty)
-    out.print(table, soft_wrap=False)
-
-
-def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
-    """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
-    _print_notes(result.notes)
-    if format == "csv":
-        out.write(shown_csv(result.found.round(6)))
-        for path, problem in result.problems.items():
-            err.print(f"{path}: {problem}", style="red")
-        return
-    if format == "table":
-        _print_detections(result, files)
-        return
-    by_species = result.found.groupby("species").agg(
-        detections=("species", "size"), files=("path", "nunique"), surest=("probability", "max")
-    )
-    table = _table("species", "detections", "files", "surest")
-    for row in by_species.sort_values("detections", ascending=False).itertuples():
-        table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
-    out.print(table, soft_wrap=False)
-    reasons = Counter(unknown.reason for unknown in result.unknown.values()).most_common()
-    out.print(plural(len(files), "file") + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
-    for path, problem in result.problems.items():
-        out.print(f"{path}: {problem}", style="red")
-    shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
-    earlier = f" (with {plural(result.others, 'recording')} of earlier commands)" if result.others else ""
-    out.print("Written: " + ", ".join(map(str, shown)) + earlier)
-
-
-def _print_detections(result: Annotated, files: list[Path]) -> None:
-    table = _table("file", "from", "to", "species", "probability", "novelty")
-    by_file = dict(list(result.found.groupby("path", sort=False)))
-    for path in map(printable, files):
-        for number, row in enumerate(by_file.get(path, result.found[:0]).itertuples()):
-            channel = f" channel {row.channel}" if row.channel else ""
-            name = path if number == 0 else ""
-            stretch = _clock(row.start_s), _clock(row.end_s)
-            table.add_row(name, *stretch, row.species + channel, f"{row.probability:.1%}", f"{row.novelty:.2f}")
-        if path in result.unknown:
-            reason, novelty = result.unknown[path]
-            table.add_row(path, "", "", styled(f"unknown: {reason}", "yellow"), "", _novelty(novelty))
-        if path in result.problems:
-            table.add_row(path, "", "", styled(result.problems[path], "red"), "", "")
-    out.print(table, soft_wrap=False)
-
-
-def _novelty(novelty: float) -> str:
-    """Empty where there is no sound."""
-    return "" if math.isnan(novelty) else f"{novelty:.2f}"
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes, seconds and a tenth."""
-    tenths = round(10 * seconds)
-    return f"{tenths // 36_000}:{tenths // 600 % 60:02d}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
 def _plain(value: object) -> str:

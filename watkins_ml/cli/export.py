@@ -1,14 +1,13 @@
-"""`watkins export` and `watkins explain`: a trained model taken to the field, and what it listens to."""
+"""`watkins export`: a model as a file for recorders in the field."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from watkins_ml.cli.models import Model
-from watkins_ml.core.errors import UsageError
+from watkins_ml.cli.arguments import Model
 
 USE = """\
 import json, numpy, onnxruntime, soundfile
@@ -21,17 +20,14 @@ print(dict(zip(json.loads(about["classes"]), probabilities[0])), "unknown" if no
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(
-        epilog="Example: watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx",
-    )(export)
-    app.command(
-        epilog="Example: watkins explain models:/watkins-efficientnet@champion call.wav --out call.png",
-    )(explain)
+    app.command(epilog="Example: watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx")(
+        export
+    )
 
 
 def export(
     model: Model,
-    to: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    to: Annotated[Literal["onnx"], typer.Option(help="The format.")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="The file; default results/<model>.onnx.")] = None,
 ) -> None:
     """One ONNX file from waveform to probabilities, for recorders in the field.
@@ -44,8 +40,6 @@ def export(
     stays outside. Species, settings and a recipe are in its metadata. It
     is written only if onnxruntime agrees with PyTorch to 0.0001.
     """
-    if to != "onnx":
-        raise UsageError(f"--to {to}: must be onnx")
     from watkins_ml.core.console import out as console
     from watkins_ml.inference.export import export_model
     from watkins_ml.inference.resolve import file_name
@@ -57,27 +51,3 @@ def export(
     )
     console.print("To use it, with nothing of watkins_ml:", "", sep="\n")
     console.print(*USE.format(**vars(done), seconds=done.samples / done.sample_rate).splitlines(), sep="\n")
-
-
-def explain(
-    model: Model,
-    audio: Annotated[Path, typer.Argument(help="One audio file.")],
-    out: Annotated[Path | None, typer.Option(help="The picture; default results/<audio>-explained.png.")] = None,
-    species: Annotated[str | None, typer.Option(help="What to look for; default the model's answer.")] = None,
-) -> None:
-    """A picture of a recording and of what in it the model looked at.
-
-    Grad-CAM on the last convolutions: a coarse map of what speaks for the
-    species. Of a long recording, the window in which it is most probable.
-    """
-    from watkins_ml.core.console import out as console
-    from watkins_ml.core.files import printable
-    from watkins_ml.core.names import file_name, spelled
-    from watkins_ml.inference.explain import explain_file
-
-    out = out or Path("results") / f"{file_name(spelled(audio.stem))}-explained.png"
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out}: must end with .png")
-    found = explain_file(model, audio, out, species)
-    console.print(f"{printable(audio)}: {found.species} {found.probability:.1%} at {found.where()}")
-    console.print(f"The picture: {out}")

@@ -1,0 +1,23 @@
+"""`watkins compare`: models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins compare models:/watkins-baseline/2 runs/my-run --out compare.html")(compare)
+
+
+def compare(
+    models: Annotated[list[str] | None, typer.Argument(help="Two or more MODELs; default the two champions.")] = None,
+    out: Annotated[Path, typer.Option(help="The HTML page.")] = Path("results/compare.html"),
+) -> None:
+    """Baseline against EfficientNet side by side, as a table and a self-contained HTML page."""
+    from watkins_ml.cli.tables import print_comparison
+    from watkins_ml.inference.comparison import compare_models
+
+    print_comparison(compare_models(models or [], out), out)

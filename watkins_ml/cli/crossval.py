@@ -1,0 +1,49 @@
+"""`watkins crossval`: cross-validation by tape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from watkins_ml.cli.arguments import Overrides
+from watkins_ml.core.errors import UsageError
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins crossval experiments/efficientnet.yaml --folds 5")(crossval)
+
+
+def crossval(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example experiments/baseline.yaml.")],
+    override: Overrides = None,
+    folds: Annotated[int | None, typer.Option(min=3, max=1000, help="How many folds; default 5.")] = None,
+    split: Annotated[
+        Literal["tape", "random"], typer.Option(help="tape (no tape in two folds) or random (leaky reference).")
+    ] = "tape",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the folds.")] = 0,
+    fold_regex: Annotated[
+        str | None, typer.Option(help="Finds the fold in a file's name: a data set's official folds.")
+    ] = None,
+    fold_column: Annotated[str | None, typer.Option(help="Column of the annotations that holds the fold.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder in runs/; default the recipe's name with -crossval.")] = None,
+) -> None:
+    """Cross-validation by tape: every recording is judged once, by a network that has heard none of its tape.
+
+    The same command continues one that was interrupted.
+    """
+    from watkins_ml.config import load_config
+
+    if sum(option is not None for option in (folds, fold_regex, fold_column)) > 1:
+        raise UsageError("give one of --folds, --fold-regex and --fold-column")
+    config = load_config(recipe, override or [])
+    from watkins_ml.cli.tables import print_crossval
+    from watkins_ml.core.files import check_name
+    from watkins_ml.dataset.folds import FoldRule
+    from watkins_ml.runs.crossval import cross_validate
+
+    rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
+    name = name or recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
+    check_name(f"--name {name}", name)
+    print_crossval(cross_validate(config, rule, Path("runs") / name))

@@ -1,0 +1,25 @@
+"""`watkins promote`: another version becomes the champion of its model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins promote watkins-efficientnet/3")(promote)
+
+
+def promote(
+    model_version: Annotated[str, typer.Argument(help="NAME/VERSION, for example watkins-efficientnet/3.")],
+) -> None:
+    """Make this version the champion of its model, whatever it scored."""
+    from watkins_ml.core.console import out
+    from watkins_ml.inference.resolve import tracker_errors
+    from watkins_ml.tracking import registry
+    from watkins_ml.tracking.server import client
+
+    with tracker_errors(model_version):
+        version = registry.promote(client(), model_version)
+    out.print(f"{version.name} version {version.version} is now champion")

@@ -1,0 +1,57 @@
+"""`watkins train`: one tracked run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watkins_ml.cli.arguments import Overrides
+from watkins_ml.core.errors import UsageError, UserError
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins train experiments/baseline.yaml -o train.epochs=5")(train)
+
+
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe, for example experiments/efficientnet.yaml.")] = None,
+    override: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name>.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run directory of an interrupted run to go on with, exactly as it would have.")
+    ] = None,
+) -> None:
+    """One tracked run: train, evaluate on validation and test, log to MLflow, register.
+
+    Under torchrun, by several processes on one machine or many:
+    torchrun --standalone --nproc-per-node 2 -m watkins_ml train RECIPE
+    """
+    from watkins_ml.core.distributed import joined
+
+    with joined() as group:
+        if group.is_first:
+            _train(recipe, override or [], run_dir, resume)
+        else:
+            from watkins_ml.runs.train import help_training
+
+            help_training()
+
+
+def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resume: Path | None) -> None:
+    from watkins_ml.config import load_config, load_stored
+
+    if resume is not None and run_dir is not None:
+        raise UsageError("--run-dir is for a new run, --resume for an interrupted one; give one of them")
+    if resume is None and recipe is None:
+        raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
+    if resume is not None and not (resume / "run.json").exists():
+        raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
+    own = resume and resume / "config.yaml"
+    config = load_stored(own, overrides) if recipe in (None, own) else load_config(recipe, overrides)
+    from watkins_ml.cli.tables import print_run
+    from watkins_ml.runs.train import resume_experiment, run_experiment
+
+    result = run_experiment(config, run_dir) if resume is None else resume_experiment(resume, config)
+    print_run(result.run_dir, result.metrics)

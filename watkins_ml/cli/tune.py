@@ -1,0 +1,41 @@
+"""`watkins tune`: an Optuna study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watkins_ml.cli.arguments import Overrides
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2")(tune)
+
+
+def tune(
+    recipe: Annotated[Path, typer.Argument(help="Recipe with a section study, as experiments/tune-efficientnet.yaml.")],
+    override: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all; default the recipe's.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes on this machine.")] = 1,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WATKINS_STORAGE",
+            help="Database that the machines of a study share, postgresql+psycopg://…; default runs/studies.db.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study; default the recipe's.")] = None,
+) -> None:
+    """An Optuna study: search for the best validation macro F1, then test, register and promote the best trial.
+
+    The same command continues a study that was interrupted, on this machine or on any that reaches its database.
+    """
+    from watkins_ml.tuning.recipe import load_study
+
+    study = load_study(recipe, override or [], name, trials)
+    from watkins_ml.cli.tables import print_study
+    from watkins_ml.tuning.tune import tune as run_study
+
+    print_study(run_study(study, workers, storage))
