@@ -115,7 +115,7 @@ def test_a_classifier_answers_the_same_whatever_the_offset(finished, archive, tm
             samples, rate = soundfile.read(path)
             soundfile.write(tmp_path / str(offset) / path.name, 0.5 * samples + offset, rate)
     said = {
-        offset: classifier.answers(map(classifier.frontend.file_windows, sorted((tmp_path / str(offset)).iterdir())))
+        offset: classifier.predict(map(classifier.frontend.file_windows, sorted((tmp_path / str(offset)).iterdir())))
         for offset in (0.0, 0.01, 0.03)
     }
     for offset in (0.01, 0.03):

@@ -78,21 +78,21 @@ def test_unknown_windows_do_not_outvote_a_known_one(classifier, tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     windows = classifier.frontend.file_windows(tmp_path / "a.wav")
     outputs = window_outputs(classifier.network, [windows])
-    novelties = classifier.novelties(outputs)
+    novelties = classifier.window_novelty(outputs)
     limit = float(novelties.sort().values[:2].mean())  # one window is known
-    answer = classifier.said(outputs, limit)
-    alone = classifier.answers([windows[int(novelties.argmin())][None]])
+    answer = classifier.predict_outputs(outputs, limit)
+    alone = classifier.predict([windows[int(novelties.argmin())][None]])
     np.testing.assert_allclose(answer.probabilities, alone.probabilities, rtol=1e-4)
     assert answer.novelty[0] == pytest.approx(float(novelties.min()), rel=1e-4)
-    nothing = classifier.said(outputs, 0.0)
-    np.testing.assert_allclose(nothing.probabilities, classifier.said(outputs).probabilities)
+    nothing = classifier.predict_outputs(outputs, 0.0)
+    np.testing.assert_allclose(nothing.probabilities, classifier.predict_outputs(outputs).probabilities)
     assert nothing.novelty[0] == pytest.approx(float(novelties.min()), rel=1e-4)
 
 
 def test_a_sound_for_which_the_network_gives_no_numbers_is_told(classifier):
     broken = torch.full((1, 1, *classifier.frontend(np.ones(99), RATE).shape[1:]), math.nan)
     with pytest.raises(UserError, match="no numbers for this sound"):
-        classifier.answers([broken], max_novelty=1.0)
+        classifier.predict([broken], max_novelty=1.0)
 
 
 def test_a_call_between_silent_ends_is_one_window_as_in_training(classifier, tmp_path):

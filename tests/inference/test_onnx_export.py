@@ -48,7 +48,7 @@ def test_recordings_get_the_probabilities_of_the_classifier(classifier, session,
     parts = [session.run(None, {"waveform": waveforms[at : at + rows]}) for at in range(0, len(files), rows)]
     probabilities, logits, novelty = map(np.concatenate, zip(*parts, strict=True))
     np.testing.assert_allclose(probabilities, classifier.classify(files), atol=TOLERANCE)
-    expected = classifier.answers(map(classifier.frontend.file_windows, files)).novelty
+    expected = classifier.predict(map(classifier.frontend.file_windows, files)).novelty
     np.testing.assert_allclose(novelty, expected, atol=NOVELTY_TOLERANCE)
     softened = np.exp(logits / 1.7)
     np.testing.assert_allclose(softened / softened.sum(axis=1, keepdims=True), probabilities, atol=1e-6)

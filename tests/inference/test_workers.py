@@ -44,9 +44,9 @@ def test_the_number_of_threads_changes_no_answer(classifier, files, threads):
 
 def test_the_size_of_batches_changes_no_answer_but_for_rounding(classifier, files):
     windows = [classifier.frontend.file_windows(path) for path in files]
-    expected = classifier.answers(windows)
+    expected = classifier.predict(windows)
     for size in (1, 4, 7):
-        answers = classifier.answers(windows, size)
+        answers = classifier.predict(windows, size)
         np.testing.assert_allclose(answers.probabilities, expected.probabilities, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(answers.novelty, expected.novelty, atol=1e-4)
 

@@ -84,14 +84,14 @@ def folder(recipe, tmp_path):
 def test_novelty_travels_with_the_model_and_is_part_of_its_digest(folder):
     classifier = load_bundle(folder)
     cuts = [torch.randn(n, 1, 128, 400, generator=torch.Generator().manual_seed(n)) for n in (1, 3)]
-    answers = classifier.answers(cuts)
-    singly = [classifier.answers([window[None]]).novelty[0] for cut in cuts for window in cut]
+    answers = classifier.predict(cuts)
+    singly = [classifier.predict([window[None]]).novelty[0] for cut in cuts for window in cut]
     np.testing.assert_allclose(answers.novelty, [singly[0], np.mean(singly[1:])], rtol=1e-4)
-    assert classifier.answers([]).novelty.shape == (0,)
+    assert classifier.predict([]).novelty.shape == (0,)
     (folder / "novelty.pt").unlink()
     earlier = load_bundle(folder)
     assert earlier.digest() != classifier.digest()
-    assert earlier.answers(cuts).novelty.tolist() == [0, 0]
+    assert earlier.predict(cuts).novelty.tolist() == [0, 0]
     np.testing.assert_array_equal(earlier.probabilities(cuts), answers.probabilities)
 
 

@@ -140,7 +140,7 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
         self.classifier = load_bundle(Path(context.artifacts["bundle"]))
 
     def predict(self, context, model_input, params=None):
-        probabilities, novelty = self.classifier.answers(table_windows(self.classifier.frontend, model_input))
+        probabilities, novelty = self.classifier.predict(table_windows(self.classifier.frontend, model_input))
         return pd.DataFrame({"species": [UNKNOWN if new > 1 else "known" for new in novelty], "novelty": novelty})
 
 mlflow.models.set_model(SpeciesModel())

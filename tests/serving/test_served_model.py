@@ -195,7 +195,7 @@ def test_evaluation_prediction_pyfunc_and_http_give_the_same_probabilities(finis
     answer = post(address, *({"audio": text(file.read_bytes())} for file in files)).json()["predictions"]
     np.testing.assert_allclose(probabilities(answer), expected, **EQUAL)
     named = [registered.classes[label] for label in expected.argmax(axis=1)]
-    novelty = registered.answers(map(registered.frontend.file_windows, files)).novelty
+    novelty = registered.predict(map(registered.frontend.file_windows, files)).novelty
     assert [row["novelty"] for row in answer] == pytest.approx(novelty.tolist(), rel=1e-3)
     assert "unknown" not in named and 0 < (novelty <= 1).mean() < 1
     told = ["unknown" if new > 1 else name for name, new in zip(named, novelty, strict=True)]
@@ -214,7 +214,7 @@ def test_noise_is_unknown_with_what_it_resembles_beside_it(classifier, address):
 
 def as_predict(classifier, sources) -> np.ndarray:
     """Probabilities by the windows that are known, of each recording where any is."""
-    return classifier.answers(map(classifier.frontend.file_windows, sources), max_novelty=1.0).probabilities
+    return classifier.predict(map(classifier.frontend.file_windows, sources), max_novelty=1.0).probabilities
 
 
 @pytest.mark.slow

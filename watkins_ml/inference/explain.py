@@ -84,11 +84,11 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         raise UserError(f"{printable(path)}: {error}") from None
     windows = classifier.frontend.windows(recording)
     outputs = window_outputs(classifier.network, [windows])
-    (whole,), (novelty,) = classifier.said(outputs, MAX_NOVELTY)
+    (whole,), (novelty,) = classifier.predict_outputs(outputs, MAX_NOVELTY)
     answer = classifier.classes[whole.argmax()]
     label = int(whole.argmax()) if wanted is None else wanted
     of_windows = to_probabilities(outputs.logits, classifier.temperature)[:, label]
-    known = (classifier.novelties(outputs) <= MAX_NOVELTY).numpy()
+    known = (classifier.window_novelty(outputs) <= MAX_NOVELTY).numpy()
     surest = int(np.where(known, of_windows, -1).argmax()) if known.any() else int(of_windows.argmax())
     return Explanation(
         species=classifier.classes[label],

@@ -186,7 +186,7 @@ def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
 
     sounds, rate = trial_sounds(classifier), classifier.frontend.settings.sample_rate
     cuts = [_spectrogram(classifier, sound, rate) for sound in sounds]
-    right = classifier.answers(cuts, batch_size=1)
+    right = classifier.predict(cuts, batch_size=1)
     expected = (
         right.probabilities,
         cut_logits(classifier.network, cuts, batch_size=1).numpy(),

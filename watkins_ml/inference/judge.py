@@ -14,7 +14,7 @@ import pandas as pd
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.stream import Window, sliding_windows
 from watkins_ml.inference.workers import Workers
-from watkins_ml.models.bundle import Answers, Classifier
+from watkins_ml.models.bundle import Classifier, Predictions
 
 PLACE = ["channel", "start_s", "end_s"]
 NOVELTY = "novelty"
@@ -103,11 +103,11 @@ def judge(
     workers = Workers(classifier.network)
     silent = math.nan, np.full(len(classifier.classes), np.nan)
 
-    def answers(group: list[Item]) -> Answers:
+    def answers(group: list[Item]) -> Predictions:
         sounding = [window for _, window in group if window is not None and window.waveform is not None]
         spectrograms = [classifier.frontend(each.waveform, each.sample_rate).unsqueeze(0) for each in sounding]
         with workers.turn:
-            return classifier.answers(spectrograms, workers.batch)
+            return classifier.predict(spectrograms, workers.batch)
 
     groups = _groups(_windows(classifier, files, listening), workers.batch)
     for group, said in workers.in_order(answers, groups):

@@ -118,8 +118,8 @@ def _answers(classifier: Classifier, files: list[Path], max_novelty: float) -> I
         cuts = [classifier.frontend.windows(recording) for recording in recordings]
         with workers.turn:
             outputs = window_outputs(classifier.network, cuts, workers.batch)
-        said = classifier.said(outputs, max_novelty)
-        of_windows = (classifier.novelties(outputs) <= max_novelty).split(outputs.counts)
+        said = classifier.predict_outputs(outputs, max_novelty)
+        of_windows = (classifier.window_novelty(outputs) <= max_novelty).split(outputs.counts)
         wholes = (
             _Whole(probabilities, novelty, bool(known.any()), _is_settled(recording, known))
             for recording, probabilities, novelty, known in zip(recordings, *said, of_windows, strict=True)

@@ -44,8 +44,8 @@ UNKNOWN = "unknown"
 """The answer where a sound is unlike all that a model was trained on, or where there is none."""
 
 
-class Answers(NamedTuple):
-    """What a classifier says of each cut."""
+class Predictions(NamedTuple):
+    """What a classifier predicts for each cut."""
 
     probabilities: np.ndarray
     """Calibrated, float64 (cuts, species)."""
@@ -66,7 +66,7 @@ class Classifier:
     temperature: float = 1.0
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
     novelty: Novelty | None = None
-    """Tells the unknown; models of earlier versions have none, and take everything for known (novelty 0)."""
+    """Models of earlier versions have none: everything is known to them (novelty 0)."""
 
     def label(self, species: str) -> int:
         """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
@@ -84,32 +84,35 @@ class Classifier:
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
         """The windows of each cut, (n, 1, n_mels, frames), to calibrated float64 probabilities (cuts, species)."""
-        return self.answers(cuts, batch_size).probabilities
+        return self.predict(cuts, batch_size).probabilities
 
-    def answers(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf) -> Answers:
-        """The windows of each cut, (n, 1, n_mels, frames), to what is said of it, as `said`."""
-        return self.said(window_outputs(self.network, cuts, batch_size), max_novelty)
+    def predict(
+        self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, max_novelty: float = math.inf
+    ) -> Predictions:
+        """The windows of each cut, (n, 1, n_mels, frames), to its predictions, as `predict_outputs` makes them."""
+        return self.predict_outputs(window_outputs(self.network, cuts, batch_size), max_novelty)
 
-    def said(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Answers:
-        """What the network's outputs say of each cut: the mean over its windows that are no newer than `max_novelty`.
+    def predict_outputs(self, outputs: WindowOutputs, max_novelty: float = math.inf) -> Predictions:
+        """The network's outputs to predictions: the mean over those windows of a cut up to `max_novelty`, calibrated.
 
-        A cut without any such window is unknown: its novelty is the least of its windows, its answer the mean over all.
+        A cut without any such window is unknown: its novelty is the least of its windows, its probabilities those of
+        the mean over all.
 
         Raises:
             UserError: the logits are not finite.
         """
         if not torch.isfinite(outputs.logits).all():
             raise UserError("the model gives no numbers for this sound; its weights are damaged, so train it again")
-        novelties = self.novelties(outputs)
-        known = novelties <= max_novelty
+        novelty = self.window_novelty(outputs)
+        known = novelty <= max_novelty
         probabilities = to_probabilities(outputs.by_cut(outputs.logits, known), self.temperature)
-        novelty = outputs.by_cut(novelties, known)
+        of_cuts = outputs.by_cut(novelty, known)
         if outputs.counts:
-            least = torch.stack([of_cut.min() for of_cut in novelties.split(outputs.counts)])
-            novelty = torch.where(least <= max_novelty, novelty, least)
-        return Answers(probabilities, novelty.double().numpy())
+            least = torch.stack([of_cut.min() for of_cut in novelty.split(outputs.counts)])
+            of_cuts = torch.where(least <= max_novelty, of_cuts, least)
+        return Predictions(probabilities, of_cuts.double().numpy())
 
-    def novelties(self, outputs: WindowOutputs) -> torch.Tensor:
+    def window_novelty(self, outputs: WindowOutputs) -> torch.Tensor:
         """The novelty of each window, (windows,)."""
         if self.novelty is None or not outputs.counts:
             return torch.zeros(sum(outputs.counts))

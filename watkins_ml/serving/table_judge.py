@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from watkins_ml.core.memory import give_back_memory
-from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, Answers, load_bundle
+from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, Predictions, load_bundle
 from watkins_ml.serving.audio_table import Sentence, table_windows
 from watkins_ml.serving.scoring_guard import REQUEST
 
@@ -56,14 +56,14 @@ class TableJudge:
         )
         return answer["species"] if _is_evaluated() else answer
 
-    def _answers(self, table: pd.DataFrame) -> Answers:
+    def _answers(self, table: pd.DataFrame) -> Predictions:
         request, said = REQUEST.get(), []
         for first in range(0, max(len(table), 1), AT_ONCE):
             windows = table_windows(self.classifier.frontend, table[first : first + AT_ONCE], request, first)
             with nullcontext() if request is None else request.turn():
-                said.append(self.classifier.answers(windows, max_novelty=MAX_NOVELTY))
+                said.append(self.classifier.predict(windows, max_novelty=MAX_NOVELTY))
             give_back_memory()
-        return Answers(*map(np.concatenate, zip(*said, strict=True)))
+        return Predictions(*map(np.concatenate, zip(*said, strict=True)))
 
 
 def _is_evaluated() -> bool:
