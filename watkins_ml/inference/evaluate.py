@@ -8,11 +8,12 @@ from watkins_ml.core.console import err
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, write_json
 from watkins_ml.core.locks import only_writer, reading
+from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import cut_windows, open_side
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.models.bundle import Classifier, to_probabilities
+from watkins_ml.models.bundle import Classifier
 from watkins_ml.models.scoring import cut_logits
 
 
@@ -27,7 +28,8 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             anew meanwhile; another process writes to `out`.
     """
     from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import interval_scores, write_controls, write_report
+    from watkins_ml.evaluation.report import write_controls, write_report
+    from watkins_ml.evaluation.result import evaluate
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
@@ -44,16 +46,13 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         only_writer(out, "watkins evaluate"),
         reading(data_dir, f"watkins evaluate ({out})"),
     ):
-        logits = cut_logits(classifier.network, cut_windows(data, split))
-        probabilities = to_probabilities(logits, classifier.temperature)
-        scores = write_report(
-            out, side, split.frame, probabilities, data.classes, split.spectrograms,
-            uncalibrated=to_probabilities(logits),
-            threshold=classifier.facts.get("threshold_90") if side == "test" else None,
-            data=data,
-        )  # fmt: skip
-        if side == "test":
-            scores |= interval_scores(out, side)
+        logits = cut_logits(classifier.network, cut_windows(data, split)).numpy()
+        labels, is_test = split.labels.numpy(), side == "test"
+        threshold, tapes = (classifier.facts.get(THRESHOLD_90), split.frame["tape"]) if is_test else (None, None)
+        evaluation = evaluate(labels, logits, data.classes, classifier.temperature, threshold, tapes)
+        write_report(out, side, split.frame, evaluation, split.spectrograms, data)
+        scores = evaluation.scores
+        if is_test:
             scores |= write_controls(out, side, controls(data.sides["train"], data.sides[side]))
         facts = {
             "model": model,

@@ -127,7 +127,7 @@ class Classifier:
         return self.probabilities(map(self.frontend.file_windows, sources))
 
 
-def to_probabilities(logits: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
+def to_probabilities(logits: torch.Tensor, temperature: float | torch.Tensor = 1.0) -> np.ndarray:
     """Logits (N, species) to float64 probabilities; so precise that no temperature changes which one is highest."""
     return (logits.double() / temperature).softmax(dim=1).numpy()
 

@@ -6,23 +6,30 @@ import shutil
 import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from watkins_ml.config import ExperimentConfig
+from watkins_ml.core import metric_names
 from watkins_ml.core.console import err
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors, read_csv, write_csv
 from watkins_ml.core.locks import reading
+from watkins_ml.core.metric_names import (
+    BEST_EPOCH,
+    BEST_VAL_MACRO_F1,
+    TEMPERATURE,
+    TEST_ACCURACY,
+    TEST_MACRO_F1,
+    THRESHOLD_90,
+)
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.dataset.split import SIDES
-from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.registry import build_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, ending
 from watkins_ml.runs.train import read_inputs, train_and_report
@@ -33,8 +40,11 @@ from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import latest_checkpoint
 from watkins_ml.training.monitor import best_epoch
 
+if TYPE_CHECKING:
+    from watkins_ml.evaluation.result import Evaluation
+
 AGAIN = "the same command goes on with it"
-FOLD_METRICS = ("best_epoch", "val_macro_f1", "test_accuracy", "test_macro_f1")
+FOLD_METRICS = (BEST_EPOCH, BEST_VAL_MACRO_F1, TEST_ACCURACY, TEST_MACRO_F1)
 
 
 @dataclass(frozen=True)
@@ -154,20 +164,13 @@ def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: P
 
 def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], monitor: str) -> None:
     """The parent's report: every recording as the fold that tested it judged it."""
-    from watkins_ml.evaluation.report import interval_scores, write_controls, write_learning_curves, write_report
-    from watkins_ml.evaluation.selective import at_threshold
+    from watkins_ml.evaluation.report import write_controls, write_learning_curves, write_report
 
     runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
-    tested, classes = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True), folds.data.classes
-    judged = [_judgements(runs[fold], data.sides["test"], classes) for fold, data in sides.items()]
-    probabilities, uncalibrated, thresholds = map(np.concatenate, zip(*judged, strict=True))
-    spectrograms = SpectrogramFiles(folds.data, tested)
-    scores = write_report(
-        record.root, "test", tested, probabilities, classes, spectrograms, uncalibrated=uncalibrated, data=folds.data
-    )
-    scores |= interval_scores(record.root, "test")
-    scores |= at_threshold(tested["label"].to_numpy(), probabilities, thresholds)
-    metrics = {f"test_{name}": value for name, value in scores.items()}
+    tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
+    evaluation = _evaluate_pooled(runs, sides, tested, folds.data.classes)
+    write_report(record.root, "test", tested, evaluation, SpectrogramFiles(folds.data, tested), folds.data)
+    metrics = {metric_names.test(name): value for name, value in evaluation.scores.items()}
     metrics |= write_controls(record.root, "test", _controls(sides))
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
@@ -182,26 +185,46 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], mo
     record.record_once("metrics", step=0, values={key: value for key, value in metrics.items() if value == value})
 
 
-def _judgements(run: RunDirectory, frame: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, ...]:
-    """What a fold's network said of its test side, in the order of `frame`.
+def _evaluate_pooled(
+    runs: dict[str, RunDirectory], sides: dict[str, PreparedData], tested: pd.DataFrame, classes: list[str]
+) -> Evaluation:
+    """All test sides in the order of `tested`, each recording with temperature and threshold of its fold.
 
-    Returns:
-        probabilities (recordings, species), the same before calibration, and for each recording the confidence from
-        which on 90 % were right on the fold's validation side (infinite if that was never so).
+    The threshold is infinite where the fold's validation gave none.
     """
-    said = read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False).set_index("path")
-    probabilities = said.loc[frame["path"], [f"p_{name}" for name in classes]].to_numpy(dtype=float)
-    metrics = run.read_metrics()
-    logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(float).tiny)))
-    uncalibrated = to_probabilities(logits, 1 / metrics["temperature"])
-    return probabilities, uncalibrated, np.full(len(frame), metrics.get("threshold_90", np.inf))
+    from watkins_ml.evaluation.result import evaluate
+
+    frames, metrics = [data.sides["test"] for data in sides.values()], [run.read_metrics() for run in runs.values()]
+    counts = [len(frame) for frame in frames]
+    folds = zip(runs.values(), frames, metrics, strict=True)
+    return evaluate(
+        tested["label"].to_numpy(),
+        np.concatenate([_test_logits(run, frame, classes, found[TEMPERATURE]) for run, frame, found in folds]),
+        classes,
+        np.repeat([found[TEMPERATURE] for found in metrics], counts),
+        np.repeat([found.get(THRESHOLD_90, np.inf) for found in metrics], counts),
+        tested["tape"],
+    )
+
+
+def _test_logits(run: RunDirectory, frame: pd.DataFrame, classes: list[str], temperature: float) -> np.ndarray:
+    """A fold's logits of its test side (recordings, species), in the order of `frame`."""
+    from watkins_ml.evaluation.report import read_logits
+
+    table = read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False)
+    logits = read_logits(run.root, "test", (len(table), len(classes)))
+    if logits is None:  # of an earlier version: from its calibrated probabilities, which are rounded to six digits
+        probabilities = table[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
+        logits = np.log(np.maximum(probabilities, np.finfo(float).tiny)) * temperature
+    return logits[pd.Series(range(len(table)), index=table["path"]).loc[frame["path"]]]
 
 
 def _read_folds(record: RunDirectory) -> pd.DataFrame:
     path = record.root / "reports" / "folds.csv"
     try:
-        return read_csv(path, dtype={"fold": str}, usecols=["fold", *SIDES, *FOLD_METRICS])
-    except (OSError, ValueError):
+        table = read_csv(path, dtype={"fold": str})
+        return table.rename(columns=metric_names.current)[["fold", *SIDES, *FOLD_METRICS]]
+    except (OSError, ValueError, KeyError):
         raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
 
 
@@ -222,6 +245,6 @@ def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict
     for number, (fold, run) in enumerate(runs.items(), start=1):
         metrics = run.read_metrics()
         chosen = {key: metrics[key] for key in FOLD_METRICS}
-        record.record_once("metrics", step=number, values={f"fold_{key}": value for key, value in chosen.items()})
+        record.record_once("metrics", step=number, values={metric_names.fold(key): value for key, value in chosen.items()})
         rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
     return pd.DataFrame(rows)

@@ -15,6 +15,7 @@ from watkins_ml.audio.frontend import Frontend
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.console import progress
 from watkins_ml.core.files import write_bytes
+from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEMPERATURE, THRESHOLD_90
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.models.bundle import save_bundle, save_novelty
@@ -34,12 +35,11 @@ def keep_model(
         "run": run.name,
         "data_digest": data.digest,
         "split_protocol": data.protocol,
-        "val_macro_f1": metrics["val_macro_f1"],
-        **{key: metrics[key] for key in ("threshold_90",) if key in metrics},
+        **{key: metrics[key] for key in (BEST_VAL_MACRO_F1, THRESHOLD_90) if key in metrics},
     }
     novelty = _novelty(network, data, config.train.seed)
     write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
-    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics["temperature"], novelty)
+    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics[TEMPERATURE], novelty)
     run.update_facts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),

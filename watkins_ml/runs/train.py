@@ -8,21 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig, validate
+from watkins_ml.core import metric_names
 from watkins_ml.core.console import err
 from watkins_ml.core.device import choose_device, choose_precision
 from watkins_ml.core.distributed import current
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
+from watkins_ml.core.metric_names import BEST_EPOCH, TEMPERATURE, THRESHOLD_90
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
-from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.runs.keep_model import keep_model
@@ -202,19 +203,19 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch.
     """
     from watkins_ml.evaluation.calibration import fit_temperature
-    from watkins_ml.evaluation.report import write_learning_curves
-    from watkins_ml.evaluation.selective import risk_coverage, threshold_at
+    from watkins_ml.evaluation.report import write_learning_curves, write_report
+    from watkins_ml.evaluation.result import evaluate
+    from watkins_ml.evaluation.selective import threshold_at
 
-    history = run.read_history()
-    kept = best_epoch(history, monitor)
-    labels, logits = inputs.val.labels.numpy(), _logits(network, inputs.data, inputs.val)
-    temperature = fit_temperature(labels, logits.numpy())
-    metrics = {"best_epoch": kept, "temperature": temperature}
-    threshold = threshold_at(risk_coverage(labels, to_probabilities(logits, temperature)))
-    if threshold is not None:
-        metrics["threshold_90"] = threshold
-    metrics |= _report(logits, inputs.data, "val", inputs.val, run, temperature)
-    write_learning_curves(run.root, history, kept)
+    history, (data, _, val) = run.read_history(), inputs
+    labels, logits = val.labels.numpy(), _logits(network, data, val)
+    evaluation = evaluate(labels, logits, data.classes, fit_temperature(labels, logits))
+    write_report(run.root, "val", val.frame, evaluation, val.spectrograms)
+    metrics = {BEST_EPOCH: best_epoch(history, monitor), TEMPERATURE: evaluation.temperature}
+    if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
+        metrics[THRESHOLD_90] = threshold
+    metrics |= {metric_names.best_val(name): value for name, value in evaluation.scores.items()}
+    write_learning_curves(run.root, history, metrics[BEST_EPOCH])
     run.write_metrics(metrics)
     return metrics
 
@@ -228,49 +229,30 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
         the new metrics, which `metrics.json` has beside the `known` ones.
     """
     from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import interval_scores, write_controls
+    from watkins_ml.evaluation.report import write_controls, write_report
+    from watkins_ml.evaluation.result import evaluate
 
-    split = open_side(data, "test")
+    side = open_side(data, "test")
+    logits = _logits(network, data, side)
     # a study that an earlier version began knows neither
-    temperature, threshold = known.get("temperature", 1.0), known.get("threshold_90")
-    metrics = _report(_logits(network, data, split), data, "test", split, run, temperature, threshold)
-    metrics |= {f"test_{name}": value for name, value in interval_scores(run.root, "test").items()}
+    temperature, threshold = known.get(TEMPERATURE, 1.0), known.get(THRESHOLD_90)
+    evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
+    write_report(run.root, "test", side.frame, evaluation, side.spectrograms, data)
+    metrics = {metric_names.test(name): value for name, value in evaluation.scores.items()}
     metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics
 
 
-def _logits(network: nn.Module, data: PreparedData, split: Side) -> torch.Tensor:
-    """Of each cut, (cuts, species); all processes of a training call this for the same splits in the same order."""
-    return cut_logits(network, cut_windows(data, split), group=current())
-
-
-def _report(
-    logits: torch.Tensor,
-    data: PreparedData,
-    side: str,
-    split: Side,
-    run: RunDirectory,
-    temperature: float,
-    threshold: float | None = None,
-) -> dict[str, float]:
-    from watkins_ml.evaluation.report import write_report
-
-    calibrated, uncalibrated = to_probabilities(logits, temperature), to_probabilities(logits)
-    scores = write_report(
-        run.root, side, split.frame, calibrated, data.classes, split.spectrograms,
-        uncalibrated=uncalibrated, threshold=threshold,
-        data=data if side == "test" else None,
-    )  # fmt: skip
-    return {f"{side}_{name}": value for name, value in scores.items()}
+def _logits(network: nn.Module, data: PreparedData, side: Side) -> np.ndarray:
+    """Of each cut, (cuts, species); all processes of a training call this for the same sides in the same order."""
+    return cut_logits(network, cut_windows(data, side), group=current()).numpy()
 
 
 def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:
     """Tell the journal the final metrics and the model, to be registered under a name or only kept."""
-    # `val_*` has a point an epoch; what the best network scores there gets names of its own
-    final = {f"best_{key}" if key.startswith("val_") else key: metrics[key] for key in metrics}
-    values = {key: value for key, value in final.items() if value == value}
+    values = {key: value for key, value in metrics.items() if value == value}
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
-    tags = {key: str(value) for key, value in run.facts["model"].items()}
+    tags = {key: str(value) for key, value in metric_names.renamed(run.facts["model"]).items()}
     tags |= leak_stamp(run.facts["split_protocol"])
     run.record_once("model", register_as=register_as, tags=tags)

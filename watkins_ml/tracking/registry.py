@@ -10,10 +10,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, renamed
 from watkins_ml.dataset.split import LEAKY
 
 CHAMPION = "champion"
-SCORE = "val_macro_f1"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that a model, a version or an alias is not there; any other error is a fault of the server."""
 CLAIM = "watkins.claim"
@@ -143,7 +143,7 @@ def _score(version: ModelVersion) -> float:
     if REPLACED in version.tags:
         return -math.inf
     try:
-        score = float(version.tags.get(SCORE, "-inf"))
+        score = float(renamed(version.tags).get(BEST_VAL_MACRO_F1, "-inf"))
     except ValueError:
         return -math.inf
     return -math.inf if math.isnan(score) else score

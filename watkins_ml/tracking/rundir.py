@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from watkins_ml.config import ExperimentConfig, load_stored
+from watkins_ml.core import metric_names
 from watkins_ml.core.errors import SurroundingsError, UsageError, UserError
 from watkins_ml.core.files import write_json, write_text
 from watkins_ml.core.masking import masked
@@ -281,7 +282,7 @@ class RunDirectory:
         """The numbers in `reports/metrics.json`; raises a UserError where it is missing or damaged."""
         try:
             content = json.loads(self.metrics.read_text(encoding="utf-8"))
-            return {key: value for key, value in content.items() if not isinstance(value, str)}
+            return metric_names.renamed({key: value for key, value in content.items() if not isinstance(value, str)})
         except (OSError, ValueError, AttributeError):
             raise UserError(f"{self.metrics}: missing or damaged; take it from MLflow or another copy") from None
 

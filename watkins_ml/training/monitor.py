@@ -6,13 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from watkins_ml.core.metric_names import VAL_CALIBRATED_LOSS, VAL_LOSS, VAL_MACRO_F1
+
 if TYPE_CHECKING:
     import pandas as pd
 
-VAL_MACRO_F1, VAL_LOSS = "val_macro_f1", "val_loss"
-"""The two values of `train.monitor`, each named as its column of `history.csv`."""
-CALIBRATED_LOSS = "val_calibrated_loss"
-"""The column that decides between epochs of equal macro F1."""
 TITLES = {VAL_MACRO_F1: "validation macro F1", VAL_LOSS: "validation loss"}
 DECIMALS = 9
 """Macro F1 is a mean of fractions; values that agree to so many decimals are equal but for rounding."""
@@ -26,7 +24,7 @@ def rank(epoch: Mapping[str, float], monitor: str) -> tuple[float, float]:
     """
     if monitor == VAL_LOSS:
         return _or_last(epoch[VAL_LOSS]), 0.0
-    return _or_last(-round(epoch[VAL_MACRO_F1], DECIMALS)), _or_last(epoch.get(CALIBRATED_LOSS, math.nan))
+    return _or_last(-round(epoch[VAL_MACRO_F1], DECIMALS)), _or_last(epoch.get(VAL_CALIBRATED_LOSS, math.nan))
 
 
 def best_epoch(history: pd.DataFrame, monitor: str) -> int:
