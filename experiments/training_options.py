@@ -50,7 +50,7 @@ def main() -> None:
             )
             plain = plain or run
             difference = paired_difference(predictions(plain), predictions(run))["accuracy"]
-            validation = pd.read_csv(run / "reports" / "folds.csv")["val_macro_f1"].mean()
+            validation = pd.read_csv(run / "reports" / "folds.csv")["best_val_macro_f1"].mean()
             rows[option] = {
                 "validation macro F1": f"{validation:.1%}",
                 "out-of-fold accuracy": str(scored(run, "accuracy")),

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from watkins_ml.core.errors import UsageError
+from watkins_ml.core.metric_names import VAL_LOSS, VAL_MACRO_F1, Monitor
 from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
 from watkins_ml.core.section import Section
 from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
@@ -79,7 +80,7 @@ class TrainConfig(Section):
     """Let `torch.compile` fuse the layers of a training step: minutes at the start for faster epochs after it."""
     early_stopping_patience: int = Field(ge=1, le=1_000_000)
     """Stop after this many epochs that were not the best so far (see `train.monitor`)."""
-    monitor: Literal["val_macro_f1", "val_loss"] = "val_macro_f1"
+    monitor: Monitor = VAL_MACRO_F1
     """By which column of `history.csv` the best epoch is found, whose network is kept: `val_macro_f1`, of equals the
     one of the lower calibrated loss, or `val_loss`, the loss weighted by class, as in the original study."""
     class_weights: Literal["balanced", "sampled", "none"]
@@ -155,7 +156,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-EARLIER = {"train.monitor": "val_loss"}
+EARLIER = {"train.monitor": VAL_LOSS}
 """Keys that runs and studies of earlier versions do not have, with what these versions did."""
 
 

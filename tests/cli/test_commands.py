@@ -177,7 +177,7 @@ def test_models_shows_versions_scores_and_the_champion(watkins, finished, monkey
     said = watkins("models")
     assert said.status == 0
     (row,) = [line for line in said.out.splitlines() if "watkins-baseline" in line]
-    assert "champion" in row and "first" in row and f"{finished.metrics['val_macro_f1']:.4f}" in row
+    assert "champion" in row and "first" in row and f"{finished.metrics['best_val_macro_f1']:.4f}" in row
 
 
 def test_models_of_an_empty_registry_says_how_to_get_one(watkins, store):

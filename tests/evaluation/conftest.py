@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -9,7 +10,8 @@ from PIL import Image
 
 from tests.support.splits import CLASSES, make_split
 from watkins_ml.core.files import write_csv
-from watkins_ml.evaluation import metrics, plots, report
+from watkins_ml.evaluation import plots, report
+from watkins_ml.evaluation.result import evaluate
 from watkins_ml.evaluation.runs import CONTROLS, TEST_REPORT
 
 
@@ -17,18 +19,17 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
     """A complete run directory, as training and the final report leave it."""
     run_dir.mkdir(parents=True)
     frame, probabilities = make_split(60, skill)
-    labels, predicted = frame.label.to_numpy(), probabilities.argmax(axis=1)
-    scores = metrics.score(labels, probabilities, CLASSES)
+    evaluation = evaluate(frame.label.to_numpy(), np.log(probabilities), CLASSES)
     species, pairs, predictions, *pictures = (run_dir / name for name in TEST_REPORT)
-    write_csv(species, metrics.per_species(labels, predicted, CLASSES))
-    write_csv(pairs, metrics.confusion_pairs(labels, predicted, CLASSES))
+    write_csv(species, evaluation.per_species)
+    write_csv(pairs, evaluation.confusion_pairs)
     for picture in pictures:  # test_report.py draws the real ones, which takes seconds
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").save(picture, "PNG")
-    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in CLASSES])
-    table = report.prediction_table(frame, probabilities, CLASSES)
+    columns = pd.DataFrame(evaluation.probabilities, columns=[f"p_{name}" for name in CLASSES])
+    table = report.prediction_table(frame, evaluation)
     write_csv(predictions, pd.concat([table, columns], axis=1))
-    flat = {f"{split}_{name}": value for split in ("test", "val") for name, value in scores.items()}
+    flat = {f"{side}_{name}": value for side in ("test", "best_val") for name, value in evaluation.scores.items()}
     controls = {f"control_{name}_accuracy": 0.3 for name in CONTROLS if name != "site"}
     (run_dir / "reports/metrics.json").write_text(json.dumps(flat | controls | {"best_epoch": 2}))
     history = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1, 0.5], "val_loss": [2.1, 1.2, 1.3]})

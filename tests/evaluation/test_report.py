@@ -10,15 +10,18 @@ import torch
 from PIL import Image
 
 from tests.support.splits import CLASSES, Spectrograms, make_split
+from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_side
-from watkins_ml.evaluation import metrics, report
+from watkins_ml.evaluation import report
+from watkins_ml.evaluation.result import Evaluation, evaluate
 
 FILES = {
     "reports/val_classification_report.csv",
     "reports/val_classification_report.json",
     "reports/val_confusion_pairs.csv",
     "preds/val.csv",
+    "preds/val_logits.npy",
     "misclassified/val.csv",
     "galleries/val_least_confident.png",
     "galleries/val_random.png",
@@ -33,15 +36,18 @@ FILES = {
 def written(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     frame, probabilities = make_split(120, skill=1)
-    spectrograms = Spectrograms(120)
-    scores = report.write_report(run_dir, "val", frame, probabilities, CLASSES, spectrograms)
-    return run_dir, frame, probabilities, spectrograms, scores
+    spectrograms, evaluation = Spectrograms(120), evaluated(frame, probabilities)
+    report.write_report(run_dir, "val", frame, evaluation, spectrograms)
+    return run_dir, frame, evaluation.probabilities, spectrograms, evaluation.scores
 
 
-def test_writes_every_file_and_returns_the_scores(written):
-    run_dir, frame, probabilities, _, scores = written
+def evaluated(frame: pd.DataFrame, probabilities: np.ndarray) -> Evaluation:
+    return evaluate(frame.label.to_numpy(), np.log(probabilities), CLASSES)
+
+
+def test_writes_every_file(written):
+    run_dir = written[0]
     assert {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()} == FILES
-    assert scores == metrics.score(frame.label.to_numpy(), probabilities, CLASSES)
     for path in run_dir.rglob("*.png"):
         with Image.open(path) as image:
             image.verify()
@@ -92,21 +98,37 @@ def test_galleries_read_only_the_least_confident_25_and_a_seeded_25(written):
 def test_small_splits_and_tensors_do(tmp_path):
     frame, probabilities = make_split(3, skill=9)
     tensors = [torch.randn(1, 128, 400) for _ in range(3)]
-    report.write_report(tmp_path, "test", frame, probabilities, CLASSES, tensors)
+    report.write_report(tmp_path, "test", frame, evaluated(frame, probabilities), tensors)
     assert pd.read_csv(tmp_path / "misclassified/test.csv").empty
 
 
-def test_what_validation_gave_is_scored_beside(tmp_path):
-    frame, probabilities = make_split(40, skill=2)
-    sharp = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
-    labels = frame.label.to_numpy()
-    scores = report.write_report(
-        tmp_path, "test", frame, probabilities, CLASSES, Spectrograms(40), uncalibrated=sharp, threshold=0.6
-    )
-    assert scores["ece_uncalibrated"] == metrics.score(labels, sharp, CLASSES)["ece"] != scores["ece"]
-    answered = probabilities.max(axis=1) >= 0.6
-    assert scores["coverage_at_threshold"] == answered.mean()
-    assert scores["precision_at_threshold"] == (probabilities.argmax(axis=1) == labels)[answered].mean()
+def test_logits_come_back_bit_by_bit(written):
+    run_dir, frame, probabilities, _, _ = written
+    logits = report.read_logits(run_dir, "val", (len(frame), len(CLASSES)))
+    assert logits.dtype == np.float32
+    again = evaluate(frame.label.to_numpy(), logits, CLASSES)
+    assert np.array_equal(again.probabilities, probabilities)
+    assert report.read_logits(run_dir, "test", (len(frame), len(CLASSES))) is None, "an earlier version kept none"
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "torn": lambda content: content[:-1],
+    "pickle": lambda content: b"\x80\x04K\x01.",
+    "huge": lambda content: content.replace(b"(120, 4), } ", b"(9999999999,4)}"),
+    "objects": lambda content: content.replace(b"<f4", b"|O "),
+    "doubles": lambda content: content.replace(b"<f4", b"<f8"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_logits_are_named(written, tmp_path, kind):
+    content = (written[0] / "preds" / "val_logits.npy").read_bytes()
+    (tmp_path / "preds").mkdir()
+    (tmp_path / "preds" / "val_logits.npy").write_bytes(DAMAGE[kind](content))
+    assert DAMAGE[kind](content) != content
+    with pytest.raises(UserError, match=r"val_logits\.npy: damaged"):
+        report.read_logits(tmp_path, "val", (120, 4))
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +142,11 @@ def kept(prepared, tmp_path_factory):
     elsewhere = {key: value for key, value in data.summary.items() if key != "audio_dir_from_here"}
     data = replace(data, summary=elsewhere | {"audio_dir": str(archive)})
     labels = (split.frame.label + split.frame.index % 2) % 2  # the split tests two species
-    probabilities = np.eye(3)[labels] * 0.6 + 0.4 / 3
+    logits = np.log(np.eye(3)[labels] * 0.6 + 0.4 / 3)
+    evaluation = evaluate(split.labels.numpy(), logits, data.classes)
     for name in ("one", "two"):
         run_dir = archive.parent / name
-        report.write_report(run_dir, "test", split.frame, probabilities, data.classes, split.spectrograms, data=data)
+        report.write_report(run_dir, "test", split.frame, evaluation, split.spectrograms, data)
     cuts = pd.read_csv(run_dir / "galleries/test_cuts.csv", dtype=str, keep_default_na=False)
     return run_dir, split.frame, cuts
 

@@ -43,10 +43,23 @@ def test_without_models_the_two_champions_are_compared(project, tmp_path):
     for column, run in zip(table.columns, ("first", "second"), strict=True):
         metrics = json.loads((project / "runs" / run / "reports" / "metrics.json").read_text())
         assert table[column]["test_accuracy"] == metrics["test_accuracy"]
-        assert table[column]["val_macro_f1"] == metrics["val_macro_f1"]
+        assert table[column]["best_val_macro_f1"] == metrics["best_val_macro_f1"]
     html = page.read_text()
     assert "EfficientNet-B0" in html
     assert 'src="http' not in html
+
+
+def test_a_run_of_an_earlier_version_is_compared_by_todays_names(other_run, store, tmp_path, watkins):
+    """It called what its kept network scored on validation as the values of an epoch: `val_*`."""
+    runs = [other_run("earlier"), other_run("today")]
+    path = runs[0] / "reports" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps({name.replace("best_val_", "val_"): value for name, value in metrics.items()}))
+    table = compare_models(list(map(str, runs)), tmp_path / "page.html")
+    earlier, today = (table[name] for name in table.columns)
+    assert earlier.equals(today) and earlier["best_val_macro_f1"] == metrics["best_val_macro_f1"]
+    said = watkins("train", "--resume", runs[0])
+    assert said.status == 0 and f"{metrics['best_val_macro_f1']:.4f}" in said.out
 
 
 def test_a_comparison_is_logged_as_a_finished_run_with_page_and_table(project, tmp_path):

@@ -18,7 +18,8 @@ def other_data(prepared, tmp_path):
 
 def test_evaluation_gives_the_runs_own_validation_metrics(finished, prepared, tmp_path):
     scores, protocol = evaluate_model(str(finished.run_dir), prepared, "val", tmp_path / "report")
-    own = {key.removeprefix("val_"): value for key, value in finished.metrics.items() if key.startswith("val_")}
+    kept = "best_val_"
+    own = {key.removeprefix(kept): value for key, value in finished.metrics.items() if key.startswith(kept)}
     assert (scores, protocol) == (pytest.approx(own, rel=1e-4), "tape")
 
 

@@ -56,7 +56,7 @@ def last_line(text: str) -> str:
 
 def test_the_result_is_what_the_record_says(finished):
     assert finished.metrics == json.loads((finished.run_dir / "reports" / "metrics.json").read_text())
-    assert {"best_epoch", "val_macro_f1", "test_accuracy", "test_ece"} <= finished.metrics.keys()
+    assert {"best_epoch", "best_val_macro_f1", "test_accuracy", "test_ece"} <= finished.metrics.keys()
     controls = pd.read_csv(finished.run_dir / "reports" / "test_controls.csv").set_index("control")
     assert list(controls.index) == ["majority", "tape", "sample_rate", "duration", "rate_duration"]
     assert controls.title["rate_duration"] == "native sample rate and duration"
@@ -72,7 +72,7 @@ def test_the_model_is_the_best_epoch_not_the_last(finished):
     best = torch.load(run.checkpoints / "best.pt", weights_only=True)["model"]
     bundle = load_bundle(run.model)
     assert all(torch.equal(best[name], tensor) for name, tensor in bundle.network.state_dict().items())
-    assert bundle.facts["val_macro_f1"] == finished.metrics["val_macro_f1"]
+    assert bundle.facts["best_val_macro_f1"] == finished.metrics["best_val_macro_f1"]
 
 
 def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finished, prepared, fitted_temperatures):
@@ -86,7 +86,7 @@ def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finishe
 
 def test_the_reports_are_made_from_calibrated_probabilities(finished, prepared):
     data, classifier = read_prepared(prepared), load_bundle(finished.run_dir / "model")
-    for side in ("val", "test"):
+    for side, kept in (("val", "best_val"), ("test", "test")):
         split = load_side(data, side)
         written = pd.read_csv(finished.run_dir / "preds" / f"{side}.csv").filter(like="p_")
         np.testing.assert_allclose(written, classifier.probabilities(cut_windows(data, split)), rtol=1e-3, atol=1e-6)
@@ -95,9 +95,9 @@ def test_the_reports_are_made_from_calibrated_probabilities(finished, prepared):
             to_probabilities(cut_logits(classifier.network, cut_windows(data, split))),
             data.classes,
         )
-        assert finished.metrics[f"{side}_ece_uncalibrated"] == pytest.approx(plain["ece"], rel=1e-3)
-        assert finished.metrics[f"{side}_accuracy"] == plain["accuracy"]
-        assert finished.metrics[f"{side}_nll"] != pytest.approx(plain["nll"], rel=1e-3)
+        assert finished.metrics[f"{kept}_ece_uncalibrated"] == pytest.approx(plain["ece"], rel=1e-3)
+        assert finished.metrics[f"{kept}_accuracy"] == plain["accuracy"]
+        assert finished.metrics[f"{kept}_nll"] != pytest.approx(plain["nll"], rel=1e-3)
 
 
 def test_the_threshold_of_validation_is_tried_on_test(finished):

@@ -103,7 +103,7 @@ def test_a_whole_model_of_an_earlier_version_is_left_as_it_is(run, store, watkin
 
 
 def test_a_mended_version_takes_no_alias_that_its_run_had_lost(incomplete, store, watkins):
-    worse = store.get_model_version(NAME, "1").tags | {"val_macro_f1": "0.01"}
+    worse = store.get_model_version(NAME, "1").tags | {"best_val_macro_f1": "0.01"}
     store.create_model_version(NAME, "file:///by-hand", tags=worse)
     registry.promote(store, f"{NAME}/2")
     said = watkins("sync", incomplete.root)

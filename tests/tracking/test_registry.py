@@ -11,9 +11,11 @@ from watkins_ml.tracking import registry
 NAME = "watkins-baseline"
 
 
-def create(client, f1: object, digest: str = "d1", split: str = "tape", name: str = NAME):
+def create(
+    client, f1: object, digest: str = "d1", split: str = "tape", name: str = NAME, score: str = "best_val_macro_f1"
+):
     """A version with these tags that has not claimed yet."""
-    tags = {"val_macro_f1": str(f1), "data_digest": digest, "split_protocol": split}
+    tags = {score: str(f1), "data_digest": digest, "split_protocol": split}
     return client.create_model_version(name, "file:///nowhere", tags=tags)
 
 
@@ -62,6 +64,20 @@ def test_who_becomes_champion(store, register, f1, digest, split, champion, said
     assert champion_of(store) == champion
     assert promotion.promoted == (champion == 2)
     assert said in promotion.reason
+
+
+@pytest.mark.parametrize(("f1", "champion"), [(0.6, 2), (0.4, 1)])
+@pytest.mark.parametrize("names", [("val_macro_f1", "best_val_macro_f1"), ("best_val_macro_f1", "val_macro_f1")])
+def test_versions_of_earlier_versions_compete_by_the_name_that_these_gave_the_score(
+    store, register, watkins, names, f1, champion
+):
+    register(0.5, score=names[0])
+    promotion = register(f1, score=names[1])
+    assert champion_of(store) == champion and promotion.promoted == (champion == 2)
+    said = watkins("models")
+    assert "0.5000" in said.out and f"{f1:.4f}" in said.out and "nan" not in said.out
+    assert watkins("promote", f"{NAME}/{3 - champion}").status == 0
+    assert champion_of(store) == 3 - champion
 
 
 def test_a_leaky_score_is_told_as_one(register):

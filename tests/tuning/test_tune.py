@@ -150,7 +150,7 @@ def test_the_best_trial_is_tested_once_registered_and_champion(tuned, at):
     assert {"test_accuracy", "test_macro_f1", "control_tape_accuracy"} <= set(child.data.metrics)
     (version,) = at.search_model_versions("name='small'")
     assert version.run_id == child.info.run_id
-    assert float(version.tags["val_macro_f1"]) == best.value
+    assert float(version.tags["best_val_macro_f1"]) == best.value
     assert at.get_model_version_by_alias("small", "champion").version == version.version
     tests = [path for path in (tuned.folder / "runs").rglob("preds/test.csv")]
     assert [path.parents[1].name for path in tests] == [best.user_attrs["run"]]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.table import Column, Table
 
+from watkins_ml.core import metric_names
 from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UserError
+from watkins_ml.core.metric_names import ACCURACY, BEST_VAL_MACRO_F1, MACRO_F1, best_val, test
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import LEAKY, SIDES
 
@@ -90,7 +92,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     protocol = RunDirectory(run_dir).facts["split_protocol"]
     table = table_of("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
     for key, name in SCORES.items():
-        table.add_row(name, _number(metrics.get(f"val_{key}")), _number(metrics.get(f"test_{key}")))
+        table.add_row(name, _number(metrics.get(best_val(key))), _number(metrics.get(test(key))))
     _add_controls(table, metrics, columns=2)
     out.print(table, soft_wrap=False)
     if sentence := threshold_sentence(metrics):
@@ -113,7 +115,7 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
 
     table.add_section()
     for name, title in CONTROLS.items():
-        if (value := metrics.get(f"control_{name}_accuracy")) is not None:
+        if (value := metrics.get(metric_names.control(name, ACCURACY))) is not None:
             table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), _number(value), style="dim")
 
 
@@ -124,9 +126,9 @@ def print_crossval(result: CrossValidation) -> None:
     metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
     table = table_of("metric", "all folds pooled", "95 % interval over tapes", title=title)
     for key, name in SCORES.items():
-        bounds = [metrics.get(f"test_{key}_{end}") for end in ("low", "high")]
+        bounds = [metrics.get(test(f"{key}_{end}")) for end in ("low", "high")]
         interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
-        table.add_row(name, _number(metrics.get(f"test_{key}")), interval)
+        table.add_row(name, _number(metrics.get(test(key))), interval)
     _add_controls(table, metrics, columns=1)
     out.print(table, soft_wrap=False)
     folds = table_of("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
@@ -157,8 +159,8 @@ def print_study(outcome: Outcome) -> None:
         table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
     table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
     if outcome.metrics is not None:
-        for key in ("accuracy", "macro_f1"):
-            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[f"test_{key}"]))
+        for key in (ACCURACY, MACRO_F1):
+            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[test(key)]))
     out.print(table, soft_wrap=False)
     if outcome.metrics is None:
         host, run = best.user_attrs["host"], best.user_attrs["run"]
@@ -172,12 +174,12 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
         return
     table = table_of("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
     for version in versions:
-        tags = version.tags
+        tags = metric_names.renamed(version.tags)
         table.add_row(
             version.name,
             str(version.version),
             ", ".join(version.aliases),
-            _number(float(tags.get("val_macro_f1", "nan"))),
+            _number(float(tags.get(BEST_VAL_MACRO_F1, "nan"))),
             (protocol := tags.get("split_protocol", "")) + _leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
@@ -194,12 +196,12 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     table = Table("metric", *map(str, comparison.columns))
     for side in ("test", "val"):
         for key, name in SCORES.items():
-            values = comparison.loc[f"{side}_{key}"]
+            values = comparison.loc[metric_names.of_kept(side, key)]
             if values.notna().any():  # a cross-validation has no validation side of its own
                 table.add_row(f"{side} {name}", *(_number(value) for value in values))
         table.add_section()
     for name, title in CONTROLS.items():
-        values = comparison.loc[f"control_{name}_accuracy"]
+        values = comparison.loc[metric_names.control(name, ACCURACY)]
         if values.notna().any():
             table.add_row(f"accuracy without audio: {title}", *(_number(value) for value in values), style="dim")
     out.print(table)

@@ -1,8 +1,8 @@
 """The names of metrics; a metric has one name from the training loop to the tracking server.
 
-`train_*` and `val_*` have a value an epoch: columns of `history.csv`, curves in MLflow. What the kept network scores has
-one value a run: `best_val_*`, `test_*` and, of predictors without audio, `control_*`; in `reports/metrics.json`, MLflow,
-the facts of a model and the tags of its registered versions.
+`train_*` and `val_*` have a value an epoch: columns of `history.csv`, curves in MLflow. What the kept network scores
+has one value a run: `best_val_*`, `test_*` and, of predictors without audio, `control_*`; in `reports/metrics.json`,
+MLflow, the facts of a model and the tags of its registered versions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Monitor = Literal["val_macro_f1", "val_loss"]
 VAL_MACRO_F1: Final = "val_macro_f1"
 VAL_LOSS: Final = "val_loss"
 VAL_CALIBRATED_LOSS: Final = "val_calibrated_loss"
-TRAIN_LOSS, TRAIN_ACCURACY = "train_loss", "train_accuracy"
+TRAIN_LOSS, TRAIN_ACCURACY, VAL_ACCURACY = "train_loss", "train_accuracy", "val_accuracy"
 
 ACCURACY, MACRO_F1, CALIBRATED_LOSS = "accuracy", "macro_f1", "calibrated_loss"
 COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD = "coverage_at_threshold", "precision_at_threshold"
@@ -62,7 +62,19 @@ def fold(metric: str) -> str:
     return f"fold_{metric}"
 
 
+def is_control(name: str) -> bool:
+    """Whether it is a `control_*`."""
+    return name.startswith("control_")
+
+
+def is_of_validation(name: str) -> bool:
+    """Whether it is a `best_val_*`."""
+    return name.startswith("best_val_")
+
+
 BEST_VAL_MACRO_F1 = best_val(MACRO_F1)
+TRIAL_VAL_MACRO_F1 = "trial_val_macro_f1"
+"""What a trial of a study scored, in the record of the study."""
 TEST_ACCURACY, TEST_MACRO_F1 = test(ACCURACY), test(MACRO_F1)
 
 

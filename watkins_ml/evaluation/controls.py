@@ -9,6 +9,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
+from watkins_ml.core.metric_names import ACCURACY, MACRO_F1, control
+
 CONTROLS = {
     "majority": "commonest species",
     "tape": "tape",
@@ -59,8 +61,8 @@ def control_scores(species: pd.Series, predictions: pd.DataFrame) -> dict[str, f
     present = sorted(species.unique())
     found: dict[str, float] = {}
     for name, predicted in predictions.items():
-        found[f"control_{name}_accuracy"] = float(accuracy_score(species, predicted))
-        found[f"control_{name}_macro_f1"] = float(
+        found[control(name, ACCURACY)] = float(accuracy_score(species, predicted))
+        found[control(name, MACRO_F1)] = float(
             f1_score(species, predicted, labels=present, average="macro", zero_division=0)
         )
     return found
@@ -69,11 +71,11 @@ def control_scores(species: pd.Series, predictions: pd.DataFrame) -> dict[str, f
 def control_table(scores: dict[str, float]) -> pd.DataFrame:
     """The controls among `scores` for a reader: control, title, accuracy, macro_f1."""
     rows = [
-        (name, title, scores[f"control_{name}_accuracy"], scores[f"control_{name}_macro_f1"])
+        (name, title, *(scores[control(name, quantity)] for quantity in (ACCURACY, MACRO_F1)))
         for name, title in CONTROLS.items()
-        if f"control_{name}_accuracy" in scores
+        if control(name, ACCURACY) in scores
     ]
-    return pd.DataFrame(rows, columns=["control", "title", "accuracy", "macro_f1"])
+    return pd.DataFrame(rows, columns=["control", "title", ACCURACY, MACRO_F1])
 
 
 def _majority(species: pd.Series) -> str:

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from watkins_ml.core import metric_names
 from watkins_ml.core.files import write_bytes
 from watkins_ml.core.wording import plural
 from watkins_ml.evaluation.lettering import legible, set_fonts
@@ -84,10 +85,10 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
 
 def _curve(axes: Axes, history: pd.DataFrame, quantity: str, colour: str, best: int) -> None:
     marker = "." if len(history) <= 30 else None
-    validation = history[f"val_{quantity}"]
+    validation = history[metric_names.val(quantity)]
     axes.plot(history.epoch, validation, color=colour, marker=marker)
-    if f"train_{quantity}" in history:
-        axes.plot(history.epoch, history[f"train_{quantity}"], color=colour, ls="--", lw=1.2, alpha=0.8)
+    if (training := metric_names.train(quantity)) in history:
+        axes.plot(history.epoch, history[training], color=colour, ls="--", lw=1.2, alpha=0.8)
     at_best = history.epoch == best
     axes.plot(history.epoch[at_best], validation[at_best], color=colour, marker="*", ms=15, mec="white", zorder=3)
 

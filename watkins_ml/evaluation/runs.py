@@ -12,14 +12,26 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.config import with_earlier
+from watkins_ml.core import metric_names
 from watkins_ml.core.errors import UserError, first_line
 from watkins_ml.core.files import read_csv
+from watkins_ml.core.metric_names import (
+    ACCURACY,
+    BEST_EPOCH,
+    COVERAGE_AT_THRESHOLD,
+    PRECISION_AT_THRESHOLD,
+    TEST_ACCURACY,
+    TEST_MACRO_F1,
+    TRAIN_LOSS,
+    VAL_LOSS,
+    VAL_MACRO_F1,
+)
 from watkins_ml.core.names import normal
 from watkins_ml.core.plain_yaml import read_yaml
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
 from watkins_ml.evaluation.controls import CONTROLS
-from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
+from watkins_ml.evaluation.intervals import QUANTITIES, paired_difference, score_intervals, verdict
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.monitor import best_epoch
@@ -62,16 +74,19 @@ _QUANTITIES = [
 ]
 GROUPS = {
     "Test split": [
-        *(row._replace(key=f"test_{row.key}") for row in _QUANTITIES),
-        Row("test_coverage_at_threshold", "cuts answered from the confidence that gave 90 % precision on validation"),
-        Row("test_precision_at_threshold", "precision of these answers"),
+        *(row._replace(key=metric_names.test(row.key)) for row in _QUANTITIES),
+        Row(
+            metric_names.test(COVERAGE_AT_THRESHOLD),
+            "cuts answered from the confidence that gave 90 % precision on validation",
+        ),
+        Row(metric_names.test(PRECISION_AT_THRESHOLD), "precision of these answers"),
     ],
     "Controls, without any audio": [
-        Row(f"control_{key}_{quantity}", f"{title}: {name}")
+        Row(metric_names.control(key, quantity), f"{title}: {name}")
         for key, title in CONTROLS.items()
-        for quantity, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
+        for quantity, name in QUANTITIES.items()
     ],
-    "Validation split": [row._replace(key=f"val_{row.key}") for row in _QUANTITIES],
+    "Validation split": [row._replace(key=metric_names.best_val(row.key)) for row in _QUANTITIES],
 }
 
 
@@ -122,7 +137,7 @@ class ComparedRun:
     @property
     def best_epoch(self) -> int:
         """The epoch whose network was kept; of a cross-validation the best one in the mean over its folds."""
-        known = self.metrics.get("best_epoch")
+        known = self.metrics.get(BEST_EPOCH)
         return best_epoch(self.history, self.config["train"]["monitor"]) if known is None else int(known)
 
     @property
@@ -131,7 +146,7 @@ class ComparedRun:
 
     @property
     def is_tested(self) -> bool:
-        return self.metrics.get("test_accuracy") is not None and self.metrics.get("test_macro_f1") is not None
+        return None not in map(self.metrics.get, (TEST_ACCURACY, TEST_MACRO_F1))
 
     def is_about_same_data(self, other: Self) -> bool:
         return self.info["data_digest"] == other.info["data_digest"]
@@ -196,7 +211,7 @@ def _read_history(path: Path) -> pd.DataFrame:
     """A row an epoch: numbers in full precision. Raises as `_read_text`."""
     with damage(path):
         table = pd.read_csv(path, float_precision="round_trip").apply(pd.to_numeric)
-        if missing := [name for name in ("epoch", "train_loss", "val_loss", "val_macro_f1") if name not in table]:
+        if missing := [name for name in ("epoch", TRAIN_LOSS, VAL_LOSS, VAL_MACRO_F1) if name not in table]:
             raise ValueError(f"no column {missing[0]}")
         if table.empty or table["epoch"].isna().any():
             raise ValueError("no epoch")
@@ -226,7 +241,7 @@ def comparison_table(runs: list[ComparedRun]) -> pd.DataFrame:
     `attrs["warning"]` holds `data_warning(runs)`: a sentence, or None when the runs share their data.
     """
     assert_distinct(runs)
-    keys = [row.key for rows in GROUPS.values() for row in rows] + ["best_epoch"]
+    keys = [row.key for rows in GROUPS.values() for row in rows] + [BEST_EPOCH]
     table = pd.DataFrame({run.title: pd.Series(run.metrics, dtype=float).reindex(keys) for run in runs})
     table.attrs["warning"] = data_warning(runs)
     return table
@@ -245,7 +260,7 @@ def headline(runs: list[ComparedRun]) -> str:
         )
     if data_warning(tested):
         return "No run can be said to lead, for they were made on different data."
-    first, second = sorted(tested, key=lambda run: run.metrics["test_macro_f1"], reverse=True)[:2]
+    first, second = sorted(tested, key=lambda run: run.metrics[TEST_MACRO_F1], reverse=True)[:2]
     if set(first.predictions["path"]) != set(second.predictions["path"]):
         return f"{first.title} and {second.title} were not tested on the same cuts, so neither can be said to lead."
     difference = paired_difference(second.predictions, first.predictions)["macro_f1"]
@@ -266,13 +281,13 @@ def control_note(runs: list[ComparedRun]) -> str | None:
         (run.metrics[key], title)
         for run in runs
         for name, title in CONTROLS.items()
-        if run.metrics.get(key := f"control_{name}_accuracy") is not None
+        if run.metrics.get(key := metric_names.control(name, ACCURACY)) is not None
     ]
     if not found or data_warning(runs):
         return None
     value, title = max(found, key=lambda control: control[0])  # of equals the simplest
     note = f"The best control without audio ({title}) reaches {percent(value)} accuracy {tested_on(runs)}."
-    beaten = [run.title for run in runs if run.is_tested and run.metrics["test_accuracy"] <= value]
+    beaten = [run.title for run in runs if run.is_tested and run.metrics[TEST_ACCURACY] <= value]
     return f"{note} Not better than that: {', '.join(beaten)}." if beaten else note
 
 

@@ -8,6 +8,8 @@ since no threshold can tell them apart.
 import numpy as np
 import pandas as pd
 
+from watkins_ml.core.metric_names import COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD, THRESHOLD_90, test
+
 PRECISION = 0.9
 """The share of right answers that a user asks for."""
 
@@ -58,10 +60,10 @@ def at_threshold(labels: np.ndarray, probabilities: np.ndarray, threshold: float
     `threshold` is one for all cuts, or one for each (N,).
     """
     answered = probabilities.max(axis=1) >= threshold
-    found = {"coverage_at_threshold": float(answered.mean())}
+    found = {COVERAGE_AT_THRESHOLD: float(answered.mean())}
     if answered.any():
         right = probabilities[answered].argmax(axis=1) == labels[answered]
-        found["precision_at_threshold"] = float(right.mean())
+        found[PRECISION_AT_THRESHOLD] = float(right.mean())
     return found
 
 
@@ -74,12 +76,12 @@ def coverage_sentence(coverage: float) -> str:
 
 def threshold_sentence(metrics: dict[str, float]) -> str | None:
     """What the threshold that validation gave does on test, from a run's metrics; None where they lack it."""
-    if "test_coverage_at_threshold" not in metrics:
+    if test(COVERAGE_AT_THRESHOLD) not in metrics:
         return None
-    threshold = metrics.get("threshold_90")
+    threshold = metrics.get(THRESHOLD_90)
     who, limit = ("each fold's network", "") if threshold is None else ("it", f" of {threshold:.4g} or more,")
     sure = f"with a confidence{limit} at which {_percent(PRECISION)} of its answers on validation were right"
-    coverage, precision = metrics["test_coverage_at_threshold"], metrics.get("test_precision_at_threshold")
+    coverage, precision = metrics[test(COVERAGE_AT_THRESHOLD)], metrics.get(test(PRECISION_AT_THRESHOLD))
     if precision is None:
         then = "none of the test cuts is answered"
     else:

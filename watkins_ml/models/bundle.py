@@ -25,6 +25,7 @@ from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.core.confined import plain_file
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.files import write_json, write_tensors
+from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.core.names import normal
 from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.models.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
@@ -184,7 +185,7 @@ class _Description(BaseModel):
         if len(set(names)) < len(names) or not all(name.strip() for name in names):
             raise ValueError("classes are names, each of another species")
         "".join([*names, *self.facts]).encode()  # half of a character could not be printed
-        threshold = self.facts.get("threshold_90", 0.0)
+        threshold = self.facts.get(THRESHOLD_90, 0.0)
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise ValueError("threshold_90 is no number")
         return self

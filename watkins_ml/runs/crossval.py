@@ -245,6 +245,8 @@ def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict
     for number, (fold, run) in enumerate(runs.items(), start=1):
         metrics = run.read_metrics()
         chosen = {key: metrics[key] for key in FOLD_METRICS}
-        record.record_once("metrics", step=number, values={metric_names.fold(key): value for key, value in chosen.items()})
+        record.record_once(
+            "metrics", step=number, values={metric_names.fold(key): value for key, value in chosen.items()}
+        )
         rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
     return pd.DataFrame(rows)

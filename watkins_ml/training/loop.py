@@ -13,11 +13,12 @@ from torch import nn
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.device import choose_device, make_repeatable
+from watkins_ml.core.metric_names import TRAIN_LOSS, VAL_ACCURACY, VAL_CALIBRATED_LOSS, VAL_LOSS, VAL_MACRO_F1
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.loading import Side
 from watkins_ml.training.checkpoints import Checkpoint, save_checkpoint, save_last, told_checkpoint
 from watkins_ml.training.features import FeatureStore
-from watkins_ml.training.monitor import CALIBRATED_LOSS, TITLES, VAL_LOSS, is_tie
+from watkins_ml.training.monitor import TITLES, is_tie
 from watkins_ml.training.trainer import Score, Trainer, balanced_weights
 from watkins_ml.training.whole_batch import join
 
@@ -108,9 +109,9 @@ def _epochs(trainer: Trainer, train: Side, val: Side, score: Score):
 
 def _line(metrics: dict[str, float], epochs: int, seconds: float) -> str:
     return (
-        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f}"
-        f"  val loss {metrics['val_loss']:.4f}  val accuracy {metrics['val_accuracy']:.3f}"
-        f"  val macro F1 {metrics['val_macro_f1']:.3f}  {seconds:.1f} s  "
+        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics[TRAIN_LOSS]:.4f}"
+        f"  val loss {metrics[VAL_LOSS]:.4f}  val accuracy {metrics[VAL_ACCURACY]:.3f}"
+        f"  val macro F1 {metrics[VAL_MACRO_F1]:.3f}  {seconds:.1f} s  "
     )
 
 
@@ -119,7 +120,8 @@ def _standing(metrics: dict[str, float], best: dict[str, float] | None, is_best:
     told = "best so far" if best is None or is_best else f"best: epoch {best['epoch']}"
     if best is None or not is_tie(metrics, best, monitor):
         return told
-    return f"{told} (equal macro F1, {'lower' if is_best else 'higher'} calibrated loss {metrics[CALIBRATED_LOSS]:.4f})"
+    loss = f"{'lower' if is_best else 'higher'} calibrated loss {metrics[VAL_CALIBRATED_LOSS]:.4f}"
+    return f"{told} (equal macro F1, {loss})"
 
 
 def _ending(trainer: Trainer) -> str:
@@ -129,5 +131,5 @@ def _ending(trainer: Trainer) -> str:
     stopped = f"Stopped early: no better {title} for {plural(stale, 'epoch')}. "
     kept = f"Kept: epoch {best['epoch']}, {title} {best[limits.monitor]:.4f}"
     if limits.monitor != VAL_LOSS:
-        kept += f" (of equals the lowest calibrated loss, {best[CALIBRATED_LOSS]:.4f})"
+        kept += f" (of equals the lowest calibrated loss, {best[VAL_CALIBRATED_LOSS]:.4f})"
     return (stopped if trainer.progress.epoch < limits.epochs else "") + kept

@@ -15,10 +15,11 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
 from watkins_ml.core.distributed import ALONE, Alone, Group, current
 from watkins_ml.core.errors import UserError, first_line
+from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL_LOSS, val
 from watkins_ml.dataset.loading import Side
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
-from watkins_ml.training.monitor import VAL_LOSS, rank
+from watkins_ml.training.monitor import rank
 from watkins_ml.training.optimizer import AdamW
 from watkins_ml.training.replay import Replayed
 
@@ -101,7 +102,7 @@ class Trainer:
             on_step(f"loss {totals[0] / totals[1]:.3f}  accuracy {totals[2] / seen:.3f}" if readable else "")
         loss, weight, correct = self.group.total(totals).tolist()
         self._assert_finite(loss)
-        return {"train_loss": loss / weight, "train_accuracy": correct / len(split)}
+        return {TRAIN_LOSS: loss / weight, TRAIN_ACCURACY: correct / len(split)}
 
     def _explained_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         try:
@@ -150,7 +151,7 @@ class Trainer:
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
         scores = score(labels.numpy(), logits.numpy())
-        return {"val_loss": loss} | {f"val_{name}": value for name, value in scores.items()}
+        return {VAL_LOSS: loss} | {val(name): value for name, value in scores.items()}
 
     def judge(self, metrics: dict[str, float]) -> bool:
         """Count the epoch that gave `metrics`, and lower the rate if it is time to; whether it is the best so far."""
@@ -158,7 +159,7 @@ class Trainer:
         is_best = self.best is None or rank(metrics, monitor) < rank(self.best.facts["metrics"], monitor)
         self.progress.count(is_best)
         # the best epoch's number grows with each better epoch, also with one that only a tie makes better
-        self.scheduler.step(metrics["val_loss"] if monitor == VAL_LOSS else self.progress.best_epoch)
+        self.scheduler.step(metrics[VAL_LOSS] if monitor == VAL_LOSS else self.progress.best_epoch)
         return is_best
 
     def _assert_finite(self, loss: float) -> None:

@@ -7,10 +7,12 @@ from contextlib import ExitStack, contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
 
+from watkins_ml.core import metric_names
 from watkins_ml.core.console import err
 from watkins_ml.core.device import choose_device
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import write_csv
+from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEST_ACCURACY, TRIAL_VAL_MACRO_F1
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.runs.keep_model import complete_model
@@ -20,8 +22,6 @@ from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.study import Study, best_trial
 from watkins_ml.tuning.table import trials_table
-
-BEST = "best_val_macro_f1"
 
 
 class StudyRecord:
@@ -77,9 +77,9 @@ class StudyRecord:
         best = best_trial(self.study.trials)
         if not self.is_mine or trial.user_attrs.get("place") != self.study.place or best is None:
             return
-        values = {BEST: best.value}
+        values = {BEST_VAL_MACRO_F1: best.value}
         if trial.state is TrialState.COMPLETE:
-            values["trial_val_macro_f1"] = trial.value
+            values[TRIAL_VAL_MACRO_F1] = trial.value
         known = {entry["step"] for entry in self.run.entries() if entry["kind"] == "metrics"}
         if trial.number not in known:
             self.run.record("metrics", step=trial.number, values=values)
@@ -115,13 +115,13 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
     run = RunDirectory(study.run_of(best))
     with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
         metrics = run.read_metrics()
-        if "test_accuracy" not in metrics:
+        if TEST_ACCURACY not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
             complete_model(network, data, run, study.recipe.config.train.seed)
             metrics |= report_test(network, data, run, metrics)
         if not run.facts.get("concluded"):
-            tested = {key: value for key, value in metrics.items() if not key.startswith("val_")}
+            tested = {key: value for key, value in metrics.items() if not metric_names.is_of_validation(key)}
             record_result(run, study.recipe.config.tracking.register_as, tested)
             run.update_facts(concluded=True)  # before run.json is sent; one killed here is finished by its next sync
             run.finish("FINISHED")

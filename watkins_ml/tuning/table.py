@@ -6,6 +6,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from watkins_ml.core.metric_names import VAL_MACRO_F1
 from watkins_ml.tuning.recipe import tidy
 from watkins_ml.tuning.study import INTERRUPTED
 
@@ -27,12 +28,12 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     trials = study.get_trials(deepcopy=False)
     successors = {trial.user_attrs["continues"]: trial.number for trial in trials if "continues" in trial.user_attrs}
     keys = sorted({key for trial in trials for key in trial.params})
-    columns = ["trial", "state", "val_macro_f1", "epochs", "seconds", *keys]
+    columns = ["trial", "state", VAL_MACRO_F1, "epochs", "seconds", *keys]
     columns += ["run", "host", "continues", "duplicate_of", "problem"]
     rows = [dict.fromkeys(columns) | _point(trial) | _row(trial, successors) for trial in trials]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # a 4 stays 4 beside a missing value
     whole = dict.fromkeys(("trial", "epochs", "continues", "duplicate_of"), "Int64")
-    return table.astype(whole | {"val_macro_f1": float, "seconds": float})
+    return table.astype(whole | {VAL_MACRO_F1: float, "seconds": float})
 
 
 def _point(trial: FrozenTrial) -> dict[str, object]:
@@ -47,7 +48,7 @@ def _row(trial: FrozenTrial, successors: dict[int, int]) -> dict[str, object]:
     return {
         "trial": trial.number,
         "state": state,
-        "val_macro_f1": trial.value,
+        VAL_MACRO_F1: trial.value,
         "epochs": max(trial.intermediate_values, default=0),
         "seconds": None if trial.duration is None else trial.duration.total_seconds(),
         "problem": ended if state == "failed" else None,

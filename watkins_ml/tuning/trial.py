@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.errors import SurroundingsError, UserError
 from watkins_ml.core.files import disk_errors
+from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, VAL_MACRO_F1
 from watkins_ml.runs.keep_model import keep_model
 from watkins_ml.runs.lifecycle import ending, shortages
 from watkins_ml.runs.train import Inputs, record_result, report_validation, train
@@ -21,9 +21,6 @@ from watkins_ml.tracking.rundir import TUNE, RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.tuning.study import TrialLostError
-
-VALUE = "val_macro_f1"
-"""What a study maximises: the validation macro F1 of the network that is kept, by `train.monitor`."""
 
 
 class PrunedError(Exception):
@@ -51,14 +48,14 @@ class WatchedRun:
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self.run.epoch(metrics, timing)
-        self.watcher.report(int(metrics["epoch"]), metrics[VALUE])
+        self.watcher.report(int(metrics["epoch"]), metrics[VAL_MACRO_F1])
         self.judge(int(metrics["epoch"]))
 
     def replay(self) -> None:
         """Report the epochs of the worker before, for this is another trial in the study's eyes."""
         rows = self.run.read_history().to_dict("records") if self.run.history.exists() else []
         for row in rows:
-            self.watcher.report(int(row["epoch"]), row[VALUE])
+            self.watcher.report(int(row["epoch"]), row[VAL_MACRO_F1])
         if rows:  # that worker may have been killed before it could ask
             self.judge(int(rows[-1]["epoch"]))
 
@@ -89,7 +86,7 @@ class TrialRunner:
         watched = WatchedRun(run, watcher, config.train.epochs)
         if run.facts["status"] == "FINISHED":  # its worker was killed before it could say so
             watched.replay()
-            return json.loads(run.metrics.read_text(encoding="utf-8"))[VALUE]
+            return run.read_metrics()[BEST_VAL_MACRO_F1]
         with self._recording(run, config):
             start = latest_checkpoint(run.checkpoints)
             if run.entries()[-1]["kind"] != "datasets":  # not just made
@@ -148,7 +145,7 @@ class TrialRunner:
         keep_model(network, config, self.inputs.data, run, metrics)
         record_result(run, None, metrics)
         drop_previous(run.checkpoints)
-        return metrics[VALUE]
+        return metrics[BEST_VAL_MACRO_F1]
 
     def answer(self, name: str, number: int, config: ExperimentConfig, twin: FrozenTrial) -> float:
         """Record a trial whose result is known from an earlier one at the same point; raises as that one did."""
@@ -157,7 +154,7 @@ class TrialRunner:
             run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin.number)})
             if twin.state is TrialState.PRUNED:
                 raise PrunedError(twin.last_step or 0)
-            run.record_once("metrics", step=0, values={f"best_{VALUE}": twin.value})
+            run.record_once("metrics", step=0, values={BEST_VAL_MACRO_F1: twin.value})
         return twin.value
 
     def forget(self, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from watkins_ml.core import metric_names
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import QUANTITIES, Interval, score_intervals
 from watkins_ml.evaluation.runs import (
@@ -41,7 +42,7 @@ def headline_charts(runs: list[ComparedRun]) -> dict[str, list[Bar]]:
     for key, title in QUANTITIES.items():
         bars = [_bar(run.title, scores[key]) for run, scores in zip(runs, intervals, strict=True)]
         if data_warning(runs) is None:
-            known = {name: run.metrics.get(f"control_{name}_{key}") for run in runs for name in CONTROLS}
+            known = {name: run.metrics.get(metric_names.control(name, key)) for run in runs for name in CONTROLS}
             bars += [
                 Bar(CONTROLS[name], percent(value), value, value, value, True)
                 for name, value in known.items()
@@ -60,7 +61,7 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
     def of(key: str, form: str = "{}") -> list[str]:
         return [DASH if (value := run.info.get(key)) is None else form.format(value) for run in runs]
 
-    best = [run.metrics.get("best_epoch") for run in runs]
+    best = [run.metrics.get(metric_names.BEST_EPOCH) for run in runs]
     epochs = [DASH if at is None else f"{at:.0f} of {len(run.history)}" for at, run in zip(best, runs, strict=True)]
     protocol = [f"{run.info['split_protocol']}{', leaky reference' * run.is_leaky}" for run in runs]
     rows = [
@@ -85,7 +86,7 @@ def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tup
     """For each group of metrics its rows: title, then each run's value as text and whether it is best."""
     table = comparison_table(runs)
     rankable = table.attrs["warning"] is None
-    known = [row for row in table.index if not row.startswith("control_") or table.loc[row].notna().any()]
+    known = [row for row in table.index if not metric_names.is_control(row) or table.loc[row].notna().any()]
     return {
         group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows if row.key in known]
         for group, rows in GROUPS.items()
