@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SOURCES := watkins_ml tests experiments benchmarks docs
 
-.PHONY: setup demo test faults bench lint clean
+.PHONY: setup demo test faults bench lint typecheck format clean
 
 setup: $(VENV)/.ready  ## build .venv from pyproject.toml with the versions of constraints.txt
 
@@ -26,8 +27,17 @@ faults: setup  ## kill trainings and servers at every moment, and compare with u
 bench: setup  ## all benchmarks and one table of them (over an hour); BENCH="--shared DIR --peers PYTHON --run RUN" adds more
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
-lint: setup
-	$(BIN)/ruff check watkins_ml tests experiments benchmarks docs
+lint: setup  ## linter, formatter (which changes nothing here) and type checker
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+typecheck: setup
+	$(BIN)/mypy
+
+format: setup  ## format, and fix what the linter can fix
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 clean:
 	rm -rf demo runs mlflow data
