@@ -59,21 +59,21 @@ def generate(path: Path, minutes: int) -> None:
 def ours(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:
     """What `watkins predict RUN RECORDING --out FOLDER` does once it has the model."""
     from watkins_ml.core.memory import keep_freed_memory
-    from watkins_ml.inference.annotate import annotate
-    from watkins_ml.inference.detections import Wanted
-    from watkins_ml.inference.judge import Listening
-    from watkins_ml.inference.kept import Kept
+    from watkins_ml.inference.cache import ScoreCache
+    from watkins_ml.inference.detections import DetectionOptions
+    from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.resolve import load_classifier
+    from watkins_ml.inference.windows import WindowOptions
 
     keep_freed_memory()
-    classifier, listening = load_classifier(run), Listening(OVERLAP)
+    classifier, windows = load_classifier(run), WindowOptions(OVERLAP)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        kept = Kept(Path(folder), classifier, run, listening)
-        annotate(classifier, [recording], Wanted(), listening, kept=kept, formats=("csv",))
+        cache = ScoreCache(Path(folder), classifier, run, windows)
+        predict_recordings(classifier, [recording], DetectionOptions(), windows, cache, formats=("csv",))
         seconds = time.perf_counter() - started
-        said = np.nan_to_num(kept.read(recording).probabilities)
-    return seconds, said, classifier.classes
+        probabilities = np.nan_to_num(cache.read(recording).probabilities)
+    return seconds, probabilities, classifier.classes
 
 
 def with_librosa(run: str, recording: Path) -> tuple[float, np.ndarray, list[str]]:

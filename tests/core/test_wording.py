@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from watkins_ml.cli.prediction_tables import print_annotated
+from watkins_ml.cli.prediction_tables import print_detections
 from watkins_ml.core.wording import plural
-from watkins_ml.inference.annotate import Annotated
+from watkins_ml.inference.detections import RecordingDetections
+from watkins_ml.inference.pipeline import PipelineResult
 
 
 def test_one_and_many_and_none():
@@ -34,6 +35,7 @@ def test_prepare_counts_one_file_and_one_recording_in_the_singular(archive, watk
 
 @pytest.mark.parametrize(("names", "said"), [(["a.wav"], "1 file\n"), (["a.wav", "b.wav"], "2 files\n")])
 def test_predict_counts_files(names, said, capsys):
-    found = pd.DataFrame({"path": names, "species": "Narwhal", "probability": 0.9})
-    print_annotated(Annotated(found), [Path(name) for name in names], "raven")
+    rows = (pd.DataFrame({"path": [name], "species": "Narwhal", "probability": 0.9}) for name in names)
+    recordings = [RecordingDetections(Path(name), each) for name, each in zip(names, rows, strict=True)]
+    print_detections(PipelineResult(recordings, [Path("detections.csv")]), "files")
     assert said in capsys.readouterr().out

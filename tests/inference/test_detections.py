@@ -10,61 +10,61 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watkins_ml.inference.detections import COLUMNS, Wanted, detections, why_unknown
-from watkins_ml.inference.judge import Judged
+from watkins_ml.inference.detections import COLUMNS, DetectionOptions, Unknown, detect
+from watkins_ml.inference.scores import WindowScores
 
 CLASSES = ["Fin", "Minke", "Orca"]
 
 
-def judged(*rows: tuple[float, ...] | None, step: float = 2.0, length: float = 4.0, channel: int = 0) -> Judged:
-    places = np.array([(channel, number * step, number * step + length) for number in range(len(rows))]).reshape(-1, 3)
-    novelties = np.array([math.nan if row is None else 0.5 for row in rows], np.float32)
+def scored(*rows: tuple[float, ...] | None, step: float = 2.0, length: float = 4.0, channel: int = 0) -> WindowScores:
+    spans = np.array([(channel, number * step, number * step + length) for number in range(len(rows))]).reshape(-1, 3)
+    novelty = np.array([math.nan if row is None else 0.5 for row in rows], np.float32)
     silent = (math.nan,) * len(CLASSES)
     probabilities = np.array([row or silent for row in rows], np.float32).reshape(-1, len(CLASSES))
-    return Judged(Path("a.wav"), places, novelties, probabilities)
+    return WindowScores(Path("a.wav"), spans, novelty, probabilities)
 
 
-def said(recording: Judged, wanted: Wanted | None = None, merge: bool = True) -> list[tuple]:
-    table = detections(recording, CLASSES, wanted or Wanted(), merge)
+def found_in(recording: WindowScores, **options) -> list[tuple]:
+    table = detect(recording, CLASSES, DetectionOptions(**options)).rows
     assert list(table.columns) == COLUMNS
     return [(row.start_s, row.end_s, row.species, round(row.probability, 3)) for row in table.itertuples()]
 
 
 def test_neighbours_with_one_species_are_one_detection_with_the_highest_probability():
-    recording = judged((0.9, 0.05, 0.05), (0.95, 0.05, 0), (0.6, 0.4, 0), (0.1, 0.8, 0.1), (0.4, 0.3, 0.3))
-    assert said(recording) == [(0, 8, "Fin", 0.95), (6, 10, "Minke", 0.8)]
+    recording = scored((0.9, 0.05, 0.05), (0.95, 0.05, 0), (0.6, 0.4, 0), (0.1, 0.8, 0.1), (0.4, 0.3, 0.3))
+    assert found_in(recording) == [(0, 8, "Fin", 0.95), (6, 10, "Minke", 0.8)]
 
 
 def test_a_pause_as_long_as_a_window_parts_two_calls():
-    recording = judged((0.9, 0.1, 0), (0.2, 0.4, 0.4), None, (0.9, 0.1, 0))
-    assert said(recording) == [(0, 4, "Fin", 0.9), (6, 10, "Fin", 0.9)]
+    recording = scored((0.9, 0.1, 0), (0.2, 0.4, 0.4), None, (0.9, 0.1, 0))
+    assert found_in(recording) == [(0, 4, "Fin", 0.9), (6, 10, "Fin", 0.9)]
 
 
 @pytest.mark.parametrize("nudge", [-1e-4, 0.0, 1e-4])
 def test_a_window_that_said_something_else_parts_two_that_only_touch(nudge):
     """Half overlapped, every second window begins where the last but one ended, or a sample before or after that."""
-    recording = judged((0.9, 0.1, 0), (0.1, 0.9, 0), (0.9, 0.1, 0), (0.1, 0.9, 0), step=2 + nudge)
-    assert [row[2] for row in said(recording)] == ["Fin", "Minke", "Fin", "Minke"]
+    recording = scored((0.9, 0.1, 0), (0.1, 0.9, 0), (0.9, 0.1, 0), (0.1, 0.9, 0), step=2 + nudge)
+    assert [row[2] for row in found_in(recording)] == ["Fin", "Minke", "Fin", "Minke"]
 
 
 def test_windows_stay_apart_on_demand():
-    recording = judged((0.9, 0.1, 0), (0.8, 0.2, 0))
-    assert said(recording, merge=False) == [(0, 4, "Fin", 0.9), (2, 6, "Fin", 0.8)]
+    recording = scored((0.9, 0.1, 0), (0.8, 0.2, 0))
+    assert found_in(recording, merge=False) == [(0, 4, "Fin", 0.9), (2, 6, "Fin", 0.8)]
 
 
 def test_second_places_and_wanted_species():
-    recording = judged((0.5, 0.4, 0.1))
-    assert said(recording, Wanted(0.3, top=2)) == [(0, 4, "Fin", 0.5), (0, 4, "Minke", 0.4)]
-    assert said(recording, Wanted(0.3, top=2, species=frozenset({"Minke"}))) == [(0, 4, "Minke", 0.4)]
-    assert said(recording, Wanted(0.3, top=1, species=frozenset({"Minke"}))) == []
-    assert said(recording, Wanted(0.51)) == []
+    recording = scored((0.5, 0.4, 0.1))
+    assert found_in(recording, min_confidence=0.3, top=2) == [(0, 4, "Fin", 0.5), (0, 4, "Minke", 0.4)]
+    assert found_in(recording, min_confidence=0.3, top=2, species=frozenset({"Minke"})) == [(0, 4, "Minke", 0.4)]
+    assert found_in(recording, min_confidence=0.3, top=1, species=frozenset({"Minke"})) == []
+    assert found_in(recording, min_confidence=0.51) == []
 
 
 def test_channels_are_not_merged_with_each_other():
-    first, second = judged((0.9, 0.1, 0), channel=1), judged((0.8, 0.2, 0), channel=2)
-    names = ("places", "novelties", "probabilities")
-    both = Judged(first.path, *(np.concatenate([getattr(each, name) for each in (first, second)]) for name in names))
-    table = detections(both, CLASSES, Wanted())
+    first, second = scored((0.9, 0.1, 0), channel=1), scored((0.8, 0.2, 0), channel=2)
+    names = ("spans", "novelty", "probabilities")
+    joined = (np.concatenate([getattr(each, name) for each in (first, second)]) for name in names)
+    table = detect(WindowScores(first.path, *joined), CLASSES, DetectionOptions()).rows
     assert list(zip(table["channel"], table["probability"].round(2), strict=True)) == [(1, 0.9), (2, 0.8)]
 
 
@@ -79,12 +79,12 @@ def test_merging_neither_loses_nor_invents_a_second(answers, share, channels):
     rows = [
         None if answer is None else tuple(0.9 if label == answer else 0.05 for label in range(3)) for answer in answers
     ]
-    recording = judged(*rows, step=step, length=length)
-    found = detections(recording, CLASSES, Wanted())
+    recording = scored(*rows, step=step, length=length)
+    found = detect(recording, CLASSES, DetectionOptions()).rows
     grid = np.arange(0, 45 * length, 0.05) + 0.025
     for label, name in enumerate(CLASSES):
         wanted = np.zeros(len(grid), bool)
-        for (_, start, end), answer in zip(recording.places, answers, strict=True):
+        for (_, start, end), answer in zip(recording.spans, answers, strict=True):
             wanted |= (answer == label) & (start <= grid) & (grid < end)
         got = np.zeros(len(grid), bool)
         own = found[found["species"] == name]
@@ -95,29 +95,34 @@ def test_merging_neither_loses_nor_invents_a_second(answers, share, channels):
 
 
 def test_nothing_heard_gives_an_empty_table_of_the_same_kind():
-    found = detections(judged(), CLASSES, Wanted())
+    found = detect(scored(), CLASSES, DetectionOptions()).rows
     assert found.empty and list(found.columns) == COLUMNS
     assert found["start_s"].dtype == float
-    assert said(judged(None, None)) == []
-    assert said(judged((0.4, 0.3, 0.3)), Wanted(0)) == [(0, 4, "Fin", pytest.approx(0.4))]
+    assert found_in(scored(None, None)) == []
+    assert found_in(scored((0.4, 0.3, 0.3)), min_confidence=0) == [(0, 4, "Fin", pytest.approx(0.4))]
 
 
 def test_in_what_is_unlike_the_training_nothing_is_detected():
-    recording = judged((0.9, 0.1, 0), (0.95, 0.05, 0), (0.9, 0.1, 0))
-    recording.novelties[:] = 0.3, 1.2, 0.4
-    assert said(recording, merge=False) == [(0, 4, "Fin", 0.9), (4, 8, "Fin", 0.9)]
-    assert said(recording, Wanted(max_novelty=1.3)) == [(0, 8, "Fin", 0.95)]
-    assert said(recording, Wanted(max_novelty=0.2)) == []
-    found = detections(recording, CLASSES, Wanted(max_novelty=1.3))
+    recording = scored((0.9, 0.1, 0), (0.95, 0.05, 0), (0.9, 0.1, 0))
+    recording.novelty[:] = 0.3, 1.2, 0.4
+    assert found_in(recording, merge=False) == [(0, 4, "Fin", 0.9), (4, 8, "Fin", 0.9)]
+    assert found_in(recording, max_novelty=1.3) == [(0, 8, "Fin", 0.95)]
+    assert found_in(recording, max_novelty=0.2) == []
+    found = detect(recording, CLASSES, DetectionOptions(max_novelty=1.3)).rows
     assert found["novelty"].round(3).tolist() == [1.2], "of the surest window"
 
 
+def why_unknown(recording: WindowScores) -> Unknown | None:
+    return detect(recording, CLASSES, DetectionOptions()).unknown
+
+
 def test_why_nothing_was_detected():
-    assert why_unknown(judged(None, None), CLASSES, Wanted()).reason == "silent"
-    assert why_unknown(judged(None, (0.4, 0.3, 0.3)), CLASSES, Wanted()) == ("nothing above 50%", 0.5)
-    recording = judged((0.9, 0.1, 0), (0.4, 0.3, 0.3))
-    recording.novelties[0] = 1.2
-    assert why_unknown(recording, CLASSES, Wanted()) == ("unlike what the model was trained on", 0.5)
-    recording.novelties[1] = 1.1
-    assert why_unknown(recording, CLASSES, Wanted()).reason == "unlike what the model was trained on"
-    assert why_unknown(recording, CLASSES, Wanted()).novelty == pytest.approx(1.1)
+    assert why_unknown(scored((0.9, 0.1, 0))) is why_unknown(scored()) is None
+    assert why_unknown(scored(None, None)).reason == "silent"
+    assert why_unknown(scored(None, (0.4, 0.3, 0.3))) == ("nothing above 50%", 0.5)
+    recording = scored((0.9, 0.1, 0), (0.4, 0.3, 0.3))
+    recording.novelty[0] = 1.2
+    assert why_unknown(recording) == ("unlike what the model was trained on", 0.5)
+    recording.novelty[1] = 1.1
+    assert why_unknown(recording).reason == "unlike what the model was trained on"
+    assert why_unknown(recording).novelty == pytest.approx(1.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from watkins_ml.audio.stream import sliding_windows
 from watkins_ml.core.errors import UserError
-from watkins_ml.inference.annotate import annotate
-from watkins_ml.inference.detections import Wanted
-from watkins_ml.inference.judge import Listening, judge
-from watkins_ml.inference.predict import predict_files
+from watkins_ml.inference.by_file import predict_files
+from watkins_ml.inference.detections import DetectionOptions
+from watkins_ml.inference.pipeline import predict_recordings
+from watkins_ml.inference.scores import score_recordings
+from watkins_ml.inference.windows import WindowOptions
 from watkins_ml.models.scoring import window_outputs
 
 RATE = 8_000
@@ -49,20 +51,20 @@ def test_file_windows_and_detections_never_contradict(classifier, tmp_path_facto
     path = tmp_path_factory.mktemp("sound") / "a.wav"
     soundfile.write(path, sound(parts, seed), RATE, subtype="FLOAT")
     [whole] = predict_files(classifier, [path], max_novelty=limit).to_dict("records")
-    wanted = Wanted(min_confidence=0, top=ALL, max_novelty=limit)
-    detected = annotate(classifier, [path], wanted, Listening())
-    assert (whole["species"] == "unknown") == detected.found.empty
-    assert detected.found.empty == bool(detected.unknown)
+    options = DetectionOptions(min_confidence=0, top=ALL, max_novelty=limit)
+    [detected] = predict_recordings(classifier, [path], options, WindowOptions()).recordings
+    assert (whole["species"] == "unknown") == detected.rows.empty
+    assert detected.rows.empty == bool(detected.unknown)
     if whole["species"] == "unknown":
         assert math.isnan(whole["probability"]) and not whole["novelty"] <= limit
-        assert whole["novelty"] == pytest.approx(detected.unknown[str(path)].novelty, rel=1e-4, nan_ok=True)
+        assert whole["novelty"] == pytest.approx(detected.unknown.novelty, rel=1e-4, nan_ok=True)
         return
-    assert whole["species"] in set(detected.found["species"]), "what a file is called is detected in it"
-    assert (detected.found["novelty"] <= limit).all() and whole["novelty"] <= limit
-    [recording] = judge(classifier, [path], Listening())
-    if len(recording.places) == 1:
-        windows = annotate(classifier, [path], wanted, Listening(), merge=False).found
-        for table in (detected.found, windows):
+    assert whole["species"] in set(detected.rows["species"]), "what a file is called is detected in it"
+    assert (detected.rows["novelty"] <= limit).all() and whole["novelty"] <= limit
+    [recording] = score_recordings(classifier, [path], WindowOptions())
+    if len(recording.spans) == 1:
+        windows = predict_recordings(classifier, [path], replace(options, merge=False), WindowOptions()).rows
+        for table in (detected.rows, windows):
             first = table.loc[table["probability"].idxmax()]
             assert first["species"] == whole["species"]
             assert [first["probability"], first["novelty"]] == pytest.approx(
@@ -100,7 +102,7 @@ def test_a_call_between_silent_ends_is_one_window_as_in_training(classifier, tmp
     soundfile.write(path, sound([("silence", 2.1), ("dolphin", 0.6), ("silence", 3)], seed=3), RATE, subtype="FLOAT")
     [window] = sliding_windows(path, classifier.frontend.settings.seconds)
     assert (window.start_s, window.end_s) == (pytest.approx(2.1), pytest.approx(2.7))
-    [recording] = judge(classifier, [path], Listening())
+    [recording] = score_recordings(classifier, [path], WindowOptions())
     np.testing.assert_allclose(recording.probabilities[0], classifier.classify([path])[0], rtol=1e-4)
 
 
@@ -139,7 +141,7 @@ def test_a_second_folder_is_added_whatever_the_order(watkins, finished, days):
         assert Path(rows["Begin Path"][0]).is_absolute() and Path(rows["Begin Path"][0]).name == rows["Begin File"][0]
 
 
-def test_a_folder_of_answers_that_is_moved_with_its_recordings_goes_on(watkins, finished, days, tmp_path, monkeypatch):
+def test_a_folder_of_scores_that_is_moved_with_its_recordings_goes_on(watkins, finished, days, tmp_path, monkeypatch):
     formats = ("--format", "csv", "--format", "raven")
     assert watkins("predict", finished.run_dir, "day1", "--out", "found", *ASKED, *formats).status == 0
     (tmp_path / "moved").mkdir()
@@ -148,14 +150,14 @@ def test_a_folder_of_answers_that_is_moved_with_its_recordings_goes_on(watkins, 
     monkeypatch.chdir(tmp_path / "moved")
     kept = {path: path.stat().st_mtime_ns for path in Path("found/windows").iterdir()}
     assert watkins("predict", finished.run_dir, "day1", "--out", "found", *ASKED, *formats).status == 0
-    assert {path: path.stat().st_mtime_ns for path in Path("found/windows").iterdir()} == kept, "not judged again"
+    assert {path: path.stat().st_mtime_ns for path in Path("found/windows").iterdir()} == kept, "not scored again"
     assert watkins("predict", finished.run_dir, "day2", "--out", "found", *ASKED, *formats).status == 0
     assert len(pd.read_csv("found/detections.csv")) == len(list(Path("found/raven").iterdir())) == 4
     for table in Path("found/raven").iterdir():
         assert Path(pd.read_csv(table, sep="\t")["Begin Path"][0]).is_file(), "where the recordings lie now"
 
 
-def test_a_recording_that_is_judged_again_is_replaced(watkins, finished, days, archive):
+def test_a_recording_that_is_scored_again_is_replaced(watkins, finished, days, archive):
     asked = ("predict", finished.run_dir, days[0], "--out", "found", *ASKED, "--format", "csv", "--format", "raven")
     assert watkins(*asked).status == 0
     before = content(Path("found"))
@@ -180,8 +182,8 @@ def test_all_tables_of_a_folder_follow_the_same_thresholds(watkins, finished, da
     assert all(pd.read_csv(each, sep="\t").empty for each in Path("found/raven").iterdir())
 
 
-def test_what_a_killed_command_has_judged_is_in_the_tables_of_the_next(watkins, finished, days, monkeypatch):
-    import watkins_ml.inference.annotate as module
+def test_what_a_killed_command_has_scored_is_in_the_tables_of_the_next(watkins, finished, days, monkeypatch):
+    import watkins_ml.inference.pipeline as module
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -190,7 +192,7 @@ def test_what_a_killed_command_has_judged_is_in_the_tables_of_the_next(watkins, 
     assert watkins(*asked, days[0]).status == 0
     before = content(Path("found"))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", killed)
+        patch.setattr(module, "write_outputs", killed)
         assert watkins(*asked, days[1]).status == 1
     assert content(Path("found")) == before, "nothing half"
     assert watkins(*asked, days[0] / "a.wav").status == 0
@@ -213,7 +215,7 @@ def test_what_could_be_read_of_a_truncated_recording_stays_in_the_tables(watkins
     assert not list(Path("found/partly").iterdir())
 
 
-def test_a_damaged_answer_is_told_and_stops_nothing(watkins, finished, days):
+def test_damaged_scores_are_told_and_stops_nothing(watkins, finished, days):
     asked = ("predict", finished.run_dir, "--out", "found", *ASKED)
     assert watkins(*asked, days[0]).status == 0
     next(Path("found/windows").glob("a-*")).write_bytes(b"PAR1")

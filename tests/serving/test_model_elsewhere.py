@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 
 import watkins_ml
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.inference.predict import predict_files
+from watkins_ml.inference.by_file import predict_files
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.serving.audio_table import INPUTS, OUTPUTS
 from watkins_ml.serving.packing import carried_code

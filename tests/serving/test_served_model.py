@@ -29,9 +29,10 @@ from tests.support.servers import free_port
 from watkins_ml.audio.settings import MOST_WINDOWS as MOST_WINDOWS_A_ROW
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side
-from watkins_ml.inference.judge import Listening, judge
-from watkins_ml.inference.predict import predict_files
+from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.resolve import load_classifier
+from watkins_ml.inference.scores import score_recordings
+from watkins_ml.inference.windows import WindowOptions
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.serving.audio_table import COLUMNS, MOST_MIB
 from watkins_ml.serving.scoring_guard import FORMATS, MOST_ROWS, MOST_SECONDS, MOST_WINDOWS
@@ -189,7 +190,7 @@ def test_evaluation_prediction_pyfunc_and_http_give_the_same_probabilities(finis
     np.testing.assert_allclose(
         predict_files(registered, files, max_novelty=math.inf)["probability"], expected.max(axis=1)
     )
-    over_time = [recording.probabilities for recording in judge(registered, files, Listening())]
+    over_time = [recording.probabilities for recording in score_recordings(registered, files, WindowOptions())]
     np.testing.assert_allclose(np.concatenate(over_time), expected, rtol=1e-5)  # float32
     np.testing.assert_allclose(predicted(model, *({"path": str(file)} for file in files)), expected, **EQUAL)
     answer = post(address, *({"audio": text(file.read_bytes())} for file in files)).json()["predictions"]

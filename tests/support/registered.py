@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from watkins_ml.inference.predict import predict_files
+from watkins_ml.inference.by_file import predict_files
 from watkins_ml.models.bundle import load_bundle
 
 

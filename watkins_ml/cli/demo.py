@@ -85,16 +85,17 @@ def _train_and_compare(seed: int) -> Path:
 
 
 def _predict() -> None:
-    from watkins_ml.cli.prediction_tables import print_annotated
-    from watkins_ml.inference.annotate import annotate
-    from watkins_ml.inference.detections import Wanted
-    from watkins_ml.inference.judge import Listening
+    from watkins_ml.cli.prediction_tables import print_detections
+    from watkins_ml.inference.detections import DetectionOptions
+    from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.resolve import load_classifier
+    from watkins_ml.inference.windows import WindowOptions
 
     _print_step("Predicting a new recording with the champion")
-    recordings = [Path("new-recording.wav")]
-    found = annotate(load_classifier("models:/watkins-baseline@champion"), recordings, Wanted(), Listening())
-    print_annotated(found, recordings, "table")
+    classifier = load_classifier("models:/watkins-baseline@champion")
+    print_detections(
+        predict_recordings(classifier, [Path("new-recording.wav")], DetectionOptions(), WindowOptions()), "table"
+    )
 
 
 def _print_step(step: str) -> None:

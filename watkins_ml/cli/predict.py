@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from watkins_ml.cli.arguments import Model
-from watkins_ml.core.errors import UsageError
+from watkins_ml.core.errors import UsageError, UserError
 
 
 class Format(StrEnum):
@@ -57,62 +58,69 @@ def predict(
     ] = "auto",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
-    formats = _formats(by, format or [], out)
-    unused = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
-    unused |= {"--min-confidence": min_confidence != 0.5}
-    if by == "file" and any(unused.values()):
-        first = next(name for name, value in unused.items() if value)
+    changed = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
+    changed |= {"--min-confidence": min_confidence != 0.5}
+    if by == "file" and any(changed.values()):
+        first = next(name for name, value in changed.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")
-    from watkins_ml.cli.prediction_tables import print_annotated, print_predictions
+    formats = _formats(format or [], out)
+    from watkins_ml.cli.prediction_tables import print_detections, print_predictions
     from watkins_ml.core.device import choose_device
-    from watkins_ml.core.errors import UserError
-    from watkins_ml.core.files import disk_errors
-    from watkins_ml.core.locks import only_writer
     from watkins_ml.core.names import normal
-    from watkins_ml.inference.annotate import annotate
-    from watkins_ml.inference.detections import Wanted
-    from watkins_ml.inference.judge import Listening
-    from watkins_ml.inference.kept import Kept
-    from watkins_ml.inference.predict import find_audio, predict_files
+    from watkins_ml.inference.by_file import predict_files
+    from watkins_ml.inference.cache import ScoreCache
+    from watkins_ml.inference.detections import DetectionOptions
+    from watkins_ml.inference.pipeline import predict_recordings
+    from watkins_ml.inference.recordings import find_recordings
     from watkins_ml.inference.resolve import load_classifier
+    from watkins_ml.inference.windows import WindowOptions
 
     where = choose_device(device, "--device")
-    files, classifier = find_audio(audio), load_classifier(model)
+    files, classifier = find_recordings(audio), load_classifier(model)
     classifier.network.to(where)
     for name in species or ():
         classifier.label(name)
-    stack = ExitStack()
     try:
-        if out:
-            with disk_errors(f"cannot write to {out}", "choose another --out"):
-                stack.enter_context(only_writer(out, "watkins predict"))
         if by == "file":
             predictions = predict_files(classifier, files, top, max_novelty)
             print_predictions(predictions, formats[0])
-            heard = predictions["problem"].isna().any()
+            readable = predictions["problem"].isna().any()
         else:
-            listening = Listening(overlap, channels == "each")
-            kept = Kept(out, classifier, model, listening) if out else None
-            wanted = Wanted(min_confidence, top, frozenset(map(normal, species or ())), max_novelty)
-            result = annotate(classifier, files, wanted, listening, by == "detection", kept, formats if out else ())
-            print_annotated(result, files, "files" if out else formats[0])
-            heard = result.heard
+            wanted = frozenset(map(normal, species or ()))
+            options = DetectionOptions(min_confidence, top, wanted, max_novelty, merge=by == "detection")
+            windows = WindowOptions(overlap, channels == "each")
+            with _only_writer(out):
+                cache = ScoreCache(out, classifier, model, windows) if out else None
+                result = predict_recordings(classifier, files, options, windows, cache, formats)
+                print_detections(result, "files" if out else formats[0])
+            readable = any(each.readable for each in result.recordings)
     except KeyboardInterrupt:
         raise UserError(f"interrupted{'; the same command goes on' if out else ''}") from None
-    finally:
-        stack.close()
-    if not heard:
+    if not readable:
         raise UserError("none of the files could be read; the reasons are listed above")
 
 
-def _formats(by: str, given: list[Format], out: Path | None) -> tuple[str, ...]:
+@contextmanager
+def _only_writer(out: Path | None) -> Iterator[None]:
+    """Keep other commands from writing to the folder meanwhile."""
+    from watkins_ml.core.files import disk_errors
+    from watkins_ml.core.locks import only_writer
+
+    with ExitStack() as stack:
+        if out:
+            with disk_errors(f"cannot write to {out}", "choose another --out"):
+                stack.enter_context(only_writer(out, "watkins predict"))
+        yield
+
+
+def _formats(given: list[Format], out: Path | None) -> tuple[str, ...]:
     """The formats to write or to print; without a folder, what the terminal can show."""
     formats = tuple(each.value for each in given) or ("csv" if out else "table",)
     for each in formats:
-        if each == "table" and out and by != "file":
+        if out and each == "table":
             raise UsageError("--format table: is for the terminal; leave out --out, or choose another format")
-        if each not in ("table", "csv") and not (out and by != "file"):
+        if not out and each not in ("table", "csv"):
             raise UsageError(f"--format {each}: is for files; the terminal shows table or csv, --out FOLDER takes all")
-    if len(formats) > 1 and (by == "file" or not out):
+    if len(formats) > 1 and not out:
         raise UsageError(f"--format {formats[1]}: the terminal takes one format; several need --out FOLDER")
     return formats

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,7 +14,7 @@ from watkins_ml.core.files import printable, shown_csv
 from watkins_ml.core.wording import plural
 
 if TYPE_CHECKING:
-    from watkins_ml.inference.annotate import Annotated
+    from watkins_ml.inference.pipeline import PipelineResult
 
 
 def _print_notes(notes: dict[str, str]) -> None:
@@ -42,47 +41,51 @@ def print_predictions(predictions: pd.DataFrame, format: str) -> None:
     out.print(table, soft_wrap=False)
 
 
-def print_annotated(result: Annotated, files: list[Path], format: str) -> None:
+def print_detections(result: PipelineResult, format: str) -> None:
     """Detections (or, with `files`, how many went into files), and each file without any with the reason."""
-    _print_notes(result.notes)
-    if format == "csv":
-        out.write(shown_csv(result.found.round(6)))
-        for path, problem in result.problems.items():
-            err.print(f"{path}: {problem}", style="red")
-        return
+    _print_notes({printable(each.path): each.note for each in result.recordings if each.note})
     if format == "table":
-        _print_detections(result, files)
+        _print_table(result)
         return
-    by_species = result.found.groupby("species").agg(
+    problems = {printable(each.path): each.problem for each in result.recordings if each.problem}
+    if format == "csv":
+        out.write(shown_csv(result.rows.round(6)))
+    else:
+        _print_summary(result)
+    for path, problem in problems.items():
+        (err if format == "csv" else out).print(f"{path}: {problem}", style="red")
+    if format == "files":
+        shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
+        earlier = f" (with {plural(result.earlier, 'recording')} of earlier commands)" if result.earlier else ""
+        out.print("Written: " + ", ".join(map(str, shown)) + earlier)
+
+
+def _print_summary(result: PipelineResult) -> None:
+    by_species = result.rows.groupby("species").agg(
         detections=("species", "size"), files=("path", "nunique"), surest=("probability", "max")
     )
     table = table_of("species", "detections", "files", "surest")
     for row in by_species.sort_values("detections", ascending=False).itertuples():
         table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
     out.print(table, soft_wrap=False)
-    reasons = Counter(unknown.reason for unknown in result.unknown.values()).most_common()
-    out.print(plural(len(files), "file") + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
-    for path, problem in result.problems.items():
-        out.print(f"{path}: {problem}", style="red")
-    shown = result.written if len(result.written) <= 4 else [result.written[0], "…", result.written[-1]]
-    earlier = f" (with {plural(result.others, 'recording')} of earlier commands)" if result.others else ""
-    out.print("Written: " + ", ".join(map(str, shown)) + earlier)
+    reasons = Counter(each.unknown.reason for each in result.recordings if each.unknown).most_common()
+    files = plural(len(result.recordings), "file")
+    out.print(files + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
 
 
-def _print_detections(result: Annotated, files: list[Path]) -> None:
+def _print_table(result: PipelineResult) -> None:
     table = table_of("file", "from", "to", "species", "probability", "novelty")
-    by_file = dict(list(result.found.groupby("path", sort=False)))
-    for path in map(printable, files):
-        for number, row in enumerate(by_file.get(path, result.found[:0]).itertuples()):
+    for recording in result.recordings:
+        path = printable(recording.path)
+        for number, row in enumerate(recording.rows.itertuples()):
             channel = f" channel {row.channel}" if row.channel else ""
-            name = path if number == 0 else ""
-            stretch = _clock(row.start_s), _clock(row.end_s)
-            table.add_row(name, *stretch, row.species + channel, f"{row.probability:.1%}", f"{row.novelty:.2f}")
-        if path in result.unknown:
-            reason, novelty = result.unknown[path]
+            stretch = path if number == 0 else "", _clock(row.start_s), _clock(row.end_s)
+            table.add_row(*stretch, row.species + channel, f"{row.probability:.1%}", f"{row.novelty:.2f}")
+        if recording.unknown:
+            reason, novelty = recording.unknown
             table.add_row(path, "", "", styled(f"unknown: {reason}", "yellow"), "", _novelty(novelty))
-        if path in result.problems:
-            table.add_row(path, "", "", styled(result.problems[path], "red"), "", "")
+        if recording.problem:
+            table.add_row(path, "", "", styled(recording.problem, "red"), "", "")
     out.print(table, soft_wrap=False)
 
 

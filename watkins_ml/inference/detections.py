@@ -1,25 +1,26 @@
-"""From what was said of every window to detections: who called from when to when, and how sure that is."""
+"""Merge window scores into detections: which species calls from when to when, and how sure that is."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from watkins_ml.core.files import printable
-from watkins_ml.inference.judge import Judged
+from watkins_ml.inference.scores import WindowScores
 from watkins_ml.models.bundle import MAX_NOVELTY
 
 COLUMNS = ["path", "channel", "start_s", "end_s", "species", "probability", "novelty"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which answers count."""
+class DetectionOptions:
+    """Which scores are detections."""
 
     min_confidence: float = 0.5
     top: int = 1
@@ -28,79 +29,8 @@ class Wanted:
     """Only these; with none, all."""
     max_novelty: float = MAX_NOVELTY
     """Windows above it are unknown: no species is detected in them."""
-
-
-def detections(recording: Judged, classes: list[str], wanted: Wanted, merge: bool = True) -> pd.DataFrame:
-    """The windows in which a species is probable enough; neighbours with the same species as one, if they `merge`.
-
-    Returns:
-        path, channel (0: all mixed), start_s, end_s, species, probability (of merged windows the highest) and novelty
-        (of the same window), by time.
-    """
-    rows = _answers(recording, classes, wanted)
-    if merge:
-        rows = _merged(rows)
-    rows.sort(key=lambda row: (row.start_s, row.channel, -row.probability))  # by time, then channel, the surest first
-    path = printable(recording.path)
-    return _table([(path, row.channel, *row[2:]) for row in rows])
-
-
-def no_detections() -> pd.DataFrame:
-    """A table as `detections` gives it, without a row."""
-    return _table([])
-
-
-def _table(rows: list[tuple]) -> pd.DataFrame:
-    numbers = dict.fromkeys(("start_s", "end_s", "probability", "novelty"), float)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"channel": int, "path": str, "species": str} | numbers)
-
-
-class Row(NamedTuple):
-    """A stretch in which a species is probable enough."""
-
-    channel: int
-    number: int
-    """Of the (last) window in it, among those of its channel."""
-    start_s: float
-    end_s: float
-    species: str
-    probability: float
-    novelty: float
-
-
-def _answers(recording: Judged, classes: list[str], wanted: Wanted) -> list[Row]:
-    rows, numbers = [], Counter()
-    for (channel, *ends), novelty, probabilities in zip(
-        recording.places.tolist(), recording.novelties, recording.probabilities, strict=True
-    ):
-        channel = int(channel)
-        numbers[channel] += 1
-        if not novelty <= wanted.max_novelty:  # or silent: NaN
-            continue
-        for label in np.argsort(-probabilities, kind="stable")[: wanted.top]:
-            sure = float(probabilities[label])
-            if sure >= wanted.min_confidence and (not wanted.species or classes[label] in wanted.species):
-                rows.append(Row(channel, numbers[channel], *ends, classes[label], sure, float(novelty)))
-    return rows
-
-
-def _merged(rows: list[Row]) -> list[Row]:
-    """Windows of one channel and species that follow each other or overlap, as one stretch; `rows` in order of time."""
-    merged: list[Row] = []
-    running: dict[tuple[int, str], int] = {}  # where the last stretch of a channel and species stands in `merged`
-    for row in rows:
-        place = running.get((row.channel, row.species))
-        if place is not None:
-            last = merged[place]
-            # windows that only touch are neighbours or not, whatever way their samples were rounded
-            if row.number == last.number + 1 or row.start_s < last.end_s - 0.01 * (row.end_s - row.start_s):
-                surest = max(last, row, key=lambda each: each.probability)
-                ends = {"start_s": last.start_s, "end_s": max(row.end_s, last.end_s)}
-                merged[place] = surest._replace(number=row.number, **ends)
-                continue
-        running[row.channel, row.species] = len(merged)
-        merged.append(row)
-    return merged
+    merge: bool = True
+    """Whether neighbouring windows with the same species are one detection."""
 
 
 class Unknown(NamedTuple):
@@ -111,12 +41,104 @@ class Unknown(NamedTuple):
     """The least of its windows; NaN if all are silent."""
 
 
-def why_unknown(recording: Judged, classes: list[str], wanted: Wanted) -> Unknown:
-    """Why there are no detections in a recording that could be read."""
-    sounding = recording.novelties[~np.isnan(recording.novelties)]
+@dataclass(frozen=True)
+class RecordingDetections:
+    """The detections in one recording."""
+
+    path: Path
+    rows: pd.DataFrame
+    """path, channel (0: all mixed), start_s, end_s, species, probability (of merged windows the highest) and novelty
+    (of the same window), by time."""
+    rate: int | None = None
+    """Native rate in Hz."""
+    unknown: Unknown | None = None
+    """Set where there are none, though the recording could be read."""
+    problem: str | None = None
+    """Why (the rest of) the file could not be read."""
+    note: str = ""
+    """What the user has to know of the file, though it could be read."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether the recording could be read, or a part of it."""
+        return not self.rows.empty or self.unknown is not None
+
+
+class Detection(NamedTuple):
+    """A stretch in which a species is probable enough."""
+
+    channel: int
+    window: int
+    """The number of the (last) window in it, among those of its channel."""
+    start_s: float
+    end_s: float
+    species: str
+    probability: float
+    novelty: float
+
+
+def detect(scores: WindowScores, classes: list[str], options: DetectionOptions) -> RecordingDetections:
+    """The windows in which a species is probable enough, as `options` ask for them."""
+    found = _above_threshold(scores, classes, options)
+    if options.merge:
+        found = _merged(found)
+    found.sort(key=lambda each: (each.start_s, each.channel, -each.probability))  # the surest first
+    path = printable(scores.path)
+    rows = _table([(path, each.channel, *each[2:]) for each in found])
+    unknown = _why_unknown(scores, classes, options) if len(scores.spans) and rows.empty else None
+    return RecordingDetections(scores.path, rows, scores.rate, unknown, scores.problem, scores.note)
+
+
+def all_rows(recordings: list[RecordingDetections]) -> pd.DataFrame:
+    """The detections of many recordings as one table."""
+    return pd.concat([_table([]), *(each.rows for each in recordings if each.readable)], ignore_index=True)
+
+
+def _table(rows: list[tuple]) -> pd.DataFrame:
+    numbers = dict.fromkeys(("start_s", "end_s", "probability", "novelty"), float)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"channel": int, "path": str, "species": str} | numbers)
+
+
+def _above_threshold(scores: WindowScores, classes: list[str], options: DetectionOptions) -> list[Detection]:
+    found, numbers = [], Counter()
+    for (channel, *ends), novelty, probabilities in zip(
+        scores.spans.tolist(), scores.novelty, scores.probabilities, strict=True
+    ):
+        channel = int(channel)
+        numbers[channel] += 1
+        if not novelty <= options.max_novelty:  # or silent: NaN
+            continue
+        for label in np.argsort(-probabilities, kind="stable")[: options.top]:
+            probability, species = float(probabilities[label]), classes[label]
+            if probability >= options.min_confidence and (not options.species or species in options.species):
+                found.append(Detection(channel, numbers[channel], *ends, species, probability, float(novelty)))
+    return found
+
+
+def _merged(found: list[Detection]) -> list[Detection]:
+    """Windows of one channel and species that follow each other or overlap, as one; `found` in order of time."""
+    merged: list[Detection] = []
+    latest: dict[tuple[int, str], int] = {}  # where the last detection of a channel and species stands in `merged`
+    for each in found:
+        place = latest.get((each.channel, each.species))
+        if place is not None:
+            last = merged[place]
+            # windows that only touch are neighbours or not, whatever way their samples were rounded
+            if each.window == last.window + 1 or each.start_s < last.end_s - 0.01 * (each.end_s - each.start_s):
+                surest = max(last, each, key=lambda one: one.probability)
+                ends = {"start_s": last.start_s, "end_s": max(each.end_s, last.end_s)}
+                merged[place] = surest._replace(window=each.window, **ends)
+                continue
+        latest[each.channel, each.species] = len(merged)
+        merged.append(each)
+    return merged
+
+
+def _why_unknown(scores: WindowScores, classes: list[str], options: DetectionOptions) -> Unknown:
+    sounding = scores.novelty[~np.isnan(scores.novelty)]
     if not len(sounding):
         return Unknown("silent", math.nan)
     least = float(sounding.min())
-    if not least <= wanted.max_novelty or _answers(recording, classes, replace(wanted, max_novelty=math.inf)):
+    if not least <= options.max_novelty or _above_threshold(scores, classes, replace(options, max_novelty=math.inf)):
         return Unknown("unlike what the model was trained on", least)
-    return Unknown(f"nothing above {wanted.min_confidence:.0%}", least)
+    return Unknown(f"nothing above {options.min_confidence:.0%}", least)

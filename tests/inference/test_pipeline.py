@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from watkins_ml.inference.detections import Wanted, detections
-from watkins_ml.inference.judge import Listening, judge
-from watkins_ml.inference.kept import Kept
+from watkins_ml.inference.cache import ScoreCache
+from watkins_ml.inference.detections import DetectionOptions, detect
+from watkins_ml.inference.scores import score_recordings
+from watkins_ml.inference.windows import WindowOptions
 
 RATE = 8_000
 
@@ -41,19 +42,19 @@ def hour(tmp_path) -> Path:
 
 def test_a_short_cut_is_judged_as_in_training_and_evaluation(classifier, cuts):
     files = cuts[:35]
-    judged = list(judge(classifier, files, Listening()))
-    assert [recording.path for recording in judged] == files
-    for recording, expected in zip(judged, classifier.classify(files), strict=True):
-        assert len(recording.places) == 1
+    scores = list(score_recordings(classifier, files, WindowOptions()))
+    assert [recording.path for recording in scores] == files
+    for recording, expected in zip(scores, classifier.classify(files), strict=True):
+        assert len(recording.spans) == 1
         np.testing.assert_allclose(recording.probabilities[0], expected, rtol=1e-5)
 
 
 def test_windows_of_a_long_recording_are_what_they_would_be_as_files(classifier, hour, tmp_path):
-    [recording] = judge(classifier, [hour], Listening(overlap=0.5))
+    [recording] = score_recordings(classifier, [hour], WindowOptions(overlap=0.5))
     samples, rate = soundfile.read(hour, dtype="float32")
-    assert recording.places[-1][2] == pytest.approx(60)
-    for number in (0, 17, len(recording.places) - 1):
-        _, start, end = recording.places[number]
+    assert recording.spans[-1][2] == pytest.approx(60)
+    for number in (0, 17, len(recording.spans) - 1):
+        _, start, end = recording.spans[number]
         part = tmp_path / "part.wav"
         soundfile.write(part, samples[round(start * rate) : round(end * rate)], rate)
         np.testing.assert_allclose(
@@ -62,10 +63,10 @@ def test_windows_of_a_long_recording_are_what_they_would_be_as_files(classifier,
 
 
 def test_progress_tells_how_far_it_is(classifier, hour, cuts):
-    heard = []
-    list(judge(classifier, [hour, *cuts[:2]], Listening(), lambda path, end_s: heard.append((path, end_s))))
-    assert [end for path, end in heard if path == hour] == sorted(end for path, end in heard if path == hour)
-    assert heard[-1][0] == cuts[1]
+    done, files = [], [hour, *cuts[:2]]
+    list(score_recordings(classifier, files, WindowOptions(), lambda path, end_s: done.append((path, end_s))))
+    assert [end for path, end in done if path == hour] == sorted(end for path, end in done if path == hour)
+    assert done[-1][0] == cuts[1]
 
 
 def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, classifier, hour, tmp_path):
@@ -74,8 +75,8 @@ def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, c
     all_known = ("predict", finished.run_dir, tmp_path / "day", "--max-novelty", "inf")
     said = watkins(*all_known, "--min-confidence", 0, "--format", "csv")
     assert said.status == 0 and "broken.wav: unreadable" in said.err
-    [recording] = judge(classifier, [hour], Listening())
-    expected = detections(recording, classifier.classes, Wanted(min_confidence=0, max_novelty=math.inf))
+    [recording] = score_recordings(classifier, [hour], WindowOptions())
+    expected = detect(recording, classifier.classes, DetectionOptions(min_confidence=0, max_novelty=math.inf)).rows
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(said.out)), expected, rtol=1e-4, check_dtype=False)
     said = watkins(*all_known, "--min-confidence", 0)
     assert said.out.count("unknown: silent") == 1 and "unreadable" in said.out
@@ -118,7 +119,7 @@ def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path)
     assert not (tmp_path / "found").exists()
 
 
-def test_a_folder_of_answers_serves_every_format_and_threshold_without_judging_again(watkins, finished, hour, tmp_path):
+def test_a_folder_of_scores_serves_every_format_and_threshold_without_scoring_again(watkins, finished, hour, tmp_path):
     all_known = ("--max-novelty", "inf")
     begun = ("predict", finished.run_dir, hour.parent, "--out", "found", *all_known)
     assert watkins(*begun, "--format", "raven", "--format", "audacity").status == 0
@@ -149,31 +150,31 @@ def test_a_folder_of_another_model_or_other_windows_is_not_mixed(watkins, finish
     assert said.status == 1 and said.err.startswith("watkins: cannot write to plain")
 
 
-def test_changed_and_damaged_answers_are_made_again(classifier, hour, tmp_path):
-    kept = Kept(tmp_path / "found", classifier, "model", Listening())
-    [recording] = judge(classifier, [hour], Listening())
-    kept.write(recording)
-    again = kept.read(hour)
-    for name in ("places", "novelties", "probabilities"):
+def test_changed_and_damaged_scores_are_made_again(classifier, hour, tmp_path):
+    cache = ScoreCache(tmp_path / "found", classifier, "model", WindowOptions())
+    [recording] = score_recordings(classifier, [hour], WindowOptions())
+    cache.write(recording)
+    again = cache.read(hour)
+    for name in ("spans", "novelty", "probabilities"):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
     [file] = (tmp_path / "found" / "windows").iterdir()
     sound = file.read_bytes()
     for damaged in (sound[:-20], sound[:4] + bytes(900) + sound[904:], b""):
         file.write_bytes(damaged)
-        assert kept.read(hour) is None
+        assert cache.read(hour) is None
     file.write_bytes(sound)
-    assert kept.read(hour) is not None
+    assert cache.read(hour) is not None
     os.utime(hour, ns=(1, 1))
-    assert kept.read(hour) is None
+    assert cache.read(hour) is None
 
 
-def test_a_recorder_that_still_writes_is_heard_again_the_next_time(classifier, hour, tmp_path):
-    kept = Kept(tmp_path / "found", classifier, "model", Listening())
-    [recording] = judge(classifier, [hour], Listening())
-    with open(hour, "ab") as file:  # after it was read, before the answer was kept
+def test_a_recorder_that_still_writes_is_scored_again_the_next_time(classifier, hour, tmp_path):
+    cache = ScoreCache(tmp_path / "found", classifier, "model", WindowOptions())
+    [recording] = score_recordings(classifier, [hour], WindowOptions())
+    with open(hour, "ab") as file:  # after it was read, before its scores were stored
         file.write(bytes(100))
-    kept.write(recording)
-    assert kept.read(hour) is None
+    cache.write(recording)
+    assert cache.read(hour) is None
 
 
 def test_what_could_not_be_read_stops_nothing_and_is_tried_again(watkins, finished, hour, tmp_path):

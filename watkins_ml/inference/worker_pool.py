@@ -1,4 +1,4 @@
-"""Threads that judge side by side, each with one core; what they find comes back in the order of what was given."""
+"""A pool of threads, each with one core, whose results come in the order of what they were given."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-class Workers:
+class WorkerPool:
     """As many threads as torch would use (`OMP_NUM_THREADS` sets that), one fewer where the network is on a GPU.
 
     On the CPU a thread makes the spectrograms of a few windows and puts them through the network by itself: threads
@@ -24,19 +24,19 @@ class Workers:
     def __init__(self, network: torch.nn.Module):
         on_cpu = next(network.parameters()).device.type == "cpu"
         self.threads = max(1, torch.get_num_threads() - (not on_cpu))
-        self.batch = 4 if on_cpu else 32
+        self.batch_size = 4 if on_cpu else 32
         """Windows that go through the network at once."""
-        self.turn: AbstractContextManager = nullcontext() if on_cpu else threading.Lock()
-        """Held while the network works: a GPU takes one batch after the other, so that its memory is that of one."""
+        self.device_lock: AbstractContextManager = nullcontext() if on_cpu else threading.Lock()
+        """Held while the network computes: a GPU takes one batch after the other, so that its memory is that of one."""
 
-    def in_order(self, work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[tuple[Item, Found]]:
-        """Each item with what `work` makes of it; items are read only a few ahead."""
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """Each item with its result; items are read only a few ahead."""
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            under_way: deque[tuple[Item, Future[Found]]] = deque()
+            pending: deque[tuple[Item, Future[Result]]] = deque()
             for item in items:
-                under_way.append((item, pool.submit(work, item)))
-                while under_way and (len(under_way) > self.threads + 1 or under_way[0][1].done()):
-                    done, future = under_way.popleft()
+                pending.append((item, pool.submit(work, item)))
+                while pending and (len(pending) > self.threads + 1 or pending[0][1].done()):
+                    done, future = pending.popleft()
                     yield done, future.result()
-            for done, future in under_way:
+            for done, future in pending:
                 yield done, future.result()

@@ -1,4 +1,4 @@
-"""Judging with every core, in batches of any size, on any device: always the same answers in the same order."""
+"""Scoring with every core, in batches of any size, on any device: always the same answers in the same order."""
 
 import itertools
 import threading
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from watkins_ml.inference.judge import Listening, judge
-from watkins_ml.inference.predict import predict_files
-from watkins_ml.inference.workers import Workers
+from watkins_ml.inference.by_file import predict_files
+from watkins_ml.inference.scores import score_recordings
+from watkins_ml.inference.windows import WindowOptions
+from watkins_ml.inference.worker_pool import WorkerPool
 
 
 @pytest.fixture
@@ -26,18 +27,18 @@ def threads():
     torch.set_num_threads(before)
 
 
-def said(classifier, files):
-    judged = list(judge(classifier, files, Listening()))
-    assert [recording.path for recording in judged] == files
-    return np.concatenate([recording.probabilities for recording in judged])
+def probabilities(classifier, files):
+    scores = list(score_recordings(classifier, files, WindowOptions()))
+    assert [each.path for each in scores] == files
+    return np.concatenate([each.probabilities for each in scores])
 
 
 def test_the_number_of_threads_changes_no_answer(classifier, files, threads):
     found = {}
     for number in (1, 3):
         threads(number)
-        assert Workers(classifier.network).threads == number
-        found[number] = said(classifier, files), predict_files(classifier, files)
+        assert WorkerPool(classifier.network).threads == number
+        found[number] = probabilities(classifier, files), predict_files(classifier, files)
     np.testing.assert_array_equal(found[1][0], found[3][0])
     assert found[1][1].equals(found[3][1])
 
@@ -53,20 +54,20 @@ def test_the_size_of_batches_changes_no_answer_but_for_rounding(classifier, file
 
 def test_results_come_in_order_though_later_ones_are_ready_first(threads):
     threads(3)
-    workers = Workers(torch.nn.Linear(1, 1))
+    pool = WorkerPool(torch.nn.Linear(1, 1))
 
     def slow(number: int) -> int:
         time.sleep(0.05 if number % 3 == 0 else 0)
         return -number
 
-    assert list(workers.in_order(slow, range(12))) == [(number, -number) for number in range(12)]
+    assert list(pool.map(slow, range(12))) == [(number, -number) for number in range(12)]
 
 
 def test_of_endless_items_only_a_few_are_read_ahead(threads):
     threads(2)
     read, held = [], threading.Event()
     items = (read.append(number) or number for number in itertools.count())
-    found = Workers(torch.nn.Linear(1, 1)).in_order(lambda number: held.wait(0.05), items)
+    found = WorkerPool(torch.nn.Linear(1, 1)).map(lambda number: held.wait(0.05), items)
     next(found)
     assert len(read) <= 4
     found.close()
@@ -78,7 +79,7 @@ def test_what_goes_wrong_in_a_thread_is_raised(classifier, files, monkeypatch):
 
     monkeypatch.setattr("watkins_ml.audio.frontend.Frontend.__call__", lambda self, *given: fail(*given))
     with pytest.raises(MemoryError, match="of a spectrogram"):
-        list(judge(classifier, files, Listening()))
+        list(score_recordings(classifier, files, WindowOptions()))
 
 
 @pytest.mark.parametrize("by", ["detection", "file"])
@@ -95,10 +96,10 @@ def test_a_device_that_is_not_there_is_refused_in_a_line(watkins, finished, file
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
 def test_a_gpu_gives_the_answers_of_the_cpu(classifier, files):
-    expected = said(classifier, files), predict_files(classifier, files)
+    expected = probabilities(classifier, files), predict_files(classifier, files)
     digest = classifier.digest()
     classifier.network.to("cuda")
     assert classifier.digest() == digest
-    np.testing.assert_allclose(said(classifier, files), expected[0], atol=5e-3)  # convolutions in TF32
+    np.testing.assert_allclose(probabilities(classifier, files), expected[0], atol=5e-3)  # convolutions in TF32
     found = predict_files(classifier, files)
     np.testing.assert_allclose(found["probability"], expected[1]["probability"], atol=5e-3)

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from watkins_ml.core.errors import UserError
-from watkins_ml.inference.predict import find_audio, predict_files
+from watkins_ml.inference.by_file import predict_files
+from watkins_ml.inference.recordings import find_recordings
 
 
 @pytest.fixture
@@ -87,21 +88,21 @@ def test_folders_are_searched_for_audio_of_any_kind(tmp_path, recordings):
     for name in ("b.flac", "a.WAV", "deep/c.ogg"):
         soundfile.write(tmp_path / "day" / name, samples, rate)
     (tmp_path / "day" / "notes.txt").write_text("calm sea")
-    found = [str(path.relative_to(tmp_path)) for path in find_audio([tmp_path / "day", recordings[0]])[:3]]
+    found = [str(path.relative_to(tmp_path)) for path in find_recordings([tmp_path / "day", recordings[0]])[:3]]
     assert found == ["day/a.WAV", "day/b.flac", "day/deep/c.ogg"]
 
 
 def test_a_file_named_twice_is_one_file(recordings):
     path = recordings[0]
-    assert find_audio([path, path.parent / ".." / path.parent.name / path.name, path.parent])[0] == path
-    assert len(find_audio([path, path.parent])) == len(find_audio([path.parent]))
+    assert find_recordings([path, path.parent / ".." / path.parent.name / path.name, path.parent])[0] == path
+    assert len(find_recordings([path, path.parent])) == len(find_recordings([path.parent]))
 
 
 def test_missing_files_and_folders_without_audio_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.wav: no such file"):
-        find_audio([tmp_path / "gone.wav"])
+        find_recordings([tmp_path / "gone.wav"])
     with pytest.raises(UserError, match="no audio files there"):
-        find_audio([tmp_path])
+        find_recordings([tmp_path])
 
 
 def test_the_command_predicts_from_the_registry(watkins, finished, recordings, monkeypatch):
@@ -183,7 +184,7 @@ def test_prepare_and_predict_give_the_same_reasons_and_read_the_same_formats(cla
     examined, _ = examine_all(candidates, folder.parent, DataFolder(tmp_path / "out"), classifier.frontend.settings, 1)
     reasons = {folder.parent / each.path: each.reason for each in examined}
     reasons |= {folder.parent / each["path"]: each["reason"] for each in others}
-    said = predict_files(classifier, find_audio([folder])).set_index("path")["problem"]
+    said = predict_files(classifier, find_recordings([folder])).set_index("path")["problem"]
     assert {Path(path): problem if isinstance(problem, str) else None for path, problem in said.items()} == reasons
     assert sum(reason is None for reason in reasons.values()) == 4
 
@@ -191,4 +192,4 @@ def test_prepare_and_predict_give_the_same_reasons_and_read_the_same_formats(cla
 def test_a_folder_of_another_kind_of_audio_is_told_so(tmp_path):
     (tmp_path / "a.m4a").touch()
     with pytest.raises(UserError, match=r"no audio files there that can be read; .*a.m4a: .* convert it"):
-        find_audio([tmp_path])
+        find_recordings([tmp_path])

@@ -1,0 +1,61 @@
+"""Decode recordings and cut them into windows, in batches; however long they are, little of them is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.audio.stream import Window, sliding_windows
+from watkins_ml.inference.recordings import file_state
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How recordings are cut into windows; what, with the model, decides every probability."""
+
+    overlap: float = 0.5
+    """Share of a window that the next one repeats, 0 to below 1."""
+    each_channel: bool = False
+    """Whether every channel has windows of its own; else they are mixed."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a recording, after its last window."""
+
+    state: list[int] | None
+    """As `file_state` gave it before the file was read; None if it was not there."""
+    problem: str | None
+    """Why (the rest of) the file could not be read."""
+
+
+Item = tuple[Path, Window | End]
+
+
+def window_stream(files: Iterable[Path], settings: FrontendSettings, options: WindowOptions) -> Iterator[Item]:
+    """The windows of each file, then its End."""
+    slack = settings.hop_length / settings.sample_rate  # as in training, a frame stands for one hop
+    for path in files:
+        state = problem = None
+        try:
+            state = file_state(path)
+            for window in sliding_windows(path, settings.seconds, options.overlap, options.each_channel, slack):
+                yield path, window
+        except (AudioError, OSError) as error:
+            problem = f"unreadable: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        yield path, End(state, problem)
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """As many items as hold `size` windows with sound; the end of a file at once where none of these is waiting."""
+    batch, sounding = [], 0
+    for path, item in items:
+        batch.append((path, item))
+        sounding += isinstance(item, Window) and item.waveform is not None
+        if sounding == size or (isinstance(item, End) and not sounding):
+            yield batch
+            batch, sounding = [], 0
+    yield batch
