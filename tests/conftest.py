@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import soundfile
 import torch
 
 from tests.support import EXPERIMENTS, SHARED
+from tests.support.once import made_once
+from tests.support.pictures import blank, drawing
 from tests.support.servers import Proxy, Server, free_port
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel; one thread each is fastest
@@ -53,6 +56,20 @@ def isolated(tmp_path, monkeypatch):
     yield
     torch.set_rng_state(rng)
     torch.set_deterministic_debug_mode("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures() -> Iterator[None]:
+    """No picture is drawn, which is half of what a small training costs; tests of pictures ask for `real_pictures`."""
+    with drawing(blank):
+        yield
+
+
+@pytest.fixture
+def real_pictures() -> Iterator[None]:
+    """Pictures are drawn as for a user."""
+    with drawing():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +158,20 @@ def empty_store(tmp_path_factory) -> Path:
     """The database of an embedded store without any run; creating one takes seconds, copying it none."""
     from watkins_ml.tracking.server import client
 
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        without_server(patch)
-        patch.chdir(folder)
-        client().search_experiments()
-    return folder / "mlflow" / "mlflow.db"
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            without_server(patch)
+            patch.chdir(folder)
+            client().search_experiments()
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow" / "mlflow.db"
+
+
+def copy_store(empty_store: Path, folder: Path) -> Path:
+    """An empty embedded store in `folder`; returns the folder."""
+    (folder / "mlflow").mkdir()
+    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    return folder
 
 
 @pytest.fixture
@@ -154,18 +179,14 @@ def store(empty_store, tmp_path):
     """An MLflow client of an empty embedded store in the test's own folder."""
     from watkins_ml.tracking.server import client
 
-    (tmp_path / "mlflow").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlflow" / "mlflow.db")
+    copy_store(empty_store, tmp_path)
     return client()
 
 
 @pytest.fixture(scope="session")
 def server(empty_store, tmp_path_factory) -> str:
     """The address of an `mlflow server` process with an empty store of its own."""
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "mlflow").mkdir()
-    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
-    running = Server(folder).start()
+    running = Server(copy_store(empty_store, tmp_path_factory.mktemp("server"))).start()
     yield running.address
     running.stop()
 
@@ -203,9 +224,7 @@ def finished(recipe, empty_store, tmp_path_factory) -> Project:
     """A baseline trained, tracked and registered as `watkins train` does it. Read only; change into its folder."""
     from watkins_ml.runs.train import run_experiment
 
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "mlflow").mkdir()
-    shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
+    folder = copy_store(empty_store, tmp_path_factory.mktemp("project"))
     with pytest.MonkeyPatch.context() as patch:
         without_server(patch)
         patch.chdir(folder)

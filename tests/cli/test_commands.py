@@ -10,10 +10,9 @@ import pytest
 import typer
 
 from tests.support import EXPERIMENTS
+from tests.support.commands import BASELINE, assert_one_line
 from watkins_ml.cli import app
 
-RECIPES = EXPERIMENTS
-BASELINE = RECIPES / "baseline.yaml"
 COMMANDS = {
     "prepare": [
         "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--no-upsampling",
@@ -75,14 +74,6 @@ def test_a_command_line_that_makes_no_sense_is_misuse(watkins, arguments):
     assert "Traceback" not in said.err
 
 
-def assert_one_line(said, status: int, *parts: str) -> None:
-    assert said.status == status, said
-    assert said.err.startswith("watkins: ") and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
-    assert "Traceback" not in said.err
-    for part in parts:
-        assert part in said.err
-
-
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
@@ -96,7 +87,7 @@ def assert_one_line(said, status: int, *parts: str) -> None:
     ],
 )
 def test_a_wrong_override_is_misuse_and_names_the_key(watkins, tmp_path, override, parts):
-    said = watkins("train", RECIPES / "efficientnet.yaml", "-o", override)
+    said = watkins("train", EXPERIMENTS / "efficientnet.yaml", "-o", override)
     assert_one_line(said, 2, *parts)
     assert list(tmp_path.iterdir()) == []
 
@@ -119,7 +110,7 @@ def test_unfinished_data_are_not_trained_on(watkins, prepared, tmp_path):
 
 def test_weights_that_cannot_be_used_are_told_before_anything_is_written(watkins, prepared, tmp_path):
     said = watkins(
-        "train", RECIPES / "efficientnet.yaml", "-o", f"data.dir={prepared}", "-o", "model.weights=gone.pth"
+        "train", EXPERIMENTS / "efficientnet.yaml", "-o", f"data.dir={prepared}", "-o", "model.weights=gone.pth"
     )  # fmt: skip
     assert_one_line(said, 1, "model.weights gone.pth: no such file")
     assert list(tmp_path.iterdir()) == []

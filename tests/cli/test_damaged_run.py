@@ -1,7 +1,8 @@
 """Run directories that are damaged or from elsewhere: one line that names the file, and nothing written."""
 
 import pytest
-from test_commands import BASELINE, assert_one_line
+
+from tests.support.commands import BASELINE, assert_one_line
 
 RUN = '{"name": "r", "uid": "u", "status": "FAILED"}'
 ENDED = '{"kind": "start", "time_ms": 1, "name": "r", "uid": "u", "experiment": "e"}\n{"kind": "end", "time_ms": 2}\n'

@@ -5,8 +5,8 @@ import shutil
 
 import pandas as pd
 import pytest
-from test_commands import BASELINE, assert_one_line
 
+from tests.support.commands import BASELINE, assert_one_line
 from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_last

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.folders import OTHER_FRONTEND, spectrograms, stamps, start, wait_for
-from watkins_ml.dataset.prepare import PrepareOptions, prepare
+from tests.support.folders import OTHER_FRONTEND, killed_at, spectrograms, stamps, start, wait_for
+from watkins_ml.dataset.prepare import PrepareOptions
 
 # ---------------------------------------------------------------- incremental runs
 
@@ -92,34 +92,6 @@ def test_a_lost_spectrogram_is_made_again(ocean, run, tmp_path, content):
 
 
 # ---------------------------------------------------------------- killed and continued
-
-
-class Killed(BaseException):
-    """Ends a run at once, as a kill does."""
-
-
-def killed_at(step: int, monkeypatch, *arguments) -> bool:
-    """Prepare, but die before the given change of the file system; False if the run ended before."""
-    left = [step]
-
-    def dying(call):
-        def wrapped(*args, **kwargs):
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-            return call(*args, **kwargs)
-
-        return wrapped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", dying(os.replace))
-        patch.setattr(Path, "unlink", dying(Path.unlink))
-        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
-        try:
-            prepare(*arguments)
-        except Killed:
-            return True
-    return False
 
 
 @pytest.mark.slow

@@ -8,9 +8,8 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-from test_prepare_again import killed_at
 
-from tests.support.folders import spectrograms, table
+from tests.support.folders import killed_at, spectrograms, table
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.support.pictures import drawing
 from tests.support.splits import CLASSES, make_split
 from watkins_ml.core.files import write_csv
-from watkins_ml.evaluation import plots, report
+from watkins_ml.evaluation import report
 from watkins_ml.evaluation.result import evaluate
 from watkins_ml.evaluation.runs import CONTROLS, TEST_REPORT
 
@@ -53,9 +54,8 @@ def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", proto
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse_pictures():
-    """Small pictures: drawing them at full size is most of the time that these tests take."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "DPI", 40)
+    """Real pictures, but small: drawing them at full size is most of the time that these tests take."""
+    with drawing(dpi=40):
         yield
 
 

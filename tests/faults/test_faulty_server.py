@@ -6,9 +6,8 @@ import signal
 import time
 
 import pytest
-from test_kill import wait_for_epochs
 
-from tests.support.children import Command
+from tests.support.children import Command, wait_for_epochs
 from tests.support.outcome import assert_same_result, assert_tracked_once
 from tests.support.servers import Postgres, Server
 from watkins_ml.tracking.rundir import RunDirectory

@@ -5,11 +5,10 @@ import os
 import random
 import shutil
 import signal
-import time
 
 import pytest
 
-from tests.support.children import Command, KillAt
+from tests.support.children import Command, KillAt, wait_for_epochs
 from tests.support.outcome import assert_same_result, assert_tracked_once
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
@@ -159,15 +158,6 @@ def test_a_run_that_trains_is_neither_resumed_nor_closed_by_another_process(trai
     assert "still training; its own process sends the rest" in sync.said
     assert command.wait() == 0
     assert_tracked_once(store, tmp_path / "run", None)
-
-
-def wait_for_epochs(folder, count: int) -> None:
-    history, deadline = RunDirectory(folder / "run").history, time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if history.exists() and history.read_text().count("\n") > count:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no {count} epochs in two minutes")
 
 
 def test_a_store_that_is_made_when_the_kill_comes(training, tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_kill import wait_for_epochs
 
 from tests.support import EXPERIMENTS
+from tests.support.children import wait_for_epochs
 from tests.support.launch import NOBODY, Launched
 from tests.support.outcome import assert_same_result, assert_tracked_once
 from watkins_ml.tracking.rundir import RunDirectory

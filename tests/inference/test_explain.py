@@ -121,7 +121,7 @@ def saved(classifier, config, tmp_path):
     return tmp_path / "model"
 
 
-def test_the_command_draws_a_picture_and_says_where_it_looked(watkins, saved, recording, tmp_path):
+def test_the_command_draws_a_picture_and_says_where_it_looked(watkins, saved, recording, tmp_path, real_pictures):
     path = recording(call("Narwhal", 1.5, seed=99))
     said = watkins("explain", saved, path)
     assert (said.status, said.err) == (0, "")

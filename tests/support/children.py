@@ -103,6 +103,15 @@ class Command:
         return self.output.read_text() if self.output.exists() else ""
 
 
+def wait_for_epochs(folder: Path, count: int) -> None:
+    history, deadline = folder / "run" / "history.csv", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if history.exists() and history.read_text().count("\n") > count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {count} epochs in two minutes")
+
+
 def hear_signals() -> None:
     """As in a terminal: a shell's background job is deaf to SIGINT, and one under `nohup` to SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -121,9 +130,12 @@ def _run(folder: Path, words: list[str], uri: str | None, fault, environment: di
     os.dup2(terminal, 2)
     import torch
 
+    from tests.support.pictures import blank
     from watkins_ml.cli import main
+    from watkins_ml.evaluation import plots
 
     torch.set_num_threads(1)
+    plots.draw = blank
     if fault is not None:
         fault.install()
     sys.argv = words

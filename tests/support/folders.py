@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.dataset.prepare import prepare
 
 SIDES = ("train", "val", "test")
 OTHER_FRONTEND = FrontendSettings(sample_rate=8_000, n_fft=4096)
@@ -43,3 +46,31 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
     end = time.monotonic() + seconds
     while not path.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a kill does."""
+
+
+def killed_at(step: int, monkeypatch, *arguments) -> bool:
+    """Prepare, but die before the given change of the file system; False if the run ended before."""
+    left = [step]
+
+    def dying(call):
+        def wrapped(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying(os.replace))
+        patch.setattr(Path, "unlink", dying(Path.unlink))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        try:
+            prepare(*arguments)
+        except Killed:
+            return True
+    return False

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from test_loop import CLASSES, bands, contradicted
 from torch import distributed as dist
 
 from tests.support import EXPERIMENTS
+from tests.support.small import CLASSES, bands, contradicted
 from watkins_ml.config import load_config
 from watkins_ml.core import device, distributed
 from watkins_ml.core.distributed import joined

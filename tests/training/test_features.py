@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_loop import CLASSES, bands
-from test_resume import CutOff
 
+from tests.support.small import CLASSES, CutOff, bands
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Side, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.support.small import CLASSES, bands, contradicted, same_weights
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Side, load_side, open_side
@@ -17,23 +18,6 @@ from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_ch
 from watkins_ml.training.loop import fit
 from watkins_ml.training.monitor import best_epoch, is_tie
 from watkins_ml.training.trainer import Trainer, balanced_weights, predict_logits
-
-CLASSES = ["low", "middle", "high"]
-
-
-def bands(count: int = 24, seed: int = 0) -> Side:
-    """Noise spectrograms (count, 1, 32, 24) in which each class is louder in a band of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 3
-    spectrograms = torch.randn(count, 1, 32, 24, generator=generator)
-    for row, label in enumerate(labels.tolist()):
-        spectrograms[row, 0, 10 * label : 10 * label + 10] += 3
-    return Side(pd.DataFrame({"label": labels}), spectrograms, labels)
-
-
-def contradicted(split: Side) -> Side:
-    """The same sounds under other names: the better a network learns the one, the worse it does here."""
-    return Side(split.frame, split.spectrograms, (split.labels + 1) % 3)
 
 
 @pytest.fixture
@@ -55,11 +39,6 @@ def train(recipe, tmp_path):
         return network, record, pd.read_csv(record.history, float_precision="round_trip")
 
     return run
-
-
-def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_same_configuration_and_seed_give_the_same_history_and_weights(train):

@@ -10,11 +10,10 @@ from functools import partial
 
 import pytest
 import torch
-from test_loop import CLASSES, bands, same_weights
-from test_resume import RECIPES, CutOff
 
 from tests.support import ROOT
 from tests.support.launch import Launched
+from tests.support.small import CLASSES, RECIPES, CutOff, bands, same_weights
 from watkins_ml.core.distributed import Alone
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_loop import bands
-from test_resume import RECIPES
 from torch.profiler import ProfilerActivity, profile
 
+from tests.support.small import RECIPES, bands
 from watkins_ml.core.errors import UserError
 from watkins_ml.models.registry import build_model
 from watkins_ml.training.trainer import Trainer

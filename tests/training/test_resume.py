@@ -4,27 +4,14 @@ from functools import partial
 
 import pytest
 import torch
-from test_loop import CLASSES, bands, contradicted, same_weights
 
+from tests.support.small import CLASSES, RECIPES, CutOff, bands, contradicted, same_weights
 from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_last
 from watkins_ml.training.loop import fit
-
-
-class CutOff(RunDirectory):
-    """A run directory whose power goes when an epoch is to be recorded."""
-
-    def __init__(self, root, epoch: int):
-        super().__init__(root)
-        self.last_epoch = epoch
-
-    def epoch(self, metrics, timing) -> None:
-        if metrics["epoch"] > self.last_epoch:
-            raise KeyboardInterrupt
-        super().epoch(metrics, timing)
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +30,6 @@ def training(recipe):
         )  # fmt: skip
 
     return run
-
-
-RECIPES = {
-    "baseline": {},
-    "weighted-less-and-still": {"overrides": ["train.class_weights=none", "augment.time_roll=false"]},
-    "masked-mixed-smoothed-and-sampled": {
-        "overrides": [
-            "augment.freq_mask=8",
-            "augment.time_mask=6",
-            "augment.mixup=0.4",
-            "train.label_smoothing=0.1",
-            "train.class_weights=sampled",
-        ]
-    },
-    "by-validation-loss": {
-        "overrides": ["train.monitor=val_loss", "optim.plateau_patience=0", "optim.lr=0.004"],
-        "val": contradicted(bands(12, seed=1)),
-    },
-    "bf16": {"overrides": ["train.amp=bf16"]},
-    "plateau": {"overrides": ["optim.plateau_patience=0", "optim.lr=0.004"], "val": contradicted(bands(12, seed=1))},
-    "efficientnet": {"model": "efficientnet", "overrides": ["model.freeze_depth=2"]},
-}
 
 
 @pytest.fixture(scope="module", params=RECIPES)

@@ -24,6 +24,7 @@ from watkins_ml.tuning.plots import Drawn, write_study_plots
 from watkins_ml.tuning.scale import Scale
 from watkins_ml.tuning.table import trials_table
 
+pytestmark = pytest.mark.usefixtures("real_pictures")
 SPACE = {
     "optim.lr": FloatDistribution(3e-5, 0.01, log=True),
     "model.freeze_depth": IntDistribution(0, 9),
