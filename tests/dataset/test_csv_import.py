@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import unguarded
 from watkins_ml.core.names import normal
-from watkins_ml.dataset import foreign
+from watkins_ml.dataset import csv_import
 from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.dataset.metadata import read_metadata
 
@@ -81,10 +81,10 @@ def test_a_file_without_end_is_refused_and_not_waited_for(tmp_path, monkeypatch)
     for name, what in {"zero": "not a file", "pipe": "not a file", ".": "a folder and no CSV table"}.items():
         with pytest.raises(UsageError, match=what):
             import_csv(tmp_path / name, KNOWN)
-    monkeypatch.setattr(foreign, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(csv_import, "MOST_BYTES", 1 << 20)
     with pytest.raises(UsageError, match="more than 1 MB are no table"):
         read(tmp_path, b"file,site\n" * 200_000)
-    monkeypatch.setattr(foreign, "MOST_ROWS", 1000)
+    monkeypatch.setattr(csv_import, "MOST_ROWS", 1000)
     with pytest.raises(UsageError, match="more than 1,000 rows are no table"):
         read(tmp_path, b"file,site\n" * 2000)
 
