@@ -70,7 +70,7 @@ class Recorder:
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         before = time.perf_counter()
         if self.uploader is not None:
-            self.uploader.shipment.run.epoch(metrics, timing)
+            self.uploader.upload.run.epoch(metrics, timing)
         now = time.perf_counter()
         self.waited.append(now - before)
         self.seconds.append(now - self._started)
@@ -88,7 +88,7 @@ class TimedUploader(Uploader):
     cpu = 0.0
 
     def _loop(self) -> None:
-        original = self.shipment.send
+        original = self.upload.send
 
         def send() -> int:
             before = time.thread_time()
@@ -97,12 +97,12 @@ class TimedUploader(Uploader):
             finally:
                 self.cpu += time.thread_time() - before
 
-        self.shipment.send = send
+        self.upload.send = send
         super()._loop()
 
     def settle(self) -> None:
         """Wait until everything recorded is sent."""
-        while self.shipment.missing:
+        while self.upload.missing:
             time.sleep(0.01)
 
 

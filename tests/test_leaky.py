@@ -44,7 +44,7 @@ def test_metrics_on_disk_begin_with_the_sentence_and_are_read_as_numbers(leaky, 
 
 def test_mlflow_shows_it_on_the_page_of_the_run_and_of_the_version(leaky, here):
     server = client()
-    facts = RunDirectory(Path("run")).facts
+    facts = RunDirectory(Path("run")).facts.model_dump()
     tags = server.get_run(facts["mlflow_run_id"]).data.tags
     version = server.get_model_version("watkins-baseline", "1")
     for shown in (tags["leaky_reference"], tags["mlflow.note.content"], version.tags["leaky_reference"]):
@@ -72,5 +72,5 @@ def test_a_finished_leaky_run_is_resumed_with_its_numbers(leaky, here):
 
 def test_a_tape_split_is_not_stamped(finished, monkeypatch):
     monkeypatch.chdir(finished.folder)
-    tags = client().get_run(RunDirectory(finished.run_dir).facts["mlflow_run_id"]).data.tags
+    tags = client().get_run(RunDirectory(finished.run_dir).facts.mlflow_run_id).data.tags
     assert "leaky_reference" not in tags and "mlflow.note.content" not in tags

@@ -57,12 +57,12 @@ def test_a_recipe_given_again_is_compared_too_and_every_differing_key_is_named(w
 @pytest.mark.slow
 def test_the_same_configuration_given_again_is_taken_and_another_number_of_threads_said(watkins, interrupted):
     journal = interrupted.journal.read_text()
-    (tags,) = [entry["values"] for entry in interrupted.entries() if entry["kind"] == "tags"]
+    (tags,) = [entry.values for entry in interrupted.entries() if entry.kind == "tags"]
     interrupted.journal.write_text(journal.replace(f'"threads": "{tags["threads"]}"', '"threads": "64"'))
     said = watkins("train", "runs/first/config.yaml", "--resume", "runs/first")
     assert said.status == 0, said.err
     assert "Resuming runs/first after epoch 3" in said.err
-    assert interrupted.facts["status"] == "FINISHED"
+    assert interrupted.facts.status == "FINISHED"
     assert f"threads was 64, now {tags['threads']}: the history may end otherwise in its last digits" in said.err
     assert "version.torch was" not in said.err
 
@@ -77,7 +77,7 @@ def test_a_run_of_an_earlier_version_goes_on_by_validation_loss_and_keeps_its_co
     without = config.to_yaml().replace("  monitor: val_loss\n", "")
     (earlier.root / "config.yaml").write_text(without)
     before = ("start", "params", "tags", "datasets", "epoch")
-    entries = [entry for entry in earlier.entries() if entry["kind"] in before]
+    entries = [entry.model_dump(exclude_unset=True) for entry in earlier.entries() if entry.kind in before]
     for entry in entries:
         if entry["kind"] == "epoch":
             del entry["metrics"]["val_calibrated_loss"]

@@ -59,10 +59,10 @@ def test_the_first_alone_prints_and_tracks(two, monkeypatch):
         assert two.said.count(once) == 1, two.said
     assert "Warning" not in two.said
     run = RunDirectory(Path("run"))
-    kinds = [entry["kind"] for entry in run.entries()]
+    kinds = [entry.kind for entry in run.entries()]
     assert [kinds.count(kind) for kind in ("start", "epoch", "end")] == [1, 3, 1]
     (tracked,) = client().search_runs([client().get_experiment_by_name("watkins").experiment_id])
-    assert tracked.info.status == run.facts["status"] == "FINISHED"
+    assert tracked.info.status == run.facts.status == "FINISHED"
     assert tracked.data.tags["processes"] == "2"
     assert len(client().search_model_versions("name='watkins-baseline'")) == 1
 

@@ -13,9 +13,9 @@ from watkins_ml.core import metric_names
 
 PACKAGE = Path(watkins_ml.__file__).parent
 HOME = PACKAGE / "core" / "metric_names.py"
-QUANTITY = r"(loss|calibrated_loss|accuracy|(macro|weighted)_(f1|precision|recall)|nll|ece\w*|coverage_at\w*|aurc|X)"
+QUANTITY = r"(loss|calibrated_loss|accuracy|(macro|weighted)_(f1|precision|recall)|nll|ece\w*|coverage_at\w*|aurc|X)?"
 NAME = re.compile(
-    rf"((fold|trial)_)?((best_)?(train|val|test)_{QUANTITY}(_(low|high|X))?|control_\w+)|best_(epoch|X)|threshold_90"
+    rf"((fold|trial)_)?((best_)?(train|val|test)_{QUANTITY}(_(low|high|X))?|control_\w*)|best_(epoch|X)|threshold_90"
 )
 
 
@@ -54,5 +54,9 @@ def test_earlier_names_of_a_kept_networks_validation_are_read_as_todays():
     earlier = {"best_epoch": 3, "val_macro_f1": 0.5, "val_ece_uncalibrated": 0.1, "test_accuracy": 0.25}
     today = {"best_epoch": 3, "best_val_macro_f1": 0.5, "best_val_ece_uncalibrated": 0.1, "test_accuracy": 0.25}
     assert metric_names.renamed(earlier) == metric_names.renamed(today) == today
-    assert metric_names.of_kept("val", "accuracy") == "best_val_accuracy"
-    assert metric_names.of_kept("test", "accuracy") == metric_names.TEST_ACCURACY
+
+
+def test_scopes_and_quantities_make_the_names():
+    assert metric_names.BEST_VAL + metric_names.MACRO_F1 == metric_names.BEST_VAL_MACRO_F1 == "best_val_macro_f1"
+    assert metric_names.VAL + metric_names.MACRO_F1 == metric_names.VAL_MACRO_F1
+    assert metric_names.control("tape", metric_names.ACCURACY) == "control_tape_accuracy"

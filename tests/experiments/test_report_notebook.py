@@ -65,7 +65,7 @@ def test_a_champion_is_opened_from_the_store_and_its_scores_are_told(champion, f
 
 def test_its_confusion_matrix_is_the_one_of_the_report(champion, finished):
     run = ComparedRun.from_dir(finished.run_dir, "first")
-    labels, probabilities = run.judgements()
+    labels, probabilities = run.labels_and_probabilities()
     assert np.mean(labels == probabilities.argmax(axis=1)) == pytest.approx(finished.metrics["test_accuracy"])
     file = io.BytesIO()
     plots.confusion_matrix(labels, probabilities.argmax(axis=1), run.classes).savefig(file, bbox_inches="tight")

@@ -22,7 +22,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint(training, reference, server, t
     assert said.startswith("watkins: cannot write to run: File too large")
     assert said.endswith("make room and continue with: watkins train --resume run")
     run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == "FAILED"
+    assert run.facts.status == "FAILED"
     assert not list(run.root.rglob("*.partial"))
     command = training.resume(tmp_path)
     assert command.wait() == 0, command.said
@@ -49,7 +49,7 @@ def test_a_real_file_system_without_room(training, reference, server, tmp_path, 
     assert command.wait() == 1
     assert command.said.splitlines()[-1].startswith("watkins: cannot write to run: No space left on device")
     run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == "FAILED"
+    assert run.facts.status == "FAILED"
     assert not list(run.root.rglob("*.partial"))
     small_disk()
     command = training.resume(tmp_path)

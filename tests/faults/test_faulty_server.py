@@ -72,7 +72,7 @@ def test_a_server_away_from_before_the_start_to_after_the_end(reference, server,
     """`reference` was trained so; nothing at all had reached a server."""
     shutil.copytree(reference, tmp_path / "run")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    assert RunDirectory(tmp_path / "run").facts["status"] == "FINISHED"
+    assert RunDirectory(tmp_path / "run").facts.status == "FINISHED"
     command = Command(tmp_path, "sync", "run")
     assert command.wait() == 0, command.said
     assert_tracked_once(client(), tmp_path / "run", None)

@@ -59,8 +59,8 @@ def test_a_signal_ends_the_run_as_killed_and_says_how_to_resume(training, refere
     assert command.said.splitlines()[-1].endswith("continue with: watkins train --resume run")
     assert "Traceback" not in command.said
     run = RunDirectory(tmp_path / "run")
-    tracked = store.get_run(run.facts["mlflow_run_id"])
-    assert (run.facts["status"], tracked.info.status) == ("KILLED", "KILLED")
+    tracked = store.get_run(run.facts.mlflow_run_id)
+    assert (run.facts.status, tracked.info.status) == ("KILLED", "KILLED")
     command = training.resume(tmp_path)
     assert command.wait() == 0, command.said
     assert_same_result(run.root, reference)
@@ -140,11 +140,11 @@ def test_a_dead_run_is_closed_by_sync(cut_off, tmp_path, monkeypatch):
     shutil.copytree(cut_off, folder)
     monkeypatch.chdir(folder)
     run = RunDirectory(folder / "run")
-    assert client().get_run(run.facts["mlflow_run_id"]).info.status == "RUNNING"
+    assert client().get_run(run.facts.mlflow_run_id).info.status == "RUNNING"
     command = Command(folder, "sync", "run")
     assert command.wait() == 0
     assert "its process is gone, so it ends as KILLED; watkins train --resume run goes on" in command.said
-    assert client().get_run(run.facts["mlflow_run_id"]).info.status == run.facts["status"] == "KILLED"
+    assert client().get_run(run.facts.mlflow_run_id).info.status == run.facts.status == "KILLED"
     again = Command(folder, "sync", "run")
     assert again.wait() == 0 and "KILLED" not in again.said
 

@@ -45,7 +45,7 @@ def test_one_process_killed_ends_all_and_the_run_goes_on(prepared, undisturbed, 
     assert line.endswith(AGAIN)
     ours = launched.said.split("torch/distributed/elastic")[0]  # from there on the launcher speaks
     assert "Traceback" not in ours, ours
-    assert RunDirectory(tmp_path / "run").facts["status"] == ("RUNNING" if rank == 0 else "KILLED")
+    assert RunDirectory(tmp_path / "run").facts.status == ("RUNNING" if rank == 0 else "KILLED")
     resumed = Launched(tmp_path, *RESUME)
     assert resumed.wait() == 0, resumed.said
     assert_same_result(tmp_path / "run", undisturbed)
@@ -61,8 +61,8 @@ def test_a_signal_to_the_launcher_closes_the_run_as_killed(prepared, store, tmp_
     (line,) = launched.lines
     assert line.endswith(AGAIN)
     run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == "KILLED"
-    assert store.get_run(run.facts["mlflow_run_id"]).info.status == "KILLED"
+    assert run.facts.status == "KILLED"
+    assert store.get_run(run.facts.mlflow_run_id).info.status == "KILLED"
 
 
 def test_another_number_of_processes_goes_on(prepared, undisturbed, tmp_path):

@@ -155,7 +155,7 @@ def assert_tracked(folders: list[Path], wanted: int) -> None:
     for folder in folders:
         for facts in (folder / "runs" / "small").glob("trial-*/run.json"):
             run = RunDirectory(facts.parent)
-            steps = [entry["step"] for entry in run.entries() if entry["kind"] == "epoch"]
+            steps = [entry.step for entry in run.entries() if entry.kind == "epoch"]
             assert steps == sorted(set(steps)), "an epoch stands twice in the journal"
 
 
@@ -198,7 +198,7 @@ def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, se
     assert [version.run_id for version in client().search_model_versions("name='small'")] == [
         RunDirectory(
             next(path for m in machines if (path := m.folder / "runs" / "small" / best.user_attrs["run"]).exists())
-        ).facts["mlflow_run_id"]
+        ).facts.mlflow_run_id
     ]
 
 

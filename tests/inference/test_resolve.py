@@ -15,7 +15,7 @@ def project(finished, monkeypatch):
 
 @pytest.fixture
 def run_id(project):
-    return RunDirectory(project.run_dir).facts["mlflow_run_id"]
+    return RunDirectory(project.run_dir).facts.mlflow_run_id
 
 
 def uris(run_id: str) -> list[str]:

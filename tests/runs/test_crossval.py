@@ -196,15 +196,15 @@ def test_a_parent_killed_before_its_last_words_is_closed_by_the_same_command(val
     """The journal without its last entries, and the facts as they stand between the two writes."""
     run = RunDirectory(validated.run_dir)
     lines = run.journal.read_bytes().splitlines(keepends=True)
-    assert run.entries()[-1]["kind"] == "end"
+    assert run.entries()[-1].kind == "end"
     run.journal.write_bytes(b"".join(lines[:-lost]))
-    run_id = run.facts["mlflow_run_id"]
+    run_id = run.facts.mlflow_run_id
     (run.root / "upload.json").unlink()
     with at_work_in(folder):
         client().update_run(run_id, status="RUNNING")
         again = cross_validate(settings(), RULE, validated.run_dir)
         assert client().get_run(run_id).info.status == "FINISHED"
-    assert run.entries()[-1] == run.entries()[-1] | {"kind": "end", "status": "FINISHED"}
+    assert (run.entries()[-1].kind, run.entries()[-1].status) == ("end", "FINISHED")
     assert again.metrics == validated.metrics
 
 
@@ -233,5 +233,5 @@ def test_the_model_of_each_fold_in_mlflow_is_the_folds_own(validated, folder, mo
     client()
     for number in (1, 2, 3):
         fold = RunDirectory(validated.run_dir / f"fold-{number}")
-        assert held(f"runs:/{fold.facts['mlflow_run_id']}/model") == digests(fold.model)
+        assert held(f"runs:/{fold.facts.mlflow_run_id}/model") == digests(fold.model)
         assert "novelty.pt" in digests(fold.model)

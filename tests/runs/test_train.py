@@ -141,8 +141,8 @@ def test_a_failed_training_leaves_a_record_that_says_so(recipe, store, tmp_path,
     with pytest.raises(UserError, match="not a number"):
         run_experiment(recipe("baseline"), tmp_path / "run")
     run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == run.entries()[-1]["status"] == "FAILED"
-    assert store.get_run(run.facts["mlflow_run_id"]).info.status == "FAILED"
+    assert run.facts.status == run.entries()[-1].status == "FAILED"
+    assert store.get_run(run.facts.mlflow_run_id).info.status == "FAILED"
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_a_full_disk_fails_in_one_line_with_a_sound_record(training, tmp_path):
     assert "make room and continue with: watkins train --resume run" in said
     assert err.count("watkins: ") == 1
     run = RunDirectory(tmp_path / "run")
-    assert run.facts["status"] == run.entries()[-1]["status"] == "FAILED"
+    assert run.facts.status == run.entries()[-1].status == "FAILED"
     assert not list(run.root.rglob("*.partial"))
     assert not list(run.checkpoints.iterdir())
 
@@ -178,8 +178,8 @@ def test_ctrl_c_marks_the_run_killed_here_and_in_mlflow(training, store, tmp_pat
     assert process.returncode == 1, err
     assert last_line(err) == "watkins: interrupted; continue with: watkins train --resume run"
     assert "Traceback" not in err
-    assert run.facts["status"] == run.entries()[-1]["status"] == "KILLED"
-    tracked = client().get_run(run.facts["mlflow_run_id"])
+    assert run.facts.status == run.entries()[-1].status == "KILLED"
+    tracked = client().get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "KILLED"
     points = client().get_metric_history(tracked.info.run_id, "train_loss")
     assert len(points) == len(run.read_history()) >= 1

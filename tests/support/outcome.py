@@ -37,7 +37,8 @@ def assert_equal_tensors(mine: object, theirs: object) -> None:
 def assert_tracked_once(client: MlflowClient, root: Path, name: str | None) -> None:
     """MLflow holds the run of this directory whole: every value once, with its own time; one model, one version."""
     run = RunDirectory(root)
-    entries, facts = run.entries(), run.facts
+    entries = [entry.model_dump(exclude_unset=True) for entry in run.entries()]
+    facts = run.facts.model_dump(exclude_unset=True)
     experiment = client.get_experiment_by_name(facts["experiment"]).experiment_id
     (found,) = client.search_runs([experiment], f"tags.`watkins.uid` = '{facts['uid']}'")
     run_id = found.info.run_id
@@ -80,7 +81,7 @@ def _assert_artifacts(client: MlflowClient, run_id: str, root: Path) -> None:
             *(names(each.path) for each in found if each.is_dir)
         )
 
-    (*_, shared) = [entry["paths"] for entry in RunDirectory(root).entries() if entry["kind"] == "artifacts"]
+    (*_, shared) = [entry.paths for entry in RunDirectory(root).entries() if entry.kind == "artifacts"]
     local = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
     assert {str(path) for path in local if path.parts[0] in shared} <= names()
     assert {"history.csv", "checkpoints/best.pt", "preds/test.csv", "reports/metrics.json"} <= names()

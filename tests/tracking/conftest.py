@@ -15,7 +15,7 @@ def journal(tmp_path):
         run = RunDirectory(tmp_path / name)
         run.root.mkdir()
         run.update_facts(name=name, uid=f"uid of {tmp_path.name} {name}", status="RUNNING")
-        run.record("start", name=name, uid=run.facts["uid"], experiment=experiment)
+        run.record("start", name=name, uid=run.facts.uid, experiment=experiment)
         run.record("params", values={"optim.lr": 0.001, "tracking.register_as": None})
         run.record("tags", values={"data_digest": "d1"})
         return run

@@ -14,8 +14,8 @@ from tests.support import EXPERIMENTS
 from watkins_ml.core.errors import UserError
 from watkins_ml.tracking.faults import Fault, diagnose, who_answers
 from watkins_ml.tracking.server import client, tracking_uri
-from watkins_ml.tracking.shipment import Shipment
-from watkins_ml.tracking.sync import catch_up, catch_up_all
+from watkins_ml.tracking.sync import sync_all, sync_run
+from watkins_ml.tracking.upload import Upload
 from watkins_ml.tracking.uploader import Uploader
 
 
@@ -111,8 +111,8 @@ def test_another_program_that_says_yes_to_everything_has_received_nothing(strang
     stranger.status, stranger.body = 200, body
     run = journal()
     with pytest.raises(UserError, match="what answers there is no MLflow server; correct the host or the port"):
-        list(catch_up(run))
-    assert Shipment(run).missing == len(run.entries())
+        list(sync_run(run))
+    assert Upload(run).missing == len(run.entries())
     said = watkins("models")
     assert said.status == 1 and "what answers there is no MLflow server" in said.err
 
@@ -210,12 +210,12 @@ def deleted(server, journal, monkeypatch, request):
 def test_an_experiment_that_was_deleted_can_be_restored_as_is_said(deleted):
     run, tracked, number = deleted
     with pytest.raises(UserError) as caught:
-        list(catch_up(run))
+        list(sync_run(run))
     command = f"`mlflow experiments restore --experiment-id {number}`"
     assert "the experiment was deleted there" in str(caught.value) and command in str(caught.value)
     assert "later" not in str(caught.value)
     tracked.restore_experiment(number)
-    assert f"{len(run.entries())} of" in "".join(catch_up(run))
+    assert f"{len(run.entries())} of" in "".join(sync_run(run))
 
 
 def test_the_training_goes_on_and_promises_nothing(deleted, capsys):
@@ -230,7 +230,7 @@ def test_the_training_goes_on_and_promises_nothing(deleted, capsys):
 
 def test_catching_up_says_the_same_once_for_a_whole_folder(deleted, capsys):
     run, *_ = deleted
-    catch_up_all(run.root.parent)
+    sync_all(run.root.parent)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.rstrip().endswith(f"then try again with `watkins sync {run.root.parent}`")
@@ -239,26 +239,26 @@ def test_catching_up_says_the_same_once_for_a_whole_folder(deleted, capsys):
 def test_a_run_that_was_deleted_alone_or_with_its_experiment(server, journal, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     run = journal(experiment="deleted-afterwards")
-    Shipment(run).send()
-    tracked, run_id = client(), run.facts["mlflow_run_id"]
+    Upload(run).send()
+    tracked, run_id = client(), run.facts.mlflow_run_id
     tracked.delete_run(run_id)
     with pytest.raises(UserError, match=rf"the run was deleted there; .*`mlflow runs restore --run-id {run_id}`"):
-        list(catch_up(run))
+        list(sync_run(run))
     number = tracked.get_run(run_id).info.experiment_id
     tracked.delete_experiment(number)
     with pytest.raises(UserError, match=rf"mlflow experiments restore --experiment-id {number}"):
-        list(catch_up(run))
+        list(sync_run(run))
 
 
 def test_a_run_that_is_deleted_while_it_is_sent(server, journal, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     run = journal(experiment="deleted-meanwhile")
-    shipment = Shipment(run)
-    shipment.send()
-    client().delete_run(run.facts["mlflow_run_id"])
+    upload = Upload(run)
+    upload.send()
+    client().delete_run(run.facts.mlflow_run_id)
     run.record("tags", values={"more": "1"})
     with pytest.raises(Exception) as caught:
-        shipment.send()
+        upload.send()
     told = diagnose(caught.value, server)
     assert told.words == "the run was deleted there" and "mlflow runs restore" in told.remedy
 
@@ -316,6 +316,6 @@ def test_in_the_embedded_store_the_command_that_restores_names_it(store, journal
     number = store.create_experiment("sea")
     store.delete_experiment(number)
     with pytest.raises(UserError) as caught:
-        list(catch_up(journal(experiment="sea")))
+        list(sync_run(journal(experiment="sea")))
     command = f"MLFLOW_TRACKING_URI={tracking_uri()} mlflow experiments restore --experiment-id {number}"
     assert f"restore it with `{command}`" in str(caught.value)

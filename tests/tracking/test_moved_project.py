@@ -79,7 +79,7 @@ def test_its_champion_loads_and_nothing_is_sent_again(place, request, watkins, a
 
 def test_a_training_writes_at_the_new_place_alone(copied, recipe):
     result = run_experiment(recipe("baseline", "train.epochs=1"), Path("runs/second"))
-    facts = RunDirectory(result.run_dir).facts
+    facts = RunDirectory(result.run_dir).facts.model_dump()
     (version,) = (each for each in client().search_model_versions() if each.run_id == facts["mlflow_run_id"])
     assert "run.json" in {each.path for each in client().list_artifacts(version.run_id)}
     assert list((copied / "mlflow" / "artifacts").rglob(f"{version.run_id}/artifacts/run.json"))
@@ -102,16 +102,16 @@ def test_a_run_that_comes_to_another_store_is_sent_there_whole(finished, store, 
     run = RunDirectory(Path("runs/first"))
     count = len(run.entries())
     assert f"{count} of {count} entries sent" in watkins("sync", run.root).out
-    assert store.get_run(run.facts["mlflow_run_id"]).info.status == "FINISHED"
+    assert store.get_run(run.facts.mlflow_run_id).info.status == "FINISHED"
 
 
 def test_a_memory_of_anothers_run_is_not_believed(finished, copied, journal, watkins, monkeypatch):
     """`upload.json` of a stranger names a run of this store; the stranger's entries must not go into it."""
-    mine = RunDirectory(Path("runs/first")).facts["mlflow_run_id"]
+    mine = RunDirectory(Path("runs/first")).facts.mlflow_run_id
     stranger = journal()
     (stranger.root / "upload.json").write_text(json.dumps({"tracking_uri": "sqlite:x", "sent": 0, "run_id": mine}))
     assert watkins("sync", stranger.root).status == 0
-    assert stranger.facts["mlflow_run_id"] != mine
+    assert stranger.facts.mlflow_run_id != mine
     assert client().get_run(mine).data.tags["data_digest"] != "d1"
 
 
@@ -154,7 +154,7 @@ def test_the_server_gives_out_the_artifacts_of_the_new_place(moved, tmp_path):
         command = [sys.executable, "-m", "watkins_ml", "server", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        address = f"http://127.0.0.1:{port}/get-artifact?path=history.csv&run_uuid={run.facts['mlflow_run_id']}"
+        address = f"http://127.0.0.1:{port}/get-artifact?path=history.csv&run_uuid={run.facts.mlflow_run_id}"
         content, deadline = b"", time.monotonic() + 120
         while not content and process.poll() is None and time.monotonic() < deadline:
             try:

@@ -61,12 +61,12 @@ def test_a_server_with_a_password_knows_it_alone(server, prepared, small, said_b
     assert said_by("report", champion, "--out", "page.html").status == 0
     assert said_by("predict", "models:/none@champion", recording).status == 1
     run = RunDirectory(Path("run"))
-    assert run.facts["tracking_uri"] == json.loads(Path("run/upload.json").read_text())["tracking_uri"]
-    assert run.facts["tracking_uri"] == server.replace("//", "//someone:***@")
-    sent = Path(client().download_artifacts(run.facts["mlflow_run_id"], "", str(tmp_path)))
+    assert run.facts.tracking_uri == json.loads(Path("run/upload.json").read_text())["tracking_uri"]
+    assert run.facts.tracking_uri == server.replace("//", "//someone:***@")
+    sent = Path(client().download_artifacts(run.facts.mlflow_run_id, "", str(tmp_path)))
     assert (sent / "run.json").is_file()
     assert_kept_nowhere(tmp_path)
-    tracked = client().get_run(run.facts["mlflow_run_id"])
+    tracked = client().get_run(run.facts.mlflow_run_id)
     assert SECRET not in str(tracked.to_dictionary())
 
     # an earlier version wrote it down: it is known again, and gone with the next write

@@ -12,9 +12,10 @@ from tests.support.registered import assert_is_the_runs_own, digests, held
 from watkins_ml.runs import train as experiment
 from watkins_ml.runs.lifecycle import RunInterruptedError
 from watkins_ml.tracking import registry
+from watkins_ml.tracking.model_upload import BUNDLE_TAG
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
-from watkins_ml.tracking.shipment import BUNDLE_TAG, Shipment
+from watkins_ml.tracking.upload import Upload
 
 NAME = "watkins-baseline"
 CHAMPION = f"models:/{NAME}@champion"
@@ -41,7 +42,7 @@ def as_an_earlier_version_left_it(store, run: RunDirectory) -> None:
 def incomplete(run, store) -> RunDirectory:
     """Sent, registered and champion by an earlier version, before its novelty was written."""
     shutil.move(run.model / "novelty.pt", run.root / "later.pt")
-    Shipment(run).send()
+    Upload(run).send()
     shutil.move(run.root / "later.pt", run.model / "novelty.pt")
     as_an_earlier_version_left_it(store, run)
     assert "novelty.pt" not in held(CHAMPION)
@@ -56,7 +57,7 @@ def versions(store) -> list[tuple[int, str | None]]:
 
 def test_of_a_training(finished, monkeypatch, tmp_path):
     monkeypatch.chdir(finished.folder)
-    run_id = RunDirectory(finished.run_dir).facts["mlflow_run_id"]
+    run_id = RunDirectory(finished.run_dir).facts.mlflow_run_id
     for uri in (CHAMPION, f"runs:/{run_id}/model"):
         client()
         assert_is_the_runs_own(uri, finished.run_dir, tmp_path)
@@ -73,7 +74,7 @@ def test_sync_mends_what_an_earlier_version_registered_without_novelty(incomplet
     assert f"{NAME} version 2 is the new champion" in said.out and "in place of version 1" in said.out
     assert "the model sent before was not the run's own; it was sent again" in said.out
     assert_is_the_runs_own(CHAMPION, incomplete.root, tmp_path)
-    assert_is_the_runs_own(f"runs:/{incomplete.facts['mlflow_run_id']}/model", incomplete.root, tmp_path)
+    assert_is_the_runs_own(f"runs:/{incomplete.facts.mlflow_run_id}/model", incomplete.root, tmp_path)
     assert versions(store) == [(1, "2"), (2, None)]
     again = watkins("sync", incomplete.root)
     assert "sent again" not in again.out and versions(store) == [(1, "2"), (2, None)]
@@ -87,19 +88,19 @@ def test_mending_that_was_cut_off_is_taken_up_again(incomplete, store, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(type(store), step, cut_off)
         with pytest.raises(ConnectionError):
-            Shipment(incomplete).send()
-    Shipment(incomplete).send()
+            Upload(incomplete).send()
+    Upload(incomplete).send()
     assert_is_the_runs_own(CHAMPION, incomplete.root, tmp_path)
     assert len(store.search_model_versions(f"name='{NAME}'")) == 2
-    assert len(store.get_run(incomplete.facts["mlflow_run_id"]).outputs.model_outputs) == 2
+    assert len(store.get_run(incomplete.facts.mlflow_run_id).outputs.model_outputs) == 2
 
 
 def test_a_whole_model_of_an_earlier_version_is_left_as_it_is(run, store, watkins, tmp_path):
-    Shipment(run).send()
+    Upload(run).send()
     as_an_earlier_version_left_it(store, run)
     assert "sent again" not in watkins("sync", run.root).out
     assert versions(store) == [(1, None)]
-    assert len(store.get_run(run.facts["mlflow_run_id"]).outputs.model_outputs) == 1
+    assert len(store.get_run(run.facts.mlflow_run_id).outputs.model_outputs) == 1
 
 
 def test_a_mended_version_takes_no_alias_that_its_run_had_lost(incomplete, store, watkins):
@@ -113,7 +114,7 @@ def test_a_mended_version_takes_no_alias_that_its_run_had_lost(incomplete, store
 
 
 def test_a_run_without_its_model_folder_is_not_sent_again(run, store, watkins):
-    Shipment(run).send()
+    Upload(run).send()
     shutil.rmtree(run.model)
     assert watkins("sync", run.root).status == 0
     assert versions(store) == [(1, None)] and "novelty.pt" in held(CHAMPION)
@@ -122,7 +123,7 @@ def test_a_run_without_its_model_folder_is_not_sent_again(run, store, watkins):
 def test_only_the_parts_of_a_model_are_sent_and_no_link(run, store, watkins, tmp_path):
     (run.model / "notes.txt").write_text("private")
     (run.model / ".weights.pt.99.partial").write_bytes(b"half")
-    Shipment(run).send()
+    Upload(run).send()
     assert set(held(CHAMPION)) == {"model.json", "weights.pt", "novelty.pt", "example.wav"}
     (tmp_path / "secret").write_bytes((run.model / "example.wav").read_bytes() + b"secret")
     (run.model / "example.wav").unlink()
@@ -142,8 +143,8 @@ def test_of_a_run_that_was_resumed_after_its_model_had_been_sent(store, recipe, 
     run = RunDirectory(Path("runs/again"))
     assert held(CHAMPION) == digests(run.model)
     (run.model / "novelty.pt").unlink()
-    Shipment(run).send()
+    Upload(run).send()
     assert "novelty.pt" not in held(CHAMPION)
     experiment.resume_experiment(run.root, config)
-    assert run.facts["status"] == "FINISHED"
+    assert run.facts.status == "FINISHED"
     assert_is_the_runs_own(CHAMPION, run.root, tmp_path)

@@ -17,7 +17,7 @@ from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, embedded_uri, tracking_uri
-from watkins_ml.tracking.shipment import Shipment
+from watkins_ml.tracking.upload import Upload
 from watkins_ml.tracking.uploader import Uploader
 
 RECIPE = EXPERIMENTS / "baseline.yaml"
@@ -25,14 +25,14 @@ RECIPE = EXPERIMENTS / "baseline.yaml"
 
 def assert_complete(server, run: RunDirectory, epochs: int, name: str) -> None:
     """The MLflow run, its model and its registered version are what the run directory says."""
-    tracked = server.get_run(run.facts["mlflow_run_id"])
+    tracked = server.get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["train.epochs"] == str(epochs)
-    assert tracked.data.tags["data_digest"] == run.facts["data_digest"]
+    assert tracked.data.tags["data_digest"] == run.facts.data_digest
     for key in ("train_loss", "val_loss", "val_macro_f1", "epoch_seconds"):
         points = server.get_metric_history(tracked.info.run_id, key)
         assert sorted(point.step for point in points) == list(range(1, epochs + 1)), key
-    measured = [entry["time_ms"] for entry in run.entries() if entry["kind"] == "epoch"]
+    measured = [entry.time_ms for entry in run.entries() if entry.kind == "epoch"]
     points = server.get_metric_history(tracked.info.run_id, "train_loss")
     assert sorted(point.timestamp for point in points) == measured
     assert {each.dataset.name for each in tracked.inputs.dataset_inputs} == {"train", "val", "test"}
@@ -95,7 +95,7 @@ def test_a_run_without_a_server_finishes_and_a_later_sync_completes_it(
     assert "watkins sync away" in said.stderr
     assert "Traceback" not in said.stderr
     run = RunDirectory(tmp_path / "away")
-    assert run.facts["status"] == "FINISHED"
+    assert run.facts.status == "FINISHED"
     assert not (tmp_path / "mlflow").exists()
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
@@ -129,9 +129,9 @@ def test_a_server_that_goes_away_in_mid_run_costs_nothing(proxy, journal, impati
     assert capsys.readouterr().err.count("Tracking server") == 1
     proxy.down = False
     server = client()
-    assert server.get_run(run.facts["mlflow_run_id"]).info.status == "RUNNING"
-    Shipment(run).send()
-    tracked = server.get_run(run.facts["mlflow_run_id"])
+    assert server.get_run(run.facts.mlflow_run_id).info.status == "RUNNING"
+    Upload(run).send()
+    tracked = server.get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "FINISHED"
     points = server.get_metric_history(tracked.info.run_id, "train_loss")
     assert sorted((point.step, point.value) for point in points) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]

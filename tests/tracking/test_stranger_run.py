@@ -155,7 +155,7 @@ NAMES = ["../../escaped", "/tmp/escaped-by-name", "a/b", "..", ".", "CON", "x\n\
 def test_the_name_of_a_run_on_the_server_is_no_path(finished, tmp_path, monkeypatch, watkins, name):
     shutil.copytree(finished.folder, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    client().set_tag(RunDirectory(Path("runs/first")).facts["mlflow_run_id"], "mlflow.runName", name)
+    client().set_tag(RunDirectory(Path("runs/first")).facts.mlflow_run_id, "mlflow.runName", name)
     before = {path for path in tmp_path.parent.rglob("*") if "project" not in path.parts}
     assert watkins("report", "models:/watkins-baseline@champion", "--out", "page.html").status == 0
     assert {path for path in tmp_path.parent.rglob("*") if "project" not in path.parts} == before

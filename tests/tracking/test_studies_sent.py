@@ -5,7 +5,7 @@ import threading
 from tests.support.servers import Proxy
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
-from watkins_ml.tracking.shipment import PARENT_TAG, UID_TAG, Shipment
+from watkins_ml.tracking.upload import PARENT_TAG, UID_TAG, Upload
 
 
 def study_or_trial(folder, name: str, uid: str, parent: str | None = None, experiment: str = "sea") -> RunDirectory:
@@ -28,8 +28,8 @@ def in_store(experiment: str = "sea"):
 def test_a_trial_that_is_sent_before_its_study(store, tmp_path):
     trial = study_or_trial(tmp_path, "trial-000", "t0", parent="s")
     study = study_or_trial(tmp_path, "study", "s")
-    Shipment(trial).send()
-    Shipment(study).send()
+    Upload(trial).send()
+    Upload(study).send()
     runs = {run.info.run_name: run for run in in_store()}
     assert set(runs) == {"trial-000", "study"}
     assert runs["trial-000"].data.tags[PARENT_TAG] == runs["study"].info.run_id
@@ -51,8 +51,8 @@ def test_two_machines_that_send_the_first_trials_at_the_same_moment(server, tmp_
 
     proxy.before = meet
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
-    shipments = [Shipment(trial) for trial in trials]
-    threads = [threading.Thread(target=shipment.send) for shipment in shipments]
+    uploads = [Upload(trial) for trial in trials]
+    threads = [threading.Thread(target=upload.send) for upload in uploads]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from watkins_ml.config import flatten
 from watkins_ml.tracking.rundir import ARTIFACTS, RunDirectory
 from watkins_ml.tracking.server import client
-from watkins_ml.tracking.shipment import Shipment
+from watkins_ml.tracking.upload import Upload
 from watkins_ml.tracking.uploader import Uploader
 
 
@@ -21,7 +21,7 @@ def tracked(finished, monkeypatch):
     """The finished run as MLflow knows it: (client, run)."""
     monkeypatch.chdir(finished.folder)
     found = client()
-    return found, found.get_run(RunDirectory(finished.run_dir).facts["mlflow_run_id"])
+    return found, found.get_run(RunDirectory(finished.run_dir).facts.mlflow_run_id)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def copy(finished, tmp_path):
         run = RunDirectory(tmp_path / "runs" / "copy")
         shutil.copytree(finished.run_dir, run.root)
         (run.root / "upload.json").unlink()
-        entries = run.entries()
+        entries = [entry.model_dump(exclude_unset=True) for entry in run.entries()]
         run.journal.unlink()
         for entry in entries:
             if entry["kind"] == "model":
@@ -49,7 +49,7 @@ def test_params_are_the_flattened_configuration(tracked, finished):
 
 
 def test_tags_say_where_the_run_comes_from(tracked, finished):
-    facts, tags = RunDirectory(finished.run_dir).facts, tracked[1].data.tags
+    facts, tags = RunDirectory(finished.run_dir).facts.model_dump(), tracked[1].data.tags
     assert (tags["data_digest"], tags["split_protocol"]) == (facts["data_digest"], "tape")
     assert tags["model_family"] == "baseline"
     for key in ("git_commit", "device", "host", "python", "version.torch", "version.mlflow"):
@@ -59,18 +59,18 @@ def test_tags_say_where_the_run_comes_from(tracked, finished):
 def test_the_run_is_finished_under_its_own_name_and_times(tracked, finished):
     info, entries = tracked[1].info, RunDirectory(finished.run_dir).entries()
     assert (info.status, info.run_name) == ("FINISHED", "first")
-    assert (info.start_time, info.end_time) == (entries[0]["time_ms"], entries[-1]["time_ms"])
+    assert (info.start_time, info.end_time) == (entries[0].time_ms, entries[-1].time_ms)
 
 
 def test_metrics_have_one_point_an_epoch_with_the_time_it_was_measured(tracked, finished):
     server, run = tracked
     history = pd.read_csv(finished.run_dir / "history.csv", float_precision="round_trip")
-    epochs = [entry for entry in RunDirectory(finished.run_dir).entries() if entry["kind"] == "epoch"]
+    epochs = [entry for entry in RunDirectory(finished.run_dir).entries() if entry.kind == "epoch"]
     for key in [*history.columns[1:], "epoch_seconds", "samples_per_second"]:
         points = sorted(server.get_metric_history(run.info.run_id, key), key=lambda point: point.step)
         assert [point.step for point in points] == [1, 2, 3], key
-        assert [point.timestamp for point in points] == [entry["time_ms"] for entry in epochs], key
-        assert [point.value for point in points] == [(entry["metrics"] | entry["timing"])[key] for entry in epochs], key
+        assert [point.timestamp for point in points] == [entry.time_ms for entry in epochs], key
+        assert [point.value for point in points] == [(entry.metrics | entry.timing)[key] for entry in epochs], key
         if key in history:
             assert [point.value for point in points] == history[key].tolist(), key
 
@@ -140,23 +140,23 @@ def test_the_registered_version_knows_its_run_and_score_and_is_champion(tracked,
     }
     (model,) = [server.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "watkins-baseline", "version": 1}]
-    facts = RunDirectory(finished.run_dir).facts
+    facts = RunDirectory(finished.run_dir).facts.model_dump()
     assert (facts["registered_model"], facts["model_version"]) == ("watkins-baseline", int(version.version))
 
 
 def test_register_as_null_logs_the_model_and_registers_nothing(store, copy):
-    shipment = Shipment(copy(register_as=None))
-    shipment.send()
-    assert len(store.get_run(shipment.run_id).outputs.model_outputs) == 1
+    upload = Upload(copy(register_as=None))
+    upload.send()
+    assert len(store.get_run(upload.run_id).outputs.model_outputs) == 1
     assert store.search_registered_models() == []
 
 
 def test_sending_again_from_scratch_makes_no_second_run_model_or_version(store, copy):
     run = copy()
-    first = Shipment(run)
+    first = Upload(run)
     first.send()
     (run.root / "upload.json").unlink()  # as after a copy to another machine
-    second = Shipment(run)
+    second = Upload(run)
     second.send()
     assert second.run_id == first.run_id
     assert len(store.search_runs([store.get_run(first.run_id).info.experiment_id])) == 1
@@ -165,7 +165,7 @@ def test_sending_again_from_scratch_makes_no_second_run_model_or_version(store, 
     assert len(store.get_metric_history(first.run_id, "train_loss")) == 3
 
 
-def test_a_shipment_cut_off_anywhere_goes_on_where_it_was(store, journal, monkeypatch):
+def test_an_upload_cut_off_anywhere_goes_on_where_it_was(store, journal, monkeypatch):
     run = journal()
     for epoch in (1, 2, 3):
         run.epoch({"epoch": epoch, "train_loss": 1 / epoch}, {"epoch": epoch, "epoch_seconds": 1.0})
@@ -182,9 +182,9 @@ def test_a_shipment_cut_off_anywhere_goes_on_where_it_was(store, journal, monkey
     monkeypatch.setattr(type(store), "log_batch", fails_on_every_second)
     for _ in range(5):
         with pytest.raises(MlflowException, match="connection reset"):
-            Shipment(run).send()
-    Shipment(run).send()
-    tracked = store.get_run(run.facts["mlflow_run_id"])
+            Upload(run).send()
+    Upload(run).send()
+    tracked = store.get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["optim.lr"] == "0.001"
     points = store.get_metric_history(tracked.info.run_id, "train_loss")
@@ -195,20 +195,20 @@ def test_a_shipment_cut_off_anywhere_goes_on_where_it_was(store, journal, monkey
 def test_a_run_moved_to_another_server_is_sent_there_whole(store, journal, empty_store, tmp_path, monkeypatch):
     run = journal()
     run.finish("FINISHED")
-    Shipment(run).send()
+    Upload(run).send()
     (tmp_path / "other" / "mlflow").mkdir(parents=True)
     shutil.copy(empty_store, tmp_path / "other" / "mlflow")
     monkeypatch.chdir(tmp_path / "other")
-    Shipment(run).send()
-    assert client().get_run(run.facts["mlflow_run_id"]).data.params["optim.lr"] == "0.001"
+    Upload(run).send()
+    assert client().get_run(run.facts.mlflow_run_id).data.params["optim.lr"] == "0.001"
 
 
 def test_failed_and_killed_runs_end_as_such(store, journal):
     for status in ("FAILED", "KILLED"):
         run = journal(status)
         run.finish(status)
-        Shipment(run).send()
-        assert store.get_run(run.facts["mlflow_run_id"]).info.status == status
+        Upload(run).send()
+        assert store.get_run(run.facts.mlflow_run_id).info.status == status
 
 
 def test_the_uploader_ships_while_the_run_goes_on_and_completes_it_on_leaving(store, journal):
@@ -216,7 +216,7 @@ def test_the_uploader_ships_while_the_run_goes_on_and_completes_it_on_leaving(st
     with Uploader(run):
         run.epoch({"epoch": 1, "train_loss": 0.5}, {"epoch": 1, "epoch_seconds": 1.0})
         run.finish("FINISHED")
-    tracked = store.get_run(run.facts["mlflow_run_id"])
+    tracked = store.get_run(run.facts.mlflow_run_id)
     assert (tracked.info.status, tracked.data.metrics["train_loss"]) == ("FINISHED", 0.5)
 
 

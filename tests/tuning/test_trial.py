@@ -38,7 +38,7 @@ def runner(config, store, tmp_path):
 
 
 def journal(runner: TrialRunner, kind: str) -> list[dict]:
-    return [entry for entry in RunDirectory(runner.folder / "trial-000").entries() if entry["kind"] == kind]
+    return [entry for entry in RunDirectory(runner.folder / "trial-000").entries() if entry.kind == kind]
 
 
 def test_a_trial_pruned_twice_since_its_worker_died_in_between_is_pruned_at_the_same_epoch(runner, config):
@@ -49,8 +49,8 @@ def test_a_trial_pruned_twice_since_its_worker_died_in_between_is_pruned_at_the_
             runner.run("trial-000", number, config, watcher)
         assert pruned.value.epoch == 2 and sorted(watcher.seen) == [1, 2]
     runner.wait_for_upload()
-    assert [entry["step"] for entry in journal(runner, "epoch")] == [1, 2]
-    marks = [entry["values"] for entry in journal(runner, "tags") if "pruned_at_epoch" in entry["values"]]
+    assert [entry.step for entry in journal(runner, "epoch")] == [1, 2]
+    marks = [entry.values for entry in journal(runner, "tags") if "pruned_at_epoch" in entry.values]
     assert marks == [{"watkins.state": "pruned", "pruned_at_epoch": "2"}]
     assert journal(runner, "end")[-1]["status"] == "KILLED"
 

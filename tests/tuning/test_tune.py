@@ -162,7 +162,7 @@ def test_what_is_registered_is_the_best_trials_own_model_and_can_say_unknown(tun
     for trial in tuned.study.trials:  # and every other trial's is whole too
         folder = tuned.folder / "runs" / "small" / trial.user_attrs["run"]
         if (folder / "model").exists():
-            run_id = RunDirectory(folder).facts["mlflow_run_id"]
+            run_id = RunDirectory(folder).facts.mlflow_run_id
             assert held(f"runs:/{run_id}/model") == digests(folder / "model")
             assert "novelty.pt" in digests(folder / "model")
 
@@ -241,7 +241,7 @@ def test_a_conclusion_that_was_cut_off_is_made_whole_without_reading_test_again(
     lines = run.journal.read_text().splitlines(keepends=True)
     ends = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "end"]
     run.journal.write_text("".join(lines[: ends[0] + 1]))
-    facts = {key: value for key, value in run.facts.items() if key != "concluded"}
+    facts = {key: value for key, value in run.facts.model_dump(exclude_unset=True).items() if key != "concluded"}
     run.facts_file.write_text(json.dumps(facts))
     report = run.root / "preds" / "test.csv"
     before = report.stat().st_mtime_ns
@@ -340,9 +340,9 @@ def test_of_two_studies_that_begin_in_one_folder_at_once_one_is_refused(prepared
     said = [process.communicate(timeout=300)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2], said
     assert sum("runs/small: holds another study" in words for words in said) == 1
-    facts = RunDirectory(tmp_path / "runs" / "small").facts
+    facts = RunDirectory(tmp_path / "runs" / "small").facts.model_dump()
     assert facts["status"] == "FINISHED"
-    trials = [RunDirectory(path.parent).facts["study"]["uid"] for path in (tmp_path / "runs/small").glob("*/run.json")]
+    trials = [RunDirectory(path.parent).facts.study.uid for path in (tmp_path / "runs/small").glob("*/run.json")]
     assert trials == [facts["uid"]]
 
 
@@ -367,7 +367,7 @@ def test_workers_that_all_fail_end_the_study_with_the_reason(watkins, recipe_fil
     assert said.status == 1
     assert "the last 3 trials of this worker failed (UserError: the loss is not a number" in said.err.splitlines()[-1]
     assert "the same command continues it" in said.err.splitlines()[-1]
-    failed = [RunDirectory(path.parent).facts["status"] for path in (tmp_path / "runs" / "small").glob("*/run.json")]
+    failed = [RunDirectory(path.parent).facts.status for path in (tmp_path / "runs" / "small").glob("*/run.json")]
     assert failed == ["FAILED"] * 3
     found = runs(client())
     assert {run.info.status for run in found.values()} == {"FAILED"} and len(found) == 4

@@ -89,7 +89,7 @@ def test_a_fault_of_the_surroundings_leaves_the_trial_and_stops_the_worker(worke
     assert "\n" not in str(stopped.value)
     (trial,) = worker.study.trials
     assert trial.user_attrs["ended"] == INTERRUPTED and not worker.study.is_settled
-    assert RunDirectory(worker.study.folder / trial.user_attrs["run"]).facts["status"] == "KILLED"
+    assert RunDirectory(worker.study.folder / trial.user_attrs["run"]).facts.status == "KILLED"
 
 
 def test_the_same_trial_goes_on_and_is_as_one_that_nobody_disturbed(worker):

@@ -58,10 +58,10 @@ def _sync_one(path: Path) -> bool:
     """Say what was done with a run; whether there was anything to do."""
     from watkins_ml.core.console import out
     from watkins_ml.tracking.rundir import RunDirectory
-    from watkins_ml.tracking.sync import catch_up
+    from watkins_ml.tracking.sync import sync_run
 
     done = False
-    for message in catch_up(RunDirectory(path)):
+    for message in sync_run(RunDirectory(path)):
         out.print(message)
         done = True
     return done

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from watkins_ml.core import metric_names
 from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.metric_names import ACCURACY, BEST_VAL_MACRO_F1, MACRO_F1, best_val, test
+from watkins_ml.core.metric_names import ACCURACY, BEST_VAL, BEST_VAL_MACRO_F1, MACRO_F1, TEST
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import LEAKY, SIDES
 
@@ -89,10 +89,10 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.evaluation.selective import threshold_sentence
     from watkins_ml.tracking.rundir import RunDirectory
 
-    protocol = RunDirectory(run_dir).facts["split_protocol"]
+    protocol = RunDirectory(run_dir).facts.split_protocol
     table = table_of("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
     for key, name in SCORES.items():
-        table.add_row(name, _number(metrics.get(best_val(key))), _number(metrics.get(test(key))))
+        table.add_row(name, _number(metrics.get(BEST_VAL + key)), _number(metrics.get(TEST + key)))
     _add_controls(table, metrics, columns=2)
     out.print(table, soft_wrap=False)
     if sentence := threshold_sentence(metrics):
@@ -126,9 +126,9 @@ def print_crossval(result: CrossValidation) -> None:
     metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
     table = table_of("metric", "all folds pooled", "95 % interval over tapes", title=title)
     for key, name in SCORES.items():
-        bounds = [metrics.get(test(f"{key}_{end}")) for end in ("low", "high")]
+        bounds = [metrics.get(f"{TEST}{key}_{end}") for end in ("low", "high")]
         interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
-        table.add_row(name, _number(metrics.get(test(key))), interval)
+        table.add_row(name, _number(metrics.get(TEST + key)), interval)
     _add_controls(table, metrics, columns=1)
     out.print(table, soft_wrap=False)
     folds = table_of("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
@@ -160,7 +160,7 @@ def print_study(outcome: Outcome) -> None:
     table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
     if outcome.metrics is not None:
         for key in (ACCURACY, MACRO_F1):
-            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[test(key)]))
+            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[TEST + key]))
     out.print(table, soft_wrap=False)
     if outcome.metrics is None:
         host, run = best.user_attrs["host"], best.user_attrs["run"]
@@ -194,9 +194,9 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     from watkins_ml.evaluation.controls import CONTROLS
 
     table = Table("metric", *map(str, comparison.columns))
-    for side in ("test", "val"):
+    for side, scope in (("test", TEST), ("val", BEST_VAL)):
         for key, name in SCORES.items():
-            values = comparison.loc[metric_names.of_kept(side, key)]
+            values = comparison.loc[scope + key]
             if values.notna().any():  # a cross-validation has no validation side of its own
                 table.add_row(f"{side} {name}", *(_number(value) for value in values))
         table.add_section()

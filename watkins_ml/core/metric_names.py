@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, TypeVar
 
-Monitor = Literal["val_macro_f1", "val_loss"]
-"""The columns of `history.csv` by which a network can be chosen."""
-VAL_MACRO_F1: Final = "val_macro_f1"
-VAL_LOSS: Final = "val_loss"
-VAL_CALIBRATED_LOSS: Final = "val_calibrated_loss"
-TRAIN_LOSS, TRAIN_ACCURACY, VAL_ACCURACY = "train_loss", "train_accuracy", "val_accuracy"
+TRAIN, VAL = "train_", "val_"
+BEST_VAL, TEST, CONTROL = "best_val_", "test_", "control_"
+FOLD, TRIAL = "fold_", "trial_"
+"""In the record of a whole cross-validation or study: a metric of one part."""
 
 ACCURACY, MACRO_F1, CALIBRATED_LOSS = "accuracy", "macro_f1", "calibrated_loss"
 COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD = "coverage_at_threshold", "precision_at_threshold"
 
+VAL_MACRO_F1: Final = "val_macro_f1"
+VAL_LOSS: Final = "val_loss"
+Monitor = Literal["val_macro_f1", "val_loss"]
+"""The columns of `history.csv` by which a network can be chosen."""
+TRAIN_LOSS, TRAIN_ACCURACY = TRAIN + "loss", TRAIN + ACCURACY
+VAL_ACCURACY, VAL_CALIBRATED_LOSS = VAL + ACCURACY, VAL + CALIBRATED_LOSS
+BEST_VAL_MACRO_F1, TEST_ACCURACY, TEST_MACRO_F1 = BEST_VAL + MACRO_F1, TEST + ACCURACY, TEST + MACRO_F1
 BEST_EPOCH, TEMPERATURE = "best_epoch", "temperature"
 THRESHOLD_90 = "threshold_90"
 """The confidence from which on 90 % of the answers were right on validation."""
@@ -27,64 +32,18 @@ THRESHOLD_90 = "threshold_90"
 Value = TypeVar("Value")
 
 
-def train(quantity: str) -> str:
-    """Of an epoch, on the training side."""
-    return f"train_{quantity}"
-
-
-def val(quantity: str) -> str:
-    """Of an epoch, on the validation side."""
-    return f"val_{quantity}"
-
-
-def best_val(quantity: str) -> str:
-    """Of the kept network, on the validation side; of a study, of its best trial so far."""
-    return f"best_val_{quantity}"
-
-
-def test(quantity: str) -> str:
-    """Of the kept network, on the test side."""
-    return f"test_{quantity}"
-
-
-def of_kept(side: str, quantity: str) -> str:
-    """Of the kept network, on a side of the data."""
-    return best_val(quantity) if side == "val" else f"{side}_{quantity}"
-
-
 def control(name: str, quantity: str) -> str:
     """Of a predictor without audio, on the test side."""
-    return f"control_{name}_{quantity}"
-
-
-def fold(metric: str) -> str:
-    """A metric of one fold, in the record of the whole cross-validation."""
-    return f"fold_{metric}"
-
-
-def is_control(name: str) -> bool:
-    """Whether it is a `control_*`."""
-    return name.startswith("control_")
-
-
-def is_of_validation(name: str) -> bool:
-    """Whether it is a `best_val_*`."""
-    return name.startswith("best_val_")
-
-
-BEST_VAL_MACRO_F1 = best_val(MACRO_F1)
-TRIAL_VAL_MACRO_F1 = "trial_val_macro_f1"
-"""What a trial of a study scored, in the record of the study."""
-TEST_ACCURACY, TEST_MACRO_F1 = test(ACCURACY), test(MACRO_F1)
+    return f"{CONTROL}{name}_{quantity}"
 
 
 def current(name: str) -> str:
-    """The name of today of what an earlier version called it; for metrics of a kept network, not of an epoch.
+    """Today's name for a metric of a kept network (not of an epoch).
 
-    Earlier versions wrote its `best_val_*` as `val_*` into `reports/metrics.json`, `reports/folds.csv`, the facts of a
+    Earlier versions wrote `best_val_*` as `val_*` into `reports/metrics.json`, `reports/folds.csv`, the facts of a
     model and the tags of a registered version.
     """
-    return f"best_{name}" if name.startswith("val_") else name
+    return f"best_{name}" if name.startswith(VAL) else name
 
 
 def renamed(values: Mapping[str, Value]) -> dict[str, Value]:

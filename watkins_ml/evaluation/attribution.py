@@ -54,11 +54,11 @@ def attribution_picture(
     under.imshow(attribution, cmap=LOOKED_AT, vmin=0, vmax=1, **place)
     if attribution.max() > 0.5:
         under.contour(attribution, levels=[0.5], colors="white", linewidths=1, origin="lower", extent=place["extent"])
-    again = np.arange(start_s + sound_s, start_s + settings.seconds - half_hop, sound_s)
-    dashed = "; dashed: the sound is repeated" if len(again) else ""
+    repeats = np.arange(start_s + sound_s, start_s + settings.seconds - half_hop, sound_s)
+    dashed = "; dashed: the sound is repeated" if len(repeats) else ""
     under.set_title(f"orange: what speaks for it (Grad-CAM); line: half of the strongest{dashed}", fontsize=9)
     for axes in (above, under):
-        for time in again[:MOST_LINES]:
+        for time in repeats[:MOST_LINES]:
             axes.axvline(time, color="white", ls="--", lw=0.9)
         axes.set_ylabel("frequency (Hz)")
     _octaves(under, frontend)

@@ -23,7 +23,7 @@ CONTROLS = {
 
 
 def controls(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
-    """`control_scores` on `test` of what predictors fitted on `train` say of it, without any audio."""
+    """`control_scores` on `test` of predictors fitted on `train`, without any audio."""
     return control_scores(test.species, control_predictions(train, test))
 
 

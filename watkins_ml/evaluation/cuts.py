@@ -23,7 +23,7 @@ PAIRS = 8
 MISTAKE, TRUE, PREDICTED = "pair_mistake", "pair_true", "pair_predicted"
 
 
-def keep_cuts(
+def save_cuts(
     run_dir: Path,
     split: str,
     predictions: pd.DataFrame,

@@ -88,11 +88,11 @@ def _scores(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[dict[str,
     predictions = predictions.sort_values("path") if "path" in predictions else predictions
     tapes, tape_names = pd.factorize(predictions["tape"], sort=True)
     species = pd.Index(sorted({*predictions["species"], *predictions["predicted"]}))
-    true, said = species.get_indexer(predictions["species"]), species.get_indexer(predictions["predicted"])
+    true, predicted = species.get_indexer(predictions["species"]), species.get_indexer(predictions["predicted"])
     counts = np.zeros((3, len(tape_names), len(species)))  # right, true and predicted cuts by tape and species
-    np.add.at(counts[0], (tapes[true == said], true[true == said]), 1)
+    np.add.at(counts[0], (tapes[true == predicted], true[true == predicted]), 1)
     np.add.at(counts[1], (tapes, true), 1)
-    np.add.at(counts[2], (tapes, said), 1)
+    np.add.at(counts[2], (tapes, predicted), 1)
     values = {name: float(score[0]) for name, score in _from_counts(counts.sum(axis=1, keepdims=True)).items()}
     if len(tape_names) < 2:
         return values, dict.fromkeys(QUANTITIES, np.empty(0))
@@ -103,7 +103,7 @@ def _scores(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[dict[str,
 
 def _from_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Scores (draws,) from right, true and predicted cuts (3, draws, species)."""
-    right, true, said = counts
+    right, true, predicted = counts
     present = true > 0
-    f1 = np.divide(2 * right, true + said, out=np.zeros_like(right), where=present)
+    f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=present)
     return {"accuracy": right.sum(axis=1) / true.sum(axis=1), "macro_f1": f1.sum(axis=1) / present.sum(axis=1)}

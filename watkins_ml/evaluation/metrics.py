@@ -14,6 +14,7 @@ from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
 from watkins_ml.core.errors import UserError
+from watkins_ml.core.metric_names import ACCURACY, CALIBRATED_LOSS, MACRO_F1
 from watkins_ml.evaluation.calibration import calibrated_loss
 from watkins_ml.evaluation.selective import area_under, coverage_at, risk_coverage
 
@@ -51,13 +52,13 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> 
 
 
 def score_epoch(labels: np.ndarray, logits: np.ndarray, classes: list[str]) -> dict[str, float]:
-    """What an epoch of training is told of its validation: `logits` (N, C) against `labels` (N,).
+    """The validation scores of an epoch: `logits` (N, C) against `labels` (N,).
 
     Returns accuracy and macro_{f1,precision,recall} as `score`, and the `calibrated_loss`.
     """
     scores = score(labels, softmax(logits, axis=1), classes)
-    kept = {name: scores[name] for name in ("accuracy", "macro_f1", "macro_precision", "macro_recall")}
-    return kept | {"calibrated_loss": calibrated_loss(labels, logits)}
+    chosen = {name: scores[name] for name in (ACCURACY, MACRO_F1, "macro_precision", "macro_recall")}
+    return chosen | {CALIBRATED_LOSS: calibrated_loss(labels, logits)}
 
 
 def per_species(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> pd.DataFrame:

@@ -85,9 +85,9 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
 
 def _curve(axes: Axes, history: pd.DataFrame, quantity: str, colour: str, best: int) -> None:
     marker = "." if len(history) <= 30 else None
-    validation = history[metric_names.val(quantity)]
+    validation = history[metric_names.VAL + quantity]
     axes.plot(history.epoch, validation, color=colour, marker=marker)
-    if (training := metric_names.train(quantity)) in history:
+    if (training := metric_names.TRAIN + quantity) in history:
         axes.plot(history.epoch, history[training], color=colour, ls="--", lw=1.2, alpha=0.8)
     at_best = history.epoch == best
     axes.plot(history.epoch[at_best], validation[at_best], color=colour, marker="*", ms=15, mec="white", zorder=3)
@@ -278,9 +278,9 @@ def gallery(
             extent=(0, seconds, 0, len(mel)),
         )  # fmt: skip
         right = truth == predicted
-        said = f"✓ {confidence:.0%}" if right else f"✗ {legible(predicted)} {confidence:.0%}"
+        answer = f"✓ {confidence:.0%}" if right else f"✗ {legible(predicted)} {confidence:.0%}"
         # with its height given, matplotlib does not measure all that may lie in a title's way
-        axes.set_title(f"{legible(truth)}\n{said}", fontsize=9, color=RIGHT if right else WRONG, y=1.0)
+        axes.set_title(f"{legible(truth)}\n{answer}", fontsize=9, color=RIGHT if right else WRONG, y=1.0)
         axes.tick_params(labelsize=8)
     fig.supxlabel("seconds", fontsize=11, y=0.1 / height, va="bottom")
     fig.supylabel("mel band (low to high frequency)", fontsize=11, x=0.008)

@@ -16,7 +16,7 @@ from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.evaluation import metrics, plots
 from watkins_ml.evaluation.controls import control_table
-from watkins_ml.evaluation.cuts import keep_cuts
+from watkins_ml.evaluation.cuts import save_cuts
 from watkins_ml.evaluation.result import Evaluation
 
 DIGITS = "%.6g"
@@ -58,7 +58,7 @@ def write_report(
         )
         plots.save(figure, run_dir / "galleries" / f"{side}_{name}.png")
     if data is not None:
-        keep_cuts(run_dir, side, predictions, galleries, evaluation.confusion_pairs, spectrograms, data)
+        save_cuts(run_dir, side, predictions, galleries, evaluation.confusion_pairs, spectrograms, data)
         write_csv(run_dir / "reports" / "species.csv", data.species())
 
 

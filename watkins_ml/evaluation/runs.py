@@ -15,17 +15,6 @@ from watkins_ml.config import with_earlier
 from watkins_ml.core import metric_names
 from watkins_ml.core.errors import UserError, first_line
 from watkins_ml.core.files import read_csv
-from watkins_ml.core.metric_names import (
-    ACCURACY,
-    BEST_EPOCH,
-    COVERAGE_AT_THRESHOLD,
-    PRECISION_AT_THRESHOLD,
-    TEST_ACCURACY,
-    TEST_MACRO_F1,
-    TRAIN_LOSS,
-    VAL_LOSS,
-    VAL_MACRO_F1,
-)
 from watkins_ml.core.names import normal
 from watkins_ml.core.plain_yaml import read_yaml
 from watkins_ml.dataset.layout import TEXT_COLUMNS
@@ -74,19 +63,19 @@ _QUANTITIES = [
 ]
 GROUPS = {
     "Test split": [
-        *(row._replace(key=metric_names.test(row.key)) for row in _QUANTITIES),
+        *(row._replace(key=metric_names.TEST + row.key) for row in _QUANTITIES),
         Row(
-            metric_names.test(COVERAGE_AT_THRESHOLD),
+            metric_names.TEST + metric_names.COVERAGE_AT_THRESHOLD,
             "cuts answered from the confidence that gave 90 % precision on validation",
         ),
-        Row(metric_names.test(PRECISION_AT_THRESHOLD), "precision of these answers"),
+        Row(metric_names.TEST + metric_names.PRECISION_AT_THRESHOLD, "precision of these answers"),
     ],
     "Controls, without any audio": [
         Row(metric_names.control(key, quantity), f"{title}: {name}")
         for key, title in CONTROLS.items()
         for quantity, name in QUANTITIES.items()
     ],
-    "Validation split": [row._replace(key=metric_names.best_val(row.key)) for row in _QUANTITIES],
+    "Validation split": [row._replace(key=metric_names.BEST_VAL + row.key) for row in _QUANTITIES],
 }
 
 
@@ -137,7 +126,7 @@ class ComparedRun:
     @property
     def best_epoch(self) -> int:
         """The epoch whose network was kept; of a cross-validation the best one in the mean over its folds."""
-        known = self.metrics.get(BEST_EPOCH)
+        known = self.metrics.get(metric_names.BEST_EPOCH)
         return best_epoch(self.history, self.config["train"]["monitor"]) if known is None else int(known)
 
     @property
@@ -146,7 +135,7 @@ class ComparedRun:
 
     @property
     def is_tested(self) -> bool:
-        return None not in map(self.metrics.get, (TEST_ACCURACY, TEST_MACRO_F1))
+        return None not in map(self.metrics.get, (metric_names.TEST_ACCURACY, metric_names.TEST_MACRO_F1))
 
     def is_about_same_data(self, other: Self) -> bool:
         return self.info["data_digest"] == other.info["data_digest"]
@@ -161,7 +150,7 @@ class ComparedRun:
         """The species that the run's network knows, in the order of its outputs."""
         return [name.removeprefix("p_") for name in self.predictions.columns if name.startswith("p_")]
 
-    def judgements(self) -> tuple[np.ndarray, np.ndarray]:
+    def labels_and_probabilities(self) -> tuple[np.ndarray, np.ndarray]:
         """`predictions` as the functions of `plots` take them: labels (N,), and probabilities (N, species)."""
         probabilities = self.predictions[[f"p_{name}" for name in self.classes]].to_numpy(dtype=float)
         return pd.Index(self.classes).get_indexer(self.predictions["species"]), probabilities
@@ -211,7 +200,11 @@ def _read_history(path: Path) -> pd.DataFrame:
     """A row an epoch: numbers in full precision. Raises as `_read_text`."""
     with damage(path):
         table = pd.read_csv(path, float_precision="round_trip").apply(pd.to_numeric)
-        if missing := [name for name in ("epoch", TRAIN_LOSS, VAL_LOSS, VAL_MACRO_F1) if name not in table]:
+        if missing := [
+            name
+            for name in ("epoch", metric_names.TRAIN_LOSS, metric_names.VAL_LOSS, metric_names.VAL_MACRO_F1)
+            if name not in table
+        ]:
             raise ValueError(f"no column {missing[0]}")
         if table.empty or table["epoch"].isna().any():
             raise ValueError("no epoch")
@@ -241,7 +234,7 @@ def comparison_table(runs: list[ComparedRun]) -> pd.DataFrame:
     `attrs["warning"]` holds `data_warning(runs)`: a sentence, or None when the runs share their data.
     """
     assert_distinct(runs)
-    keys = [row.key for rows in GROUPS.values() for row in rows] + [BEST_EPOCH]
+    keys = [row.key for rows in GROUPS.values() for row in rows] + [metric_names.BEST_EPOCH]
     table = pd.DataFrame({run.title: pd.Series(run.metrics, dtype=float).reindex(keys) for run in runs})
     table.attrs["warning"] = data_warning(runs)
     return table
@@ -260,7 +253,7 @@ def headline(runs: list[ComparedRun]) -> str:
         )
     if data_warning(tested):
         return "No run can be said to lead, for they were made on different data."
-    first, second = sorted(tested, key=lambda run: run.metrics[TEST_MACRO_F1], reverse=True)[:2]
+    first, second = sorted(tested, key=lambda run: run.metrics[metric_names.TEST_MACRO_F1], reverse=True)[:2]
     if set(first.predictions["path"]) != set(second.predictions["path"]):
         return f"{first.title} and {second.title} were not tested on the same cuts, so neither can be said to lead."
     difference = paired_difference(second.predictions, first.predictions)["macro_f1"]
@@ -281,13 +274,13 @@ def control_note(runs: list[ComparedRun]) -> str | None:
         (run.metrics[key], title)
         for run in runs
         for name, title in CONTROLS.items()
-        if run.metrics.get(key := metric_names.control(name, ACCURACY)) is not None
+        if run.metrics.get(key := metric_names.control(name, metric_names.ACCURACY)) is not None
     ]
     if not found or data_warning(runs):
         return None
     value, title = max(found, key=lambda control: control[0])  # of equals the simplest
     note = f"The best control without audio ({title}) reaches {percent(value)} accuracy {tested_on(runs)}."
-    beaten = [run.title for run in runs if run.is_tested and run.metrics[TEST_ACCURACY] <= value]
+    beaten = [run.title for run in runs if run.is_tested and run.metrics[metric_names.TEST_ACCURACY] <= value]
     return f"{note} Not better than that: {', '.join(beaten)}." if beaten else note
 
 

@@ -8,7 +8,7 @@ since no threshold can tell them apart.
 import numpy as np
 import pandas as pd
 
-from watkins_ml.core.metric_names import COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD, THRESHOLD_90, test
+from watkins_ml.core.metric_names import COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD, TEST, THRESHOLD_90
 
 PRECISION = 0.9
 """The share of right answers that a user asks for."""
@@ -76,12 +76,12 @@ def coverage_sentence(coverage: float) -> str:
 
 def threshold_sentence(metrics: dict[str, float]) -> str | None:
     """What the threshold that validation gave does on test, from a run's metrics; None where they lack it."""
-    if test(COVERAGE_AT_THRESHOLD) not in metrics:
+    if TEST + COVERAGE_AT_THRESHOLD not in metrics:
         return None
     threshold = metrics.get(THRESHOLD_90)
     who, limit = ("each fold's network", "") if threshold is None else ("it", f" of {threshold:.4g} or more,")
     sure = f"with a confidence{limit} at which {_percent(PRECISION)} of its answers on validation were right"
-    coverage, precision = metrics[test(COVERAGE_AT_THRESHOLD)], metrics.get(test(PRECISION_AT_THRESHOLD))
+    coverage, precision = metrics[TEST + COVERAGE_AT_THRESHOLD], metrics.get(TEST + PRECISION_AT_THRESHOLD)
     if precision is None:
         then = "none of the test cuts is answered"
     else:

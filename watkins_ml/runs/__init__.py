@@ -1,1 +1,1 @@
-"""Whole runs: training, cross-validation, what is kept of a network, and how a run ends."""
+"""Whole runs: training, cross-validation, the saved model, and how a run ends."""

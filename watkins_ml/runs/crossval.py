@@ -17,25 +17,19 @@ from watkins_ml.core.console import err
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors, read_csv, write_csv
 from watkins_ml.core.locks import reading
-from watkins_ml.core.metric_names import (
-    BEST_EPOCH,
-    BEST_VAL_MACRO_F1,
-    TEMPERATURE,
-    TEST_ACCURACY,
-    TEST_MACRO_F1,
-    THRESHOLD_90,
-)
+from watkins_ml.core.metric_names import FOLD, TEMPERATURE, TEST, THRESHOLD_90
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.models.registry import build_model
-from watkins_ml.runs.lifecycle import RunInterruptedError, ending
+from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
 from watkins_ml.runs.train import read_inputs, train_and_report
-from watkins_ml.tracking.rundir import CROSSVAL, RunDirectory
+from watkins_ml.tracking.records import CROSSVAL
+from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import check_address
-from watkins_ml.tracking.sync import catch_up_all
+from watkins_ml.tracking.sync import sync_all
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import latest_checkpoint
 from watkins_ml.training.monitor import best_epoch
@@ -43,13 +37,18 @@ from watkins_ml.training.monitor import best_epoch
 if TYPE_CHECKING:
     from watkins_ml.evaluation.result import Evaluation
 
-AGAIN = "the same command goes on with it"
-FOLD_METRICS = (BEST_EPOCH, BEST_VAL_MACRO_F1, TEST_ACCURACY, TEST_MACRO_F1)
+HOW_TO_CONTINUE = "the same command goes on with it"
+FOLD_METRICS = (
+    metric_names.BEST_EPOCH,
+    metric_names.BEST_VAL_MACRO_F1,
+    metric_names.TEST_ACCURACY,
+    metric_names.TEST_MACRO_F1,
+)
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What a cross-validation has come to."""
+    """The result of a cross-validation."""
 
     run_dir: Path
     metrics: dict[str, float]
@@ -74,21 +73,21 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     build_model(config.model, len(folds.data.classes))  # weights that do not fit fail here
     record, rule_facts = RunDirectory(run_dir), {key: value for key, value in asdict(rule).items() if value is not None}
     _refuse_others(record, config, rule_facts, folds.digest)
-    with disk_errors(f"cannot write to {run_dir}", f"make room; {AGAIN}"):
+    with disk_errors(f"cannot write to {run_dir}", f"make room; {HOW_TO_CONTINUE}"):
         run_dir.mkdir(parents=True, exist_ok=True)
         with record.training(), reading(folds.data.folder.root, f"watkins crossval ({run_dir})"):
-            if record.facts_file.exists() and record.facts["status"] == "FINISHED":
-                record.close_if_dead()  # a kill may have come before its last words
+            if record.facts_file.exists() and record.facts.status == "FINISHED":
+                record.close_if_dead()  # a kill may have come before its last journal entries
                 with Uploader(record):
                     pass
             else:
                 _begin(record, config, folds, sides, rule_facts)
-                with Uploader(record), ending(record, AGAIN, stops=(RunInterruptedError,)):
+                with Uploader(record), run_lifecycle(record, HOW_TO_CONTINUE, stops=(RunInterruptedError,)):
                     for number, (fold, data) in enumerate(sides.items(), start=1):
                         named = "" if fold == str(number) else f" ({fold})"
                         _run_fold(record, config, fold, data, f"Fold {number} of {len(sides)}{named}")
                     _pool(record, folds, sides, config.train.monitor)
-    catch_up_all(record.root)
+    sync_all(record.root)
     return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
 
 
@@ -99,15 +98,15 @@ def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[st
             raise UsageError(f"{record.root}: exists and is no cross-validation; give another --name")
         return
     facts = record.facts
-    if facts.get("command") != CROSSVAL or "folds" not in facts:
+    if facts.command != CROSSVAL or facts.fold_rule is None:
         raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
-    began = facts["fold_rule"]
+    before = facts.fold_rule
     changed = record.changes(config) + [
-        f"{key} was {began.get(key)!r}, now {rule.get(key)!r}"
-        for key in sorted({*began, *rule})
-        if began.get(key) != rule.get(key)
+        f"{key} was {before.get(key)!r}, now {rule.get(key)!r}"
+        for key in sorted({*before, *rule})
+        if before.get(key) != rule.get(key)
     ]
-    if facts["data_digest"] != digest and not changed:
+    if facts.data_digest != digest and not changed:
         changed = ["the data were prepared anew"]
     if changed:
         differs = f"holds a cross-validation that differs ({'; '.join(changed)})"
@@ -118,12 +117,12 @@ def _begin(
     record: RunDirectory, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData], rule: dict[str, Any]
 ) -> None:
     """The parent's first entries, or that it goes on."""
-    data, again = _pooled_data(folds, sides), record.facts_file.exists()
-    if not again:
+    data, resumes = _pooled_data(folds, sides), record.facts_file.exists()
+    if not resumes:
         facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
         record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
     record.open_journal(config, data, {f"crossval.{key}": value for key, value in rule.items()})
-    if again:
+    if resumes:
         record.update_facts(status="RUNNING")
         record.record("resume", epoch=None)
 
@@ -144,33 +143,33 @@ def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
 def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: PreparedData, place: str) -> None:
     """Train and test one fold, or go on with it, or find it done; `place` says which of how many it is."""
     run, start = RunDirectory(record.root / f"fold-{fold}"), None
-    begun = run.facts_file.exists()
-    if begun and run.facts["status"] == "FINISHED":
+    started = run.facts_file.exists()
+    if started and run.facts.status == "FINISHED":
         return
     train, val, test = (len(data.sides[side]) for side in SIDES)
     sizes = f"{plural(train, 'recording')} to train on, {val:,} for validation, {test:,} to test"
     err.print(f"{place}: {sizes}", style="bold")
     inputs = read_inputs(config, data)
-    if not begun:
-        shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
-        whole = {"uid": record.facts["uid"], "name": record.name, "fold": fold}
+    if not started:
+        shutil.rmtree(run.root, ignore_errors=True)  # its process was killed before it wrote run.json
+        whole = {"uid": record.facts.uid, "name": record.name, "fold": fold}
         run = RunDirectory.create(run.root, config, data, CROSSVAL, crossval=whole)
     with run.training(wait=60):  # a `watkins sync` may be looking at it just now
-        if begun:
+        if started:
             start = latest_checkpoint(run.checkpoints)
             run.resume(config, data, None if start is None else start.facts)
-        train_and_report(config, inputs, run, start, AGAIN)
+        train_and_report(config, inputs, run, start, HOW_TO_CONTINUE)
 
 
 def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], monitor: str) -> None:
-    """The parent's report: every recording as the fold that tested it judged it."""
+    """The parent's report: every recording with the prediction of the fold that tested it."""
     from watkins_ml.evaluation.report import write_controls, write_learning_curves, write_report
 
     runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
     tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
     evaluation = _evaluate_pooled(runs, sides, tested, folds.data.classes)
     write_report(record.root, "test", tested, evaluation, SpectrogramFiles(folds.data, tested), folds.data)
-    metrics = {metric_names.test(name): value for name, value in evaluation.scores.items()}
+    metrics = {TEST + name: value for name, value in evaluation.scores.items()}
     metrics |= write_controls(record.root, "test", _controls(sides))
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
@@ -179,8 +178,8 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], mo
     history = by_epoch.mean()[by_epoch.size()["size"] == len(runs)]  # while all folds train: else some drop out of it
     write_csv(record.history, history)
     write_learning_curves(record.root, history, best_epoch(history, monitor))
-    seconds = float(np.mean([run.facts["epoch_seconds"] for run in runs.values()]))
-    parameters = next(iter(runs.values())).facts["parameters"]
+    seconds = float(np.mean([run.facts.epoch_seconds for run in runs.values()]))
+    parameters = next(iter(runs.values())).facts.parameters
     record.update_facts(parameters=parameters, epoch_seconds=seconds)
     record.record_once("metrics", step=0, values={key: value for key, value in metrics.items() if value == value})
 
@@ -233,9 +232,9 @@ def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:
     from watkins_ml.evaluation.controls import control_predictions, control_scores
 
     tests = [data.sides["test"] for data in sides.values()]
-    said = [control_predictions(data.sides["train"], data.sides["test"]) for data in sides.values()]
+    predictions = [control_predictions(data.sides["train"], data.sides["test"]) for data in sides.values()]
     return control_scores(
-        pd.concat([test["species"] for test in tests], ignore_index=True), pd.concat(said, ignore_index=True)
+        pd.concat([test["species"] for test in tests], ignore_index=True), pd.concat(predictions, ignore_index=True)
     )
 
 
@@ -245,8 +244,6 @@ def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict
     for number, (fold, run) in enumerate(runs.items(), start=1):
         metrics = run.read_metrics()
         chosen = {key: metrics[key] for key in FOLD_METRICS}
-        record.record_once(
-            "metrics", step=number, values={metric_names.fold(key): value for key, value in chosen.items()}
-        )
+        record.record_once("metrics", step=number, values={FOLD + key: value for key, value in chosen.items()})
         rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
     return pd.DataFrame(rows)

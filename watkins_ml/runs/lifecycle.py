@@ -18,14 +18,14 @@ class RunInterruptedError(UserError):
 
 
 @contextmanager
-def ending(run: RunDirectory, again: str, stops: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def run_lifecycle(run: RunDirectory, how_to_continue: str, stops: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Whatever happens, the record says how the run ended; after one of the exceptions `stops`, KILLED.
 
     Raises:
         RunInterruptedError: as `interruptible`.
     """
     try:
-        with interruptible(again):
+        with interruptible(how_to_continue):
             yield
     except (RunInterruptedError, *stops):
         run.finish("KILLED")
@@ -37,17 +37,17 @@ def ending(run: RunDirectory, again: str, stops: tuple[type[Exception], ...] = (
 
 
 @contextmanager
-def interruptible(again: str) -> Iterator[None]:
+def interruptible(how_to_continue: str) -> Iterator[None]:
     """Turn what ends a run that can be continued into one sentence.
 
     Raises:
-        RunInterruptedError: Ctrl-C, a signal, or another process lost; the message ends with `again`.
+        RunInterruptedError: Ctrl-C, a signal, or another process lost; the message ends with `how_to_continue`.
     """
     try:
         with signals_as_interrupts(), noticing_losses():
             yield
     except (KeyboardInterrupt, LostError) as interrupt:
-        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {again}") from None
+        raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {how_to_continue}") from None
 
 
 class ShortageError(SurroundingsError):
@@ -55,16 +55,18 @@ class ShortageError(SurroundingsError):
 
 
 @contextmanager
-def shortages(again: str = "") -> Iterator[None]:
-    """Turn a lack of memory and a lost device into one sentence, `again` at its end; raises a ShortageError.
+def shortages(how_to_continue: str = "") -> Iterator[None]:
+    """Turn a lack of memory and a lost device into one sentence; raises a ShortageError.
 
-    A training that alone fills the memory of its GPU is too large for it: that error is its own and stays.
+    `how_to_continue` is its end.
+
+    A training that fills the memory of its GPU by itself is too large for it: that error is raised as it is.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if words := _shortage(error):
-            raise ShortageError("; ".join(filter(None, (words, again)))) from error
+            raise ShortageError("; ".join(filter(None, (words, how_to_continue)))) from error
         raise
 
 
@@ -72,11 +74,11 @@ def _shortage(error: Exception) -> str | None:
     """What gave out, and what to do; None for any other error."""
     import torch
 
-    said = str(error)
+    message = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         others = _held_by_others()
         return others and f"the GPU has no memory left, and other programs hold {others / 1e9:.1f} GB of it; close them"
-    if isinstance(error, torch.AcceleratorError) or said.startswith(("CUDA error", "cuDNN error", "MPS backend")):
+    if isinstance(error, torch.AcceleratorError) or message.startswith(("CUDA error", "cuDNN error", "MPS backend")):
         return f"the device failed ({first_line(error)})"
     return f"too little memory ({first_line(error)}); {MORE_MEMORY}" if is_short_of_memory(error) else None
 

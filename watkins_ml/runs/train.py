@@ -13,23 +13,23 @@ import pandas as pd
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig, validate
-from watkins_ml.core import metric_names
 from watkins_ml.core.console import err
 from watkins_ml.core.device import choose_device, choose_precision
 from watkins_ml.core.distributed import current
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
-from watkins_ml.core.metric_names import BEST_EPOCH, TEMPERATURE, THRESHOLD_90
+from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, TEMPERATURE, TEST, THRESHOLD_90, renamed
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import cut_logits
-from watkins_ml.runs.keep_model import keep_model
-from watkins_ml.runs.lifecycle import ending, interruptible, shortages
+from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
+from watkins_ml.runs.save_model import save_model
+from watkins_ml.tracking.records import TRAIN
 from watkins_ml.tracking.run_files import check_confined
-from watkins_ml.tracking.rundir import TRAIN, RunDirectory
+from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
@@ -70,12 +70,12 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
     """
     run = RunDirectory(run_dir)
     check_confined(run.root)
-    if (command := run.facts.get("command", TRAIN)) != TRAIN:
+    if (command := run.facts.command) != TRAIN:
         raise UsageError(f"--resume {run_dir}: belongs to a `{command}`, which goes on with it")
     run.assert_same(config)
     check_address()
     with run.training(), reading(Path(config.data.dir), f"watkins train ({run.root})"):
-        if run.facts["status"] == "FINISHED":
+        if run.facts.status == "FINISHED":
             run.close_if_dead()
             with Uploader(run):
                 err.print(f"{run.root}: this run has finished")
@@ -83,10 +83,10 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
             return RunResult(run.root, run.read_metrics())
         current().told(config.model_dump())
         inputs = read_inputs(config)
-        if inputs.data.digest != run.facts.get("data_digest"):
+        if inputs.data.digest != run.facts.data_digest:
             raise UserError(
                 f"{config.data.dir}: prepared anew since {run.root} began (data digest {inputs.data.digest}, then "
-                f"{run.facts.get('data_digest')}); start a new run"
+                f"{run.facts.data_digest}); start a new run"
             )
         start = latest_checkpoint(run.checkpoints)
         run.resume(config, inputs.data, None if start is None else start.facts)
@@ -141,22 +141,26 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
 
 
 def train_and_report(
-    config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None, again: str | None = None
+    config: ExperimentConfig,
+    inputs: Inputs,
+    run: RunDirectory,
+    start: Checkpoint | None,
+    how_to_continue: str | None = None,
 ) -> dict[str, float]:
     """One whole run from here on, sent while it goes on; the final metrics.
 
-    `again` tells how to continue it if it is interrupted (default: the command that resumes this run).
+    `how_to_continue` tells how to continue it if it is interrupted (default: the command that resumes this run).
     """
     group = current()
-    again = again or f"continue with: {group.command} train --resume {run.root}"
-    group.told(again)
+    how_to_continue = how_to_continue or f"continue with: {group.command} train --resume {run.root}"
+    group.told(how_to_continue)
     if group.count > 1:
-        err.print(f"{group.count} processes; if one of them dies, {again}")
+        err.print(f"{group.count} processes; if one of them dies, {how_to_continue}")
     uploader = Uploader(run, config.tracking.system_metrics)
     for sentence in leak_stamp(inputs.data.protocol).values():
         err.print(sentence, style="yellow")
-    with disk_errors(f"cannot write to {run.root}", f"make room and {again}"), uploader:
-        with ending(run, again), shortages(again):
+    with disk_errors(f"cannot write to {run.root}", f"make room and {how_to_continue}"), uploader:
+        with run_lifecycle(run, how_to_continue), shortages(how_to_continue):
             return _train_and_report(config, inputs, run, start)
 
 
@@ -167,7 +171,7 @@ def _train_and_report(
     err.print("Evaluating on validation and test")
     metrics = report_validation(network, inputs, run, config.train.monitor)
     metrics |= report_test(network, inputs.data, run, metrics)
-    keep_model(network, config, inputs.data, run, metrics)
+    save_model(network, config, inputs.data, run, metrics)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
     return metrics
@@ -214,7 +218,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     metrics = {BEST_EPOCH: best_epoch(history, monitor), TEMPERATURE: evaluation.temperature}
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
-    metrics |= {metric_names.best_val(name): value for name, value in evaluation.scores.items()}
+    metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
     write_learning_curves(run.root, history, metrics[BEST_EPOCH])
     run.write_metrics(metrics)
     return metrics
@@ -238,7 +242,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     temperature, threshold = known.get(TEMPERATURE, 1.0), known.get(THRESHOLD_90)
     evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
     write_report(run.root, "test", side.frame, evaluation, side.spectrograms, data)
-    metrics = {metric_names.test(name): value for name, value in evaluation.scores.items()}
+    metrics = {TEST + name: value for name, value in evaluation.scores.items()}
     metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
     run.write_metrics(known | metrics)
     return metrics
@@ -250,9 +254,9 @@ def _logits(network: nn.Module, data: PreparedData, side: Side) -> np.ndarray:
 
 
 def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:
-    """Tell the journal the final metrics and the model, to be registered under a name or only kept."""
+    """Enter the final metrics and the model in the journal; the model is registered under a name, or only logged."""
     values = {key: value for key, value in metrics.items() if value == value}
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
-    tags = {key: str(value) for key, value in metric_names.renamed(run.facts["model"]).items()}
-    tags |= leak_stamp(run.facts["split_protocol"])
+    tags = {key: str(value) for key, value in renamed(run.facts.model).items()}
+    tags |= leak_stamp(run.facts.split_protocol)
     run.record_once("model", register_as=register_as, tags=tags)

@@ -1,4 +1,4 @@
-"""The address of a tracking server: told apart from what can never be one, before anything is asked of it."""
+"""The address of a tracking server, checked before anything is sent to it."""
 
 from __future__ import annotations
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from watkins_ml.core.errors import UserError
+from watkins_ml.tracking.records import Entry, parse_entry
 
 
 def append(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Add one entry; it is on the disk before this returns."""
+    """Add one entry; it is on the disk before this returns. Raises a ValueError where no entry is like that."""
     entry = {"kind": kind, "time_ms": int(time.time() * 1000), **content}
+    parse_entry(entry)
     with open(path, "ab+") as journal:
         _cut_torn_line(journal)
         journal.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -21,7 +23,7 @@ def append(path: Path, kind: str, content: dict[str, Any]) -> None:
         os.fsync(journal.fileno())
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Entry]:
     """The entries so far, none where there is no file; a line torn by a kill is not an entry.
 
     Raises:
@@ -32,10 +34,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            entry = json.loads(line)
-            _ = entry["kind"], entry["time_ms"]
-            entries.append(entry)
-        except (ValueError, TypeError, KeyError):
+            entries.append(parse_entry(json.loads(line)))
+        except (ValueError, RecursionError):
             raise UserError(
                 f"{path}: line {number} is damaged; restore the file from a copy or start a new run"
             ) from None

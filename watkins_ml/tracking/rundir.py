@@ -18,14 +18,12 @@ from watkins_ml.core import metric_names
 from watkins_ml.core.errors import SurroundingsError, UsageError, UserError
 from watkins_ml.core.files import write_json, write_text
 from watkins_ml.core.masking import masked
-from watkins_ml.core.names import spelled
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.tracking import journal
+from watkins_ml.tracking.records import TRAIN, Entry, Epoch, RunFacts, Values
 from watkins_ml.tracking.run_files import ARTIFACTS
-from watkins_ml.tracking.surroundings import DECISIVE, surroundings
-
-TRAIN, TUNE, CROSSVAL = "watkins train", "watkins tune", "watkins crossval"
+from watkins_ml.tracking.surroundings import DECISIVE, opening_entries, surroundings
 
 
 class StillTrainingError(SurroundingsError):
@@ -33,7 +31,7 @@ class StillTrainingError(SurroundingsError):
 
 
 class RunDirectory:
-    """One run on disk. `record` appends to the journal; whoever ships it reads from there.
+    """One run on disk. `record` appends to the journal; an `Upload` reads from there.
 
     Whoever trains, or closes the record of a training that died, holds `training()`; the kernel gives that lock
     back however its holder ends.
@@ -41,42 +39,16 @@ class RunDirectory:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self.name = self.root.name
+        self.checkpoints = self.root / "checkpoints"
+        self.model = self.root / "model"
+        """The trained model as a bundle: weights and JSON, see `watkins_ml.models.bundle`."""
+        self.history, self.timing = self.root / "history.csv", self.root / "timing.csv"
+        self.metrics = self.root / "reports" / "metrics.json"
+        self.journal, self.facts_file = self.root / "journal.jsonl", self.root / "run.json"
         self._facts_lock = FileLock(self.root / ".facts.lock")
         self.on_record = lambda: None
-        """Called after each journal entry; an uploader hangs itself in here."""
-
-    @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """The trained model as a bundle: weights and JSON, see `watkins_ml.inference.bundle`."""
-        return self.root / "model"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "history.csv"
-
-    @property
-    def timing(self) -> Path:
-        return self.root / "timing.csv"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "reports" / "metrics.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal.jsonl"
-
-    @property
-    def facts_file(self) -> Path:
-        return self.root / "run.json"
+        """Called after each journal entry; an `Uploader` sets it, to be woken."""
 
     @classmethod
     def create(
@@ -124,22 +96,8 @@ class RunDirectory:
 
         The record of a study or a cross-validation gives its settings as `params` and `tags` beside its recipe's.
         """
-        facts = self.facts
-        start = {"name": self.name, "uid": facts["uid"], "experiment": config.tracking.experiment}
-        for kind, number in (("study", "trial"), ("crossval", "fold")):
-            if whole := facts.get(kind):
-                start |= {
-                    "name": f"{whole['name']} {self.name}",
-                    "parent": {key: whole[key] for key in ("uid", "name")},
-                }
-                tags |= {f"watkins.{kind}": whole["name"], f"watkins.{number}": str(whole[number])}
-        opening = {
-            "start": start,
-            "params": {"values": config.flat() | (params or {})},
-            "tags": {"values": surroundings(config, data, facts.get("command", TRAIN)) | tags},
-            "datasets": {"digest": data.digest, "sides": _datasets(data)},
-        }
-        present = {entry["kind"] for entry in self.entries()}
+        opening = opening_entries(self.name, self.facts, config, data, params or {}, tags)
+        present = {entry.kind for entry in self.entries()}
         for kind, content in opening.items():
             if kind not in present:
                 self.record(kind, **content)
@@ -182,22 +140,20 @@ class RunDirectory:
             lock.release()
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What `run.json` says: name, model family, data digest, split protocol, status, counts."""
+    def facts(self) -> RunFacts:
+        """What `run.json` says."""
         try:
-            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
-            if not {"uid", "status"} <= set(facts) or not isinstance(facts, dict):
-                raise ValueError
-            return facts
-        except (OSError, ValueError, TypeError):
+            return RunFacts.model_validate(json.loads(self.facts_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError):
             raise UserError(f"{self.root}: not a run directory (its run.json is missing or damaged)") from None
 
     def update_facts(self, **changes: Any) -> None:
         """Change `run.json`; the training, the uploader's thread and `watkins sync` may all do so."""
         with self._facts_lock:
-            facts = (self.facts if self.facts_file.exists() else {}) | changes
+            facts = (self.facts.model_dump(exclude_unset=True) if self.facts_file.exists() else {}) | changes
             if "tracking_uri" in facts:  # earlier versions wrote it with its password
                 facts["tracking_uri"] = masked(str(facts["tracking_uri"]))
+            RunFacts.model_validate(facts)
             write_json(self.facts_file, facts)
 
     def record(self, kind: str, **content: Any) -> None:
@@ -207,10 +163,11 @@ class RunDirectory:
 
     def record_once(self, kind: str, **content: Any) -> None:
         """`record`, unless a resumed run comes to an entry that the journal has already."""
-        if not any(entry["kind"] == kind and content.items() <= entry.items() for entry in self.entries()):
+        same_kind = (entry.model_dump(exclude_unset=True) for entry in self.entries() if entry.kind == kind)
+        if not any(content.items() <= entry.items() for entry in same_kind):
             self.record(kind, **content)
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[Entry]:
         """The journal so far; raises as `journal.read`."""
         return journal.read(self.journal)
 
@@ -220,16 +177,16 @@ class RunDirectory:
         An epoch that a resumed run repeats with the same result stands in the journal already and keeps its times.
         """
         known = self._epochs().get(metrics["epoch"])
-        if known is None or known["metrics"] != metrics:
+        if known is None or known.metrics != metrics:
             self.record("epoch", step=metrics["epoch"], metrics=metrics, timing=timing)
         else:
-            timing = known["timing"]
+            timing = known.timing
         _append_row(self.history, metrics)
         _append_row(self.timing, timing)
 
-    def _epochs(self) -> dict[int, dict[str, Any]]:
+    def _epochs(self) -> dict[int, Epoch]:
         """The journal's epochs by number."""
-        return {entry["step"]: entry for entry in self.entries() if entry["kind"] == "epoch"}
+        return {entry.step: entry for entry in self.entries() if isinstance(entry, Epoch)}
 
     def resume(self, config: ExperimentConfig, data: PreparedData, last: dict[str, Any] | None) -> None:
         """Take the record back to the checkpoint that training goes on from; `last`: its facts, None for the start.
@@ -241,8 +198,8 @@ class RunDirectory:
         self.timing.unlink(missing_ok=True)
         for number, known in sorted(before.items()):
             if number < epoch:
-                _append_row(self.history, known["metrics"])
-                _append_row(self.timing, known["timing"])
+                _append_row(self.history, known.metrics)
+                _append_row(self.timing, known.timing)
         if last is not None:  # a kill may have come between the checkpoint and its record
             self.epoch(last["metrics"], last["timing"])
         self.open_journal(config, data)
@@ -251,7 +208,8 @@ class RunDirectory:
 
     def changed_surroundings(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
         """What is no longer as it was when the run began, though the last digits of its history depend on it."""
-        began = next((entry["values"] for entry in self.entries() if entry["kind"] == "tags"), {})
+        tags = (entry.values for entry in self.entries() if isinstance(entry, Values) and entry.kind == "tags")
+        began = next(tags, {})
         now = surroundings(config, data, TRAIN)
         return [f"{key} was {began[key]}, now {now[key]}" for key in DECISIVE if began.get(key, now[key]) != now[key]]
 
@@ -268,15 +226,15 @@ class RunDirectory:
         Whoever calls this holds `training()`.
         """
         entries = self.entries()
-        if not entries or entries[-1]["kind"] == "end":
+        if not entries or entries[-1].kind == "end":
             return None
-        status = self.facts["status"]
+        status = self.facts.status
         self.finish("KILLED" if status == "RUNNING" else status)
-        return self.facts["status"]
+        return self.facts.status
 
     def write_metrics(self, metrics: dict[str, float]) -> None:
         """Keep the final metrics in `reports/metrics.json`, after a sentence where the split leaks."""
-        write_json(self.metrics, leak_stamp(self.facts["split_protocol"]) | metrics)
+        write_json(self.metrics, leak_stamp(self.facts.split_protocol) | metrics)
 
     def read_metrics(self) -> dict[str, float]:
         """The numbers in `reports/metrics.json`; raises a UserError where it is missing or damaged."""
@@ -300,15 +258,3 @@ def _append_row(path: Path, row: dict[str, float]) -> None:
         columns = file.readline().rstrip("\n").split(",") if path.stat().st_size else list(row)
         header = "" if path.stat().st_size else ",".join(columns) + "\n"
         file.write(header + ",".join(repr(row[column]) for column in columns) + "\n")
-
-
-def _datasets(data: PreparedData) -> dict[str, Any]:
-    """What MLflow is told of each side; kept here, for the folder may be gone when the journal is sent."""
-    folds = "fold" in data.summary  # its sides stand in no table of their own
-    return {
-        side: {
-            "source": spelled((data.folder.annotations if folds else data.folder.side(side)).resolve()),
-            "rows": len(frame),
-        }
-        for side, frame in data.sides.items()
-    }

@@ -42,7 +42,7 @@ def check_address() -> None:
     checked(tracking_uri())
 
 
-def remembered(uri: str, run: Path) -> str:
+def stored_address(uri: str, run: Path) -> str:
     """How a run directory remembers a server: without password, and an embedded store by the way to it from there.
 
     Both may be moved together, so an absolute path would not name the store any more.
@@ -52,7 +52,7 @@ def remembered(uri: str, run: Path) -> str:
     return f"sqlite:{os.path.relpath(database_file(uri), run.resolve())}"
 
 
-def may_be(uri: str, before: str, run: Path) -> bool:
+def is_same_server(uri: str, before: str, run: Path) -> bool:
     """Whether a run directory that remembers the server `before` may mean the one at `uri`.
 
     Of embedded stores it always may: they can be moved, and earlier versions kept their absolute paths. Whether the
@@ -60,7 +60,7 @@ def may_be(uri: str, before: str, run: Path) -> bool:
     """
     if is_embedded(uri):
         return is_embedded(before)
-    return masked(before) == remembered(uri, run)
+    return masked(before) == stored_address(uri, run)
 
 
 def client():

@@ -1,4 +1,4 @@
-"""What a run's result depends on beside its configuration."""
+"""What a run's result depends on beside its configuration, and the first entries of its journal, which say so."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import socket
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from watkins_ml.config import ExperimentConfig
+from watkins_ml.core.names import spelled
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
+from watkins_ml.tracking.records import RunFacts
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
 DECISIVE = ("device", "processes", "threads", "version.torch")
@@ -47,6 +50,40 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
     if stamp:
         tags |= stamp | {"mlflow.note.content": stamp["leaky_reference"]}  # the note opens the run's page
     return tags | {f"version.{name}": version(name) for name in LIBRARIES}
+
+
+def opening_entries(
+    name: str,
+    facts: RunFacts,
+    config: ExperimentConfig,
+    data: PreparedData,
+    params: dict[str, Any],
+    tags: dict[str, str],
+) -> dict[str, dict[str, Any]]:
+    """Content by kind of the entries that open a journal, in their order; `params` and `tags` beside the run's own."""
+    start = {"name": name, "uid": facts.uid, "experiment": config.tracking.experiment}
+    for kind, number, whole in (("study", "trial", facts.study), ("crossval", "fold", facts.crossval)):
+        if whole is not None:
+            start |= {"name": f"{whole.name} {name}", "parent": {"uid": whole.uid, "name": whole.name}}
+            tags = tags | {f"watkins.{kind}": whole.name, f"watkins.{number}": str(getattr(whole, number))}
+    return {
+        "start": start,
+        "params": {"values": config.flat() | params},
+        "tags": {"values": surroundings(config, data, facts.command) | tags},
+        "datasets": {"digest": data.digest, "sides": _datasets(data)},
+    }
+
+
+def _datasets(data: PreparedData) -> dict[str, Any]:
+    """Source and size of each side for MLflow; kept here, for the folder may be gone when the journal is sent."""
+    folder, has_tables = data.folder, "fold" not in data.summary  # the sides of a fold stand in no table of their own
+    return {
+        side: {
+            "source": spelled((folder.side(side) if has_tables else folder.annotations).resolve()),
+            "rows": len(frame),
+        }
+        for side, frame in data.sides.items()
+    }
 
 
 def _git_commit() -> str:

@@ -1,4 +1,4 @@
-"""Ships a run's journal to MLflow in the background, never raising into the training."""
+"""Sends a run's journal to MLflow in the background, never raising into the training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from watkins_ml.core.console import err
 from watkins_ml.core.wording import plural
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.shipment import Shipment
+from watkins_ml.tracking.upload import Upload
 
 PATIENCE = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
@@ -17,10 +17,10 @@ PASSING, LASTING = "passing", "lasting"
 
 
 class Uploader:
-    """A thread that ships a run's journal while the run goes on; its faults are told once, never raised."""
+    """A thread that sends a run's journal while the run goes on; its faults are reported once, never raised."""
 
     def __init__(self, run: RunDirectory, system_metrics: bool = False):
-        self.shipment = Shipment(run)
+        self.upload = Upload(run)
         self._system_metrics, self._monitor = system_metrics, None
         self._wake, self._closing, self._warned = threading.Event(), threading.Event(), None
         self._thread = threading.Thread(target=self._loop, name="uploader", daemon=True)
@@ -48,22 +48,22 @@ class Uploader:
         try:
             self._thread.join(timeout=PATIENCE)
             if self._thread.is_alive():
-                err.print(f"Sending the rest to {self.shipment.uri} (Ctrl-C leaves it to `watkins sync`)")
+                err.print(f"Sending the rest to {self.upload.uri} (Ctrl-C leaves it to `watkins sync`)")
                 self._thread.join()
         except KeyboardInterrupt:
             pass
         if self._monitor is not None:
             self._monitor.finish()
-        for message in self.shipment.messages:
+        for message in self.upload.messages:
             err.print(message)
-        if missing := self.shipment.missing:
-            root, entries = self.shipment.run.root, plural(missing, "journal entry", "journal entries")
+        if missing := self.upload.missing:
+            root, entries = self.upload.run.root, plural(missing, "journal entry", "journal entries")
             err.print(
-                f"{entries} of {root} did not reach {self.shipment.uri}; send the rest with: watkins sync {root}",
+                f"{entries} of {root} did not reach {self.upload.uri}; send the rest with: watkins sync {root}",
                 style="yellow",
             )
         elif self._warned:
-            err.print(f"Tracking server {self.shipment.uri} has received the whole run after all")
+            err.print(f"Tracking server {self.upload.uri} has received the whole run after all")
 
     def _loop(self) -> None:
         pause = 1.0
@@ -72,7 +72,7 @@ class Uploader:
             self._wake.clear()
             last = self._closing.is_set()
             try:
-                self.shipment.send()
+                self.upload.send()
                 self._watch_system()
                 pause = 1.0
             except Exception as error:  # whatever the tracker does, the training goes on
@@ -86,21 +86,21 @@ class Uploader:
 
     def _watch_system(self) -> None:
         """Start MLflow's own monitor of CPU, memory and GPU once the MLflow run exists."""
-        if self._system_metrics and self._monitor is None and "run_id" in self.shipment.state:
+        if self._system_metrics and self._monitor is None and "run_id" in self.upload.state:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(self.shipment.run_id)
+            self._monitor = SystemMetricsMonitor(self.upload.run_id)
             self._monitor.start()
 
     def _warn(self, error: Exception) -> None:
-        """Say it once; and once more where what has passed turns out to be what stays until somebody mends it."""
+        """Report it once; and once more where what has passed turns out to be what stays until somebody mends it."""
         if self._warned == LASTING:
             return
-        fault = diagnose(error, self.shipment.uri)
+        fault = diagnose(error, self.upload.uri)
         if not (fault.passing and self._warned):
             then = "what is missing there is sent as soon as it answers again"
             if not fault.passing:
-                then = f"waiting does not mend that, but nothing is lost: it is all in {self.shipment.run.root}"
-            message = f"Tracking server {self.shipment.uri} failed ({fault}). The training goes on; {then}"
+                then = f"waiting does not mend that, but nothing is lost: it is all in {self.upload.run.root}"
+            message = f"Tracking server {self.upload.uri} failed ({fault}). The training goes on; {then}"
             err.print(message, style="yellow")
         self._warned = PASSING if fault.passing else LASTING

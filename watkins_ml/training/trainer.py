@@ -15,7 +15,7 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
 from watkins_ml.core.distributed import ALONE, Alone, Group, current
 from watkins_ml.core.errors import UserError, first_line
-from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL_LOSS, val
+from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL, VAL_LOSS
 from watkins_ml.dataset.loading import Side
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
@@ -151,7 +151,7 @@ class Trainer:
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
         scores = score(labels.numpy(), logits.numpy())
-        return {VAL_LOSS: loss} | {val(name): value for name, value in scores.items()}
+        return {VAL_LOSS: loss} | {VAL + name: value for name, value in scores.items()}
 
     def judge(self, metrics: dict[str, float]) -> bool:
         """Count the epoch that gave `metrics`, and lower the rate if it is time to; whether it is the best so far."""

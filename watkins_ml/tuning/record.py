@@ -7,17 +7,17 @@ from contextlib import ExitStack, contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
 
-from watkins_ml.core import metric_names
 from watkins_ml.core.console import err
 from watkins_ml.core.device import choose_device
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import write_csv
-from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEST_ACCURACY, TRIAL_VAL_MACRO_F1
+from watkins_ml.core.metric_names import BEST_VAL, BEST_VAL_MACRO_F1, TEST_ACCURACY, TRIAL, VAL_MACRO_F1
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.runs.keep_model import complete_model
+from watkins_ml.runs.save_model import complete_model
 from watkins_ml.runs.train import record_result, report_test
-from watkins_ml.tracking.rundir import TUNE, RunDirectory, StillTrainingError
+from watkins_ml.tracking.records import TUNE, Metrics
+from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.study import Study, best_trial
@@ -37,7 +37,7 @@ class StudyRecord:
         Raises:
             UsageError: names the folder.
         """
-        if self.run.facts_file.exists() and self.run.facts["uid"] != self.study.uid:
+        if self.run.facts_file.exists() and self.run.facts.uid != self.study.uid:
             raise UsageError(
                 f"{self.run.root}: holds another study; move it away, or give this one another name with --name"
             )
@@ -79,8 +79,8 @@ class StudyRecord:
             return
         values = {BEST_VAL_MACRO_F1: best.value}
         if trial.state is TrialState.COMPLETE:
-            values[TRIAL_VAL_MACRO_F1] = trial.value
-        known = {entry["step"] for entry in self.run.entries() if entry["kind"] == "metrics"}
+            values[TRIAL + VAL_MACRO_F1] = trial.value
+        known = {entry.step for entry in self.run.entries() if isinstance(entry, Metrics)}
         if trial.number not in known:
             self.run.record("metrics", step=trial.number, values=values)
 
@@ -120,8 +120,8 @@ def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, f
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
             complete_model(network, data, run, study.recipe.config.train.seed)
             metrics |= report_test(network, data, run, metrics)
-        if not run.facts.get("concluded"):
-            tested = {key: value for key, value in metrics.items() if not metric_names.is_of_validation(key)}
+        if not run.facts.concluded:
+            tested = {key: value for key, value in metrics.items() if not key.startswith(BEST_VAL)}
             record_result(run, study.recipe.config.tracking.register_as, tested)
             run.update_facts(concluded=True)  # before run.json is sent; one killed here is finished by its next sync
             run.finish("FINISHED")

@@ -14,10 +14,11 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.errors import SurroundingsError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, VAL_MACRO_F1
-from watkins_ml.runs.keep_model import keep_model
-from watkins_ml.runs.lifecycle import ending, shortages
+from watkins_ml.runs.lifecycle import run_lifecycle, shortages
+from watkins_ml.runs.save_model import save_model
 from watkins_ml.runs.train import Inputs, record_result, report_validation, train
-from watkins_ml.tracking.rundir import TUNE, RunDirectory
+from watkins_ml.tracking.records import TUNE
+from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.tuning.study import TrialLostError
@@ -84,12 +85,12 @@ class TrialRunner:
         """
         run = self._open(name, number, config)
         watched = WatchedRun(run, watcher, config.train.epochs)
-        if run.facts["status"] == "FINISHED":  # its worker was killed before it could say so
+        if run.facts.status == "FINISHED":  # its worker was killed before it could say so
             watched.replay()
             return run.read_metrics()[BEST_VAL_MACRO_F1]
         with self._recording(run, config):
             start = latest_checkpoint(run.checkpoints)
-            if run.entries()[-1]["kind"] != "datasets":  # not just made
+            if run.entries()[-1].kind != "datasets":  # not just made
                 run.resume(config, self.inputs.data, None if start is None else start.facts)
             return self._train(config, run, start, watched)
 
@@ -99,7 +100,7 @@ class TrialRunner:
             shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
             study = self.study | {"trial": number}
             return RunDirectory.create(run.root, config, self.inputs.data, TUNE, study=study)
-        if run.facts.get("study", {}).get("uid") != self.study["uid"]:
+        if (whole := run.facts.study) is None or whole.uid != self.study["uid"]:
             raise UserError(f"{run.root}: a run of another study; move it away")
         run.open_journal(config, self.inputs.data)  # a kill may have come before it; what comes first is sent first
         run.record_once("tags", values={"watkins.trial": str(number)})
@@ -112,7 +113,7 @@ class TrialRunner:
         uploader = Uploader(run, config.tracking.system_metrics)
         # a `watkins sync` may be looking at it just now
         with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):
-            with self._in_background(uploader), ending(run, again, stops), shortages():
+            with self._in_background(uploader), run_lifecycle(run, again, stops), shortages():
                 yield
 
     @contextmanager
@@ -142,7 +143,7 @@ class TrialRunner:
             run.record_once("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
             raise
         metrics = report_validation(network, self.inputs, run, config.train.monitor)
-        keep_model(network, config, self.inputs.data, run, metrics)
+        save_model(network, config, self.inputs.data, run, metrics)
         record_result(run, None, metrics)
         drop_previous(run.checkpoints)
         return metrics[BEST_VAL_MACRO_F1]

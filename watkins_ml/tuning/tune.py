@@ -22,7 +22,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.models.registry import build_model
 from watkins_ml.runs.lifecycle import shortages, signals_as_interrupts
 from watkins_ml.tracking.server import check_address
-from watkins_ml.tracking.sync import catch_up_all
+from watkins_ml.tracking.sync import sync_all
 from watkins_ml.tuning.display import has_result, line, note
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.record import StudyRecord, conclude
@@ -108,7 +108,7 @@ def _leave(study: Study, record: StudyRecord, status: str, best: FrozenTrial | N
     """Close everything that this command leaves behind, in the study and in MLflow."""
     study.bury()
     record.finish(status, best)
-    catch_up_all(study.folder)
+    sync_all(study.folder)
 
 
 def _unfinished(study: Study, reason: str) -> UserError:

@@ -86,7 +86,7 @@ def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tup
     """For each group of metrics its rows: title, then each run's value as text and whether it is best."""
     table = comparison_table(runs)
     rankable = table.attrs["warning"] is None
-    known = [row for row in table.index if not metric_names.is_control(row) or table.loc[row].notna().any()]
+    known = [row for row in table.index if not row.startswith(metric_names.CONTROL) or table.loc[row].notna().any()]
     return {
         group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows if row.key in known]
         for group, rows in GROUPS.items()

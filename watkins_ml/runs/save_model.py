@@ -1,4 +1,4 @@
-"""A trained network as the bundle that its run keeps: with calibration, what it says of itself, and what it knows."""
+"""A trained network saved as a bundle in its run directory, with its calibration, facts and novelty."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from watkins_ml.models.novelty import Novelty, fit_novelty, remembered_rows
 from watkins_ml.tracking.rundir import RunDirectory
 
 
-def keep_model(
+def save_model(
     network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
 ) -> None:
-    """The network as a whole bundle in the run directory, with what a registered version of it will say.
+    """The network as a whole bundle in the run directory, with the facts that a registered version will have as tags.
 
     Only after this may the journal name the model: whoever sends it takes the bundle as it is.
     """
@@ -54,7 +54,7 @@ def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, se
 
 
 def _novelty(network: nn.Module, data: PreparedData, seed: int) -> Novelty:
-    """What the network knows; from training and validation alone."""
+    """Which sounds are known to the network; fitted on training and validation alone."""
     train, val = (SpectrogramFiles(data, data.sides[side]) for side in ("train", "val"))
     rows = remembered_rows(torch.from_numpy(train.frame["label"].to_numpy(copy=True)), seed).tolist()
     with progress(transient=True) as bar:
