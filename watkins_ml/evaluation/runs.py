@@ -200,11 +200,8 @@ def _read_history(path: Path) -> pd.DataFrame:
     """A row an epoch: numbers in full precision. Raises as `_read_text`."""
     with damage(path):
         table = pd.read_csv(path, float_precision="round_trip").apply(pd.to_numeric)
-        if missing := [
-            name
-            for name in ("epoch", metric_names.TRAIN_LOSS, metric_names.VAL_LOSS, metric_names.VAL_MACRO_F1)
-            if name not in table
-        ]:
+        needed = ("epoch", metric_names.TRAIN_LOSS, metric_names.VAL_LOSS, metric_names.VAL_MACRO_F1)
+        if missing := [name for name in needed if name not in table]:
             raise ValueError(f"no column {missing[0]}")
         if table.empty or table["epoch"].isna().any():
             raise ValueError("no epoch")
