@@ -96,11 +96,10 @@ def evaluate(
     scores["ece_uncalibrated"] = metrics.expected_calibration_error(metrics.calibration_bins(labels, uncalibrated))
     if threshold is not None:
         scores |= selective.at_threshold(labels, probabilities, threshold)
-    result = Evaluation(labels, logits, classes, temperature, threshold, probabilities, uncalibrated, scores)
     if tapes is not None:
-        names = np.asarray(classes, dtype=object)
-        table = {"tape": tapes.to_numpy(), "species": names[labels], "predicted": names[result.predicted]}
+        names, predicted = np.asarray(classes, dtype=object), probabilities.argmax(axis=1)
+        table = {"tape": tapes.to_numpy(), "species": names[labels], "predicted": names[predicted]}
         found = score_intervals(pd.DataFrame(table))
         bounds = {f"{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
         scores |= {name: value for name, value in bounds.items() if value == value}
-    return result
+    return Evaluation(labels, logits, classes, temperature, threshold, probabilities, uncalibrated, scores)

@@ -51,7 +51,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         threshold, tapes = (classifier.facts.get(THRESHOLD_90), split.frame["tape"]) if is_test else (None, None)
         evaluation = evaluate(labels, logits, data.classes, classifier.temperature, threshold, tapes)
         write_report(out, side, split.frame, evaluation, split.spectrograms, data)
-        scores = evaluation.scores
+        scores = dict(evaluation.scores)
         if is_test:
             scores |= write_controls(out, side, controls(data.sides["train"], data.sides[side]))
         facts = {
