@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from tests.support.registered import digests, held
 from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.folds import FoldRule
+from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.evaluation.page import write_page
+from watkins_ml.evaluation.report import read_logits
 from watkins_ml.evaluation.runs import ComparedRun
+from watkins_ml.models.bundle import to_probabilities
 from watkins_ml.runs.crossval import CrossValidation, cross_validate
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
@@ -175,6 +179,43 @@ def test_one_of_an_earlier_version_is_shown_again_by_its_own_rule(validated, set
     history = pd.read_csv(earlier / "history.csv")
     for run_dir, rule in ((earlier, "val_loss"), (validated.run_dir, "val_macro_f1")):
         assert ComparedRun.from_dir(run_dir, "x").best_epoch == best_epoch(history, rule)
+
+
+def test_pooled_are_the_folds_own_logits_each_with_its_temperature(validated, recordings):
+    data = read_prepared(recordings)
+    for fold in (1, 2, 3):
+        run = validated.run_dir / f"fold-{fold}"
+        own, pooled = table(run / "preds" / "test.csv"), table(validated.run_dir / "preds" / "test.csv")
+        logits = read_logits(run, "test", (len(own), len(data.classes)))
+        everything = read_logits(validated.run_dir, "test", (len(pooled), len(data.classes)))
+        assert np.array_equal(everything[pd.Index(pooled["path"]).get_indexer(own["path"])], logits)
+        temperature = RunDirectory(run).read_metrics()["temperature"]
+        probabilities = to_probabilities(torch.from_numpy(logits), temperature)
+        np.testing.assert_allclose(own[[f"p_{name}" for name in data.classes]], probabilities, rtol=1e-5, atol=1e-12)
+
+
+def test_folds_that_an_earlier_version_trained_are_pooled_from_their_predictions(validated, settings, folder):
+    """It stored no logits, and called what the kept network scored on validation `val_*`."""
+    earlier = Path(shutil.copytree(validated.run_dir, folder / "runs" / "begun"))
+    for fold in earlier.glob("fold-*"):
+        for path in fold.glob("preds/*.npy"):
+            path.unlink()
+        metrics = fold / "reports" / "metrics.json"
+        metrics.write_text(metrics.read_text().replace('"best_val_', '"val_'))
+    RunDirectory(earlier).update_facts(status="KILLED")
+    with at_work_in(folder):
+        again = cross_validate(settings(), RULE, earlier)
+    assert again.by_fold.equals(validated.by_fold)
+    assert again.metrics == pytest.approx(validated.metrics, rel=1e-4)
+    assert again.metrics["test_nll"] != validated.metrics["test_nll"], "the probabilities are rounded to six digits"
+
+
+def test_a_table_of_folds_of_an_earlier_version_is_read(validated, settings, folder):
+    earlier = Path(shutil.copytree(validated.run_dir, folder / "runs" / "table"))
+    path = earlier / "reports" / "folds.csv"
+    path.write_text(path.read_text().replace("best_val_macro_f1", "val_macro_f1"))
+    with at_work_in(folder):
+        assert cross_validate(settings(), RULE, earlier).by_fold.equals(validated.by_fold)
 
 
 def test_the_leaky_reference_is_stamped_and_rewards_looking_up_the_tape(validated, settings, folder):

@@ -34,12 +34,6 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
     _check_fit(classifier, data, model)
-    if classifier.facts.get("data_digest") != data.digest:
-        err.print(
-            f"{model} was trained on another split or other data (digest {classifier.facts.get('data_digest')}, here "
-            f"{data.digest}): unless these recordings are new to it, its scores here flatter it",
-            style="yellow",
-        )
     split = open_side(data, side)
     with (
         disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
@@ -66,6 +60,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
 
 
 def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
+    """Refuse data that the model cannot be tested on; warn of those that it may have been trained on."""
     folder = data.folder.root
     if classifier.frontend.settings != data.frontend:
         mine, theirs = classifier.frontend.settings.model_dump(), data.frontend.model_dump()
@@ -76,3 +71,9 @@ def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
         lacking = sorted(set(classifier.classes) - set(data.classes))
         what = f"{unknown[0]} is unknown to the model" if unknown else f"{lacking[0]} is not in the data"
         raise UserError(f"{folder}: other species than {model} was trained on ({what})")
+    if (digest := classifier.facts.get("data_digest")) != data.digest:
+        err.print(
+            f"{model} was trained on another split or other data (digest {digest}, here {data.digest}): unless these "
+            "recordings are new to it, its scores here flatter it",
+            style="yellow",
+        )

@@ -102,13 +102,13 @@ def _make(database: Path, artifacts: str) -> None:
     with FileLock(database.with_name(".making.lock")):
         if database.exists():  # another process was faster
             return
-        workshop = database.with_name(".making")
-        shutil.rmtree(workshop, ignore_errors=True)
-        workshop.mkdir()
-        store = SqlAlchemyStore(f"sqlite:///{workshop / database.name}", artifacts)
+        scratch = database.with_name(".making")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        store = SqlAlchemyStore(f"sqlite:///{scratch / database.name}", artifacts)
         store.engine.dispose()
-        os.replace(workshop / database.name, database)
-        shutil.rmtree(workshop)
+        os.replace(scratch / database.name, database)
+        shutil.rmtree(scratch)
 
 
 def _settle(database: Path, here: str) -> None:

@@ -28,5 +28,5 @@ def check_confined(root: Path) -> None:
         if os.path.lexists(root / name):
             for path in plain_files(root, name, root):
                 entry = path.relative_to(root).as_posix()
-                largest = LARGEST.get(entry, LARGEST_TABLE if path.suffix in (".csv", ".json", ".npy") else float("inf"))
-                plain_file(root, entry, root, largest)
+                others = LARGEST_TABLE if path.suffix in (".csv", ".json", ".npy") else float("inf")
+                plain_file(root, entry, root, LARGEST.get(entry, others))

@@ -75,7 +75,7 @@ class Uploader:
                 self.upload.send()
                 self._watch_system()
                 pause = 1.0
-            except Exception as error:  # whatever the tracker does, the training goes on
+            except Exception as error:  # whatever the tracker raises, the training goes on
                 self._warn(error)
                 if not last:
                     self._closing.wait(pause)
