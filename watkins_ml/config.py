@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from watkins_ml.core.errors import UsageError
@@ -16,37 +17,14 @@ from watkins_ml.core.metric_names import VAL_LOSS, VAL_MACRO_F1, Monitor
 from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
 from watkins_ml.core.section import Section
 from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
+from watkins_ml.models.family import ModelSection
+from watkins_ml.models.registry import family, family_names
 
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
 MOST_BASES = 10
 """A recipe has a `base`, which may have one itself, and so on."""
 MOST_TOLD = 10
-FREEZE_STAGES = 9
-"""EfficientNet-B0 has nine `features` stages; a freeze depth of nine trains the head only."""
-
-
-class BaselineModel(Section):
-    """The compact CNN of the original study, trained from scratch."""
-
-    name: Literal["baseline"]
-    dropout: float = Field(ge=0, lt=1)
-    """Dropout before the last linear layer."""
-
-
-class EfficientNetModel(Section):
-    """EfficientNet-B0, from scratch or from ImageNet weights."""
-
-    name: Literal["efficientnet_b0"]
-    weights: str
-    """`imagenet` (torchvision's own download), `none`, or a local weights file."""
-    freeze_depth: int = Field(ge=0, le=FREEZE_STAGES)
-    """How many leading stages are frozen: 0 trains everything, 9 the head only."""
-    dropout: float = Field(ge=0, lt=1)
-    """Dropout before the last linear layer."""
-
-
-ModelConfig = Annotated[Union[BaselineModel, EfficientNetModel], Field(discriminator="name")]  # noqa: UP007
 
 
 class DataConfig(Section):
@@ -130,7 +108,8 @@ class TrackingConfig(Section):
 class ExperimentConfig(Section):
     """One experiment: everything that decides a run's history, and where it is tracked."""
 
-    model: ModelConfig
+    model: ModelSection
+    """Of the family that `model.name` names, see `models.registry`."""
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
@@ -202,12 +181,40 @@ def read_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> di
 
 def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
     """Turn a nested mapping into a configuration; `source` is what an error message names."""
+    model = tree.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    problems = []
     try:
-        return ExperimentConfig.model_validate(tree)
+        kind = configuration_of(name) if isinstance(name, str) else ExperimentConfig
+    except UsageError as error:
+        problems, kind = [f"model.name {error}"], ExperimentConfig
+    try:
+        config = kind.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(
-            f"{source}: {told([_explain(detail) for detail in error.errors()[: MOST_TOLD + 1]])}"
-        ) from None
+        found = [detail for detail in error.errors() if kind is not ExperimentConfig or detail["loc"][0] != "model"]
+        if kind is ExperimentConfig and not problems:
+            problems = [_without_family(tree)]
+        problems += [_explain(detail, kind) for detail in found]
+    if problems:
+        raise UsageError(f"{source}: {told(problems)}")
+    return config
+
+
+@cache
+def configuration_of(name: str) -> type[ExperimentConfig]:
+    """The configuration of an experiment with a model of this family; raises a UsageError as `registry.family`."""
+    return create_model(f"ExperimentConfig[{name}]", __base__=ExperimentConfig, model=(family(name).config, ...))
+
+
+def _without_family(tree: dict[str, Any]) -> str:
+    """What is wrong with a section `model` that does not say which family it is of."""
+    if "model" not in tree:
+        return "missing key model"
+    if not isinstance(tree["model"], dict):
+        return f"model must be a section with keys of its own, not {shown(tree['model'])}"
+    if "name" not in tree["model"]:
+        return "missing key model.name"
+    return f"model.name must be one of {', '.join(family_names())}, not {shown(tree['model']['name'])}"
 
 
 def told(problems: list[str]) -> str:
@@ -266,28 +273,22 @@ EXPECTED = {
 """What pydantic's kinds of error ask for, in the words of people who write recipes."""
 
 
-def _explain(detail: dict[str, Any]) -> str:
+def _explain(detail: Any, kind: type[ExperimentConfig]) -> str:
     """One pydantic error as a phrase with the dotted key and what would be right."""
-    tags = {"baseline", "efficientnet_b0"}  # pydantic puts the union's tag into the location
-    location = [str(part) for part in detail["loc"] if str(part) not in tags]
+    location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(location[-1], _known_keys(location[:-1], detail["loc"]), n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(location[-1], _known_keys(location[:-1], kind), n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else ""
         return f"unknown key {key}{hint}"
     if detail["type"] == "missing":
         return f"missing key {key}"
-    if detail["type"].startswith("union_tag"):
-        return f"{key}.name must be baseline or efficientnet_b0"
     expected = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
     return f"{key} must be {expected}, not {shown(detail['input'])}"
 
 
-def _known_keys(location: list[str], full_location: tuple) -> list[str]:
+def _known_keys(location: list[str], kind: type[ExperimentConfig]) -> list[str]:
     if not location:
-        return list(ExperimentConfig.model_fields)
-    if location == ["model"]:
-        chosen = EfficientNetModel if "efficientnet_b0" in full_location else BaselineModel
-        return list(chosen.model_fields)
-    section = ExperimentConfig.model_fields.get(location[0])
+        return list(kind.model_fields)
+    section = kind.model_fields.get(location[0])
     return list(getattr(section.annotation, "model_fields", {})) if section else []

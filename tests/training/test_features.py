@@ -130,7 +130,7 @@ def test_the_frozen_stages_do_not_run_any_more(config, store):
     torch.manual_seed(0)
     network = build_model(chosen.model, 3)
     seen = []
-    for stage in network.frozen_stages:
+    for stage in network.features[: network.frozen_stages]:
         stage.register_forward_hook(lambda stage, given, result: seen.append(len(result)))
     train, _, forward = store.shorten(network, bands(), bands(12, seed=1), CPU, None)
     assert seen == [1] * 6  # a single recording tells the shape

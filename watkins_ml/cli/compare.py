@@ -13,10 +13,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    models: Annotated[list[str] | None, typer.Argument(help="Two or more MODELs; default the two champions.")] = None,
+    models: Annotated[list[str] | None, typer.Argument(help="Two or more MODELs; default the champions.")] = None,
     out: Annotated[Path, typer.Option(help="The HTML page.")] = Path("results/compare.html"),
 ) -> None:
-    """Baseline against EfficientNet side by side, as a table and a self-contained HTML page."""
+    """Models of several families side by side, as a table and a self-contained HTML page."""
     from watkins_ml.cli.tables import print_comparison
     from watkins_ml.inference.comparison import compare_models
 

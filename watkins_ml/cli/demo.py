@@ -35,8 +35,8 @@ def demo(
     ):
         _generate(folder, seed)
         os.chdir(folder)  # data, runs and the embedded store lie together, as in a user's own project
-        page = _train_and_compare(seed)
-        _predict()
+        page, champion = _train_and_compare(seed)
+        _predict(champion)
     _print()
     _print(f"Done in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
     _print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
@@ -59,8 +59,8 @@ def _generate(folder: Path, seed: int) -> None:
     )
 
 
-def _train_and_compare(seed: int) -> Path:
-    """Prepare, train both models, register and compare them; the page of the comparison."""
+def _train_and_compare(seed: int) -> tuple[Path, str]:
+    """Prepare, train both models, register and compare them; the page of the comparison, and the first champion."""
     from watkins_ml.cli.tables import print_comparison, print_models, print_prepared
     from watkins_ml.config import load_config
     from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -71,20 +71,21 @@ def _train_and_compare(seed: int) -> Path:
 
     _print_step("Preparing: annotations, tape split, spectrograms")
     print_prepared(prepare(Path("ocean"), Path("data"), PrepareOptions(seed=seed)), Path("data"))
-    runs = []
-    for recipe in ("baseline", "efficientnet"):
-        _print_step(f"Training {recipe}")
-        config = load_config(RECIPES / f"{recipe}.yaml", [f"train.seed={seed}"])
+    runs, names = [], []
+    for recipe in sorted(RECIPES.glob("*.yaml")):
+        _print_step(f"Training {recipe.stem}")
+        config = load_config(recipe, [f"train.seed={seed}"])
         runs.append(str(run_experiment(config).run_dir))
+        names.append(config.tracking.register_as)
     _print_step("Comparing the two runs")
     page = Path("compare.html").resolve()
     print_comparison(compare_models(runs, page), page)
     _print_step("The model registry")
     print_models(registry.list_versions(client()), tracking_uri())
-    return page
+    return page, f"models:/{names[0]}@{registry.CHAMPION}"
 
 
-def _predict() -> None:
+def _predict(champion: str) -> None:
     from watkins_ml.cli.prediction_tables import print_detections
     from watkins_ml.inference.detections import DetectionOptions
     from watkins_ml.inference.pipeline import predict_recordings
@@ -92,7 +93,7 @@ def _predict() -> None:
     from watkins_ml.inference.windows import WindowOptions
 
     _print_step("Predicting a new recording with the champion")
-    classifier = load_classifier("models:/watkins-baseline@champion")
+    classifier = load_classifier(champion)
     print_detections(
         predict_recordings(classifier, [Path("new-recording.wav")], DetectionOptions(), WindowOptions()), "table"
     )

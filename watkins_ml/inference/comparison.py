@@ -11,36 +11,54 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from watkins_ml.core.console import err
-from watkins_ml.core.errors import UsageError
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors, guarded
 from watkins_ml.core.server_names import COMPARISONS
-from watkins_ml.inference.resolve import run_directory
+from watkins_ml.inference.resolve import run_directory, tracker_errors
+from watkins_ml.models.registry import all_families, family
+from watkins_ml.tracking import registry
 from watkins_ml.tracking.faults import reason
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 if TYPE_CHECKING:
     from watkins_ml.evaluation.runs import ComparedRun
 
-CHAMPIONS = ("models:/watkins-baseline@champion", "models:/watkins-efficientnet@champion")
-LABELS = {"baseline": "Baseline", "efficientnet_b0": "EfficientNet-B0"}
-
 
 def compare_models(models: list[str], page: Path) -> pd.DataFrame:
-    """Write the comparison page and log it to MLflow; without `models`, compare the two champions.
+    """Write the comparison page and log it to MLflow; without `models`, compare the families' champions.
 
     Returns:
         metrics by run, as `evaluation.runs.comparison_table` gives it, with the page's `headline` among its `attrs`.
     """
     from watkins_ml.evaluation.runs import comparison_table, headline
 
-    models = models or list(CHAMPIONS)
-    if len(models) < 2:
-        raise UsageError("compare needs two MODELs or more (or none, for the two champions)")
+    if len(models) == 1:
+        raise UsageError("compare needs two MODELs or more (or none, for the champions of the families)")
+    models = models or champions()
     with _written(models, page) as (runs, html):
         table = comparison_table(runs)
         table.attrs["headline"] = headline(runs)
         _log(page, html, table, experiment=f"{runs[0].config['tracking']['experiment']}{COMPARISONS}")
     return table
+
+
+def champions() -> list[str]:
+    """The champion of each family of models that has one, as MODELs.
+
+    Raises:
+        UserError: there are fewer than two, or the server does not answer.
+    """
+    names = dict.fromkeys(each.registered_name for each in all_families())
+    with tracker_errors("compare"):
+        server = client()
+        found = [name for name in names if registry.champion(server, name)]
+    if len(found) < 2:
+        lacking = ", ".join(name for name in names if name not in found)
+        raise UserError(
+            f"compare: fewer than two champions on {tracking_uri()} (none of {lacking}); train and register models, or "
+            "name two; `watkins models` lists what there is"
+        )
+    return [f"models:/{name}@{registry.CHAMPION}" for name in found]
 
 
 def report_model(model: str, page: Path) -> str:
@@ -70,9 +88,16 @@ def _labels(runs: list) -> list[str]:
     """The family's name, with the run's where a family comes twice."""
     families = [run.info["family"] for run in runs]
     return [
-        LABELS.get(family, family) + (f" {run.info['name']}" if families.count(family) > 1 else "")
-        for family, run in zip(families, runs, strict=True)
+        _title(name) + (f" {run.info['name']}" if families.count(name) > 1 else "")
+        for name, run in zip(families, runs, strict=True)
     ]
+
+
+def _title(name: str) -> str:
+    try:
+        return family(name).title
+    except UsageError:  # of a package that is not installed here
+        return name
 
 
 def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:

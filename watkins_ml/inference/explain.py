@@ -134,9 +134,11 @@ def grad_cam(network: torch.nn.Module, spectrogram: torch.Tensor, label: int) ->
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
+    if network.explained_layer is None:
+        raise UserError("this network has no maps over time and frequency that explain could show, as transformers")
     network.eval()
     wanted = spectrogram.unsqueeze(0).requires_grad_()  # so that frozen stages let gradients through
-    found = LayerGradCam(network, network.features[-1]).attribute(wanted, label, relu_attributions=True)
+    found = LayerGradCam(network, network.explained_layer).attribute(wanted, label, relu_attributions=True)
     found = LayerAttribution.interpolate(found.detach(), tuple(spectrogram.shape[1:]), "bilinear")[0, 0]
     strongest = found.max()
     return (found / strongest if strongest > 0 else found).numpy()

@@ -11,17 +11,17 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from torch import nn
 
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.config import BaselineModel, EfficientNetModel, ModelConfig
 from watkins_ml.core.confined import plain_file
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.files import write_json, write_tensors
@@ -29,8 +29,9 @@ from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.core.names import normal
 from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.models.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
+from watkins_ml.models.family import ModelSection
 from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 
 FORMAT = 1
@@ -144,7 +145,7 @@ def weights_digest(network: nn.Module) -> str:
 def save_bundle(
     folder: Path,
     network: nn.Module,
-    config: BaselineModel | EfficientNetModel,
+    config: ModelSection,
     frontend: FrontendSettings,
     classes: list[str],
     facts: dict[str, Any],
@@ -173,7 +174,8 @@ class _Description(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     format: int
-    model: ModelConfig
+    model: ModelSection
+    """Of its family, see `_description_of`."""
     frontend: Annotated[FrontendSettings, BeforeValidator(FrontendSettings.stored_form)]
     temperature: float = Field(default=1.0, gt=0)  # bundles of earlier versions have none
     classes: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(min_length=1, max_length=MOST_SPECIES)
@@ -189,6 +191,11 @@ class _Description(BaseModel):
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise ValueError("threshold_90 is no number")
         return self
+
+
+@cache
+def _description_of(name: str) -> type[_Description]:
+    return create_model("_Description", __base__=_Description, model=(family(name).config, ...))
 
 
 def load_bundle(folder: Path, name: str | None = None) -> Classifier:
@@ -215,7 +222,7 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
     novelty = None
     if (folder / NOVELTY).exists():
         with _naming(folder, NOVELTY, name):
-            dimensions = network.classifier.in_features
+            dimensions = network.embedding_size
             tensors = read_tensors(folder / NOVELTY, 4 * dimensions * (MOST_KNOWN + NOISES) + SLACK)
             novelty = Novelty(**tensors)
             novelty.check(dimensions)
@@ -229,7 +236,10 @@ def _read_description(path: Path, name: object) -> tuple[_Description, Frontend]
     if isinstance(found, int) and found > FORMAT:
         raise UserError(f"{name}: model format {str(found)[:20]} needs a newer watkins_ml")
     try:
-        description = _Description.model_validate(content, strict=True)
+        model = content.get("model") if isinstance(content, dict) else None
+        name_of_family = model.get("name") if isinstance(model, dict) else None
+        kind = _description_of(name_of_family) if isinstance(name_of_family, str) else _Description
+        description = kind.model_validate(content, strict=True)
         if description.format != FORMAT:
             raise ValueError(f"model format {description.format}, not {FORMAT}")
         return description, Frontend(description.frontend)

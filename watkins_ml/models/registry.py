@@ -1,31 +1,96 @@
-"""The table of models: a configuration and a number of species in, a network out."""
+"""The registry of model families: the modules of `families/`, and those of other installed packages.
+
+Another package offers a family by an entry point of the group `watkins_ml.models`: `name = "module:FAMILY"`.
+"""
 
 from __future__ import annotations
 
+import difflib
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
+
 from torch import nn
 
-from watkins_ml.config import BaselineModel, EfficientNetModel
-from watkins_ml.models.baseline import BaselineCNN
+from watkins_ml.core.errors import UsageError, first_line
+from watkins_ml.core.text import shown
+from watkins_ml.models import families
+from watkins_ml.models.family import Family, ModelSection
+
+GROUP = "watkins_ml.models"
 
 
-def _efficientnet(config: EfficientNetModel, species: int, pretrained: bool) -> nn.Module:
-    from watkins_ml.models.efficientnet import build_efficientnet  # torchvision costs a baseline 2 s and 160 MiB
-
-    return build_efficientnet(config, species, pretrained)
-
-
-BUILDERS = {"baseline": BaselineCNN.from_config, "efficientnet_b0": _efficientnet}
+def family_names() -> list[str]:
+    """What `model.name` may be: the families of this package, then those of other packages."""
+    return [*_own_modules(), *_entry_points()]
 
 
-def build_model(config: BaselineModel | EfficientNetModel, species: int, pretrained: bool = True) -> nn.Module:
-    """Build an untrained (or ImageNet-pretrained) network.
+def all_families() -> list[Family]:
+    """Every family that can be loaded; one of another package that is broken is left out."""
+    found = []
+    for name in family_names():
+        try:
+            found.append(family(name))
+        except UsageError:
+            if name in _own_modules():
+                raise
+    return found
+
+
+@cache
+def family(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        UsageError: there is none, or its package cannot be loaded; the message begins with the name.
+    """
+    if name in _own_modules():
+        return import_module(f"{families.__name__}.{name}").FAMILY
+    if name in _entry_points():
+        return _outside(_entry_points()[name])
+    nearest = difflib.get_close_matches(name, family_names(), n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise UsageError(f"{shown(name)[:100]}: must be one of {', '.join(family_names())}{hint}")
+
+
+def is_outside(name: str) -> bool:
+    """Whether a family is of another package."""
+    return name not in _own_modules()
+
+
+def build_model(config: ModelSection, species: int, pretrained: bool = True) -> nn.Module:
+    """Build an untrained (or pretrained) network.
 
     Args:
         species: number of classes.
         pretrained: False skips the weights of `config`, for a network whose own state is loaded next.
 
     Returns:
-        a network from spectrograms (batch, 1, n_mels, frames) to logits (batch, species), also in two steps: `embed`
-        and `head`.
+        a `family.Network` from spectrograms (batch, 1, n_mels, frames) to logits (batch, species).
     """
-    return BUILDERS[config.name](config, species, pretrained)
+    return family(config.name).build(config, species, pretrained)
+
+
+@cache
+def _own_modules() -> tuple[str, ...]:
+    return tuple(module.name for module in iter_modules(families.__path__))
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    """Those of other packages, by name; this package's own names cannot be taken."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _own_modules()}
+
+
+def _outside(point: EntryPoint) -> Family:
+    package = point.dist.name if point.dist else point.value
+    try:
+        found = point.load()
+    except Exception as error:  # the other package's import may fail in any way
+        reason = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
+        raise UsageError(f"{point.name}: the family of the package {package} {reason}; mend or remove it") from None
+    if not isinstance(found, Family) or found.name != point.name:
+        what = f"{point.value} is no Family of this name"
+        raise UsageError(f"{point.name}: the family of the package {package} is wrong: {what}; mend or remove it")
+    return found

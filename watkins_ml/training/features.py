@@ -53,7 +53,7 @@ class FeatureStore:
         goes on from the spectrograms.
         """
         whole = Shortened(train, val, network)
-        if self.limit_gb == 0 or getattr(network, "freeze_depth", 0) == 0:
+        if self.limit_gb == 0 or getattr(network, "frozen_stages", 0) == 0:
             return whole
         outputs = _Outputs(network.eval(), (train, val), device, precision)
         if np.prod(outputs.shape[1:]) > WORTH * train.spectrograms[0].numel():
@@ -87,7 +87,7 @@ class _Outputs:
         """(recordings, height, width, channels), or (recordings, channels) after pooling."""
 
     def __str__(self) -> str:
-        stages = plural(self.network.freeze_depth, "frozen stage")
+        stages = plural(self.network.frozen_stages, "frozen stage")
         return f"Outputs of the {stages} of {plural(self.shape[0], 'recording')}"
 
     def facts(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class _Outputs:
             weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return {
             "recordings": [len(split) for split in self.splits],
-            "frozen_stages": self.network.freeze_depth,
+            "frozen_stages": self.network.frozen_stages,
             "weights": weights.hexdigest(),
             "precision": str(self.precision or torch.float32).removeprefix("torch."),
             "device": self.device.type,

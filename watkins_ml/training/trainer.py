@@ -17,6 +17,7 @@ from watkins_ml.core.distributed import ALONE, Alone, Group, current
 from watkins_ml.core.errors import UserError, first_line
 from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL, VAL_LOSS
 from watkins_ml.dataset.loading import Side
+from watkins_ml.models.family import frozen_tensors
 from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
 from watkins_ml.training.monitor import rank
@@ -173,7 +174,7 @@ class Trainer:
         """Everything that an exact continuation needs; `epoch` is what the one just ended measured."""
         facts = vars(self.progress) | epoch
         if self.progress.stale_epochs == 0:
-            still = self._frozen_tensors()  # shared, not copied: torch.save then writes them once
+            still = frozen_tensors(self.model)  # shared, not copied: torch.save then writes them once
             copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in still}
             self.best = Checkpoint({"model": still | copy}, facts)
         tensors = {
@@ -188,14 +189,11 @@ class Trainer:
         }
         return Checkpoint(tensors, facts | {"best": self.best.facts})
 
-    def _frozen_tensors(self) -> dict[str, torch.Tensor]:
-        return self.model.frozen_tensors() if hasattr(self.model, "frozen_tensors") else {}
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become what the trainer was when the checkpoint was made."""
         tensors, facts = checkpoint
         self.model.load_state_dict(tensors["model"])
-        self.best = Checkpoint({"model": tensors["best"]["model"] | self._frozen_tensors()}, facts["best"])
+        self.best = Checkpoint({"model": tensors["best"]["model"] | frozen_tensors(self.model)}, facts["best"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.scheduler.load_state_dict(tensors["scheduler"])
         self.scaler.load_state_dict(tensors["scaler"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from watkins_ml.models.baseline import BaselineCNN
+from watkins_ml.models.families.baseline import BaselineCNN
 
 
 @pytest.fixture

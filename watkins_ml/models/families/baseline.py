@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import nn
 
-from watkins_ml.config import BaselineModel
+from watkins_ml.models.family import Family, ModelSection
 
 WIDTHS = (16, 32, 64, 128)
 
 
+class BaselineModel(ModelSection):
+    """The compact CNN of the original study, trained from scratch."""
+
+    name: Literal["baseline"]
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout before the last linear layer."""
+
+
 class BaselineCNN(nn.Module):
     """Four convolution blocks (16, 32, 64, 128 channels), global average pooling, one linear layer."""
+
+    embedding_size = WIDTHS[-1]
 
     def __init__(self, species: int, dropout: float):
         super().__init__()
@@ -44,6 +57,13 @@ class BaselineCNN(nn.Module):
         """(batch, 1, n_mels, frames) to logits (batch, species)."""
         return self.head(self.embed(spectrograms))
 
-    @classmethod
-    def from_config(cls, config: BaselineModel, species: int, pretrained: bool) -> BaselineCNN:
-        return cls(species, config.dropout)
+    @property
+    def explained_layer(self) -> nn.Module:
+        return self.features[-1]
+
+
+def build(config: BaselineModel, species: int, pretrained: bool) -> BaselineCNN:
+    return BaselineCNN(species, config.dropout)
+
+
+FAMILY = Family("baseline", "Baseline", "watkins-baseline", BaselineModel, build)

@@ -12,10 +12,14 @@ import torch
 from torch import nn
 from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
-from watkins_ml.config import FREEZE_STAGES, EfficientNetModel
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.loading import Side
-from watkins_ml.models.efficientnet import SpectrogramEfficientNet, build_efficientnet
+from watkins_ml.models.families.efficientnet_b0 import (
+    FREEZE_STAGES,
+    EfficientNetModel,
+    SpectrogramEfficientNet,
+    build_efficientnet,
+)
 from watkins_ml.models.registry import build_model
 from watkins_ml.training.trainer import Trainer
 

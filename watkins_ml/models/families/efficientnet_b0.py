@@ -6,14 +6,30 @@ Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Netw
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import nn
-from torchvision.models import EfficientNet_B0_Weights, efficientnet_b0
 
-from watkins_ml.config import FREEZE_STAGES, EfficientNetModel
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.tensor_files import why
+from watkins_ml.models.family import Family, ModelSection
+from watkins_ml.models.weights import load_weights
+
+FREEZE_STAGES = 9
+"""EfficientNet-B0 has nine `features` stages; a freeze depth of nine trains the head only."""
+
+
+class EfficientNetModel(ModelSection):
+    """EfficientNet-B0, from scratch or from ImageNet weights."""
+
+    name: Literal["efficientnet_b0"]
+    weights: str
+    """`imagenet` (torchvision's own download), `none`, or a local weights file."""
+    freeze_depth: int = Field(ge=0, le=FREEZE_STAGES)
+    """How many leading stages are frozen: 0 trains everything, 9 the head only."""
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout before the last linear layer."""
 
 
 class SpectrogramEfficientNet(nn.Module):
@@ -21,27 +37,34 @@ class SpectrogramEfficientNet(nn.Module):
 
     def __init__(self, species: int, dropout: float, freeze_depth: int):
         super().__init__()
+        from torchvision.models import efficientnet_b0  # torchvision costs other families 2 s and 160 MiB
+
         network = efficientnet_b0(weights=None)
         self.features = network.features
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(network.classifier[-1].in_features, species)
-        self.freeze_depth = freeze_depth
-        for stage in self.frozen_stages:
+        self.embedding_size: int = network.classifier[-1].in_features
+        self.classifier = nn.Linear(self.embedding_size, species)
+        self.frozen_stages = freeze_depth
+        for stage in self._frozen:
             stage.requires_grad_(False)
 
     @property
-    def frozen_stages(self) -> nn.Sequential:
-        return self.features[: self.freeze_depth]
+    def explained_layer(self) -> nn.Module:
+        return self.features[-1]
+
+    @property
+    def _frozen(self) -> nn.Sequential:
+        return self.features[: self.frozen_stages]
 
     def train(self, mode: bool = True) -> SpectrogramEfficientNet:
         """Frozen stages stay in eval mode: a trained BatchNorm would go on to move its statistics."""
         super().train(mode)
-        self.frozen_stages.eval()
+        self._frozen.eval()
         return self
 
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
         """The part of the state dict that no training changes."""
-        return {f"features.{name}": tensor for name, tensor in self.frozen_stages.state_dict().items()}
+        return {f"features.{name}": tensor for name, tensor in self._frozen.state_dict().items()}
 
     def prefix(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """What the frozen stages make of (batch, 1, n_mels, frames), the same in every epoch: float32 (batch,
@@ -49,8 +72,8 @@ class SpectrogramEfficientNet(nn.Module):
         x = spectrograms.expand(-1, 3, -1, -1)
         asked = spectrograms.requires_grad and torch.is_grad_enabled()  # by who explains an answer; no training does
         with torch.set_grad_enabled(asked):
-            x = self.frozen_stages(x)
-            pooled = self.freeze_depth == FREEZE_STAGES
+            x = self._frozen(x)
+            pooled = self.frozen_stages == FREEZE_STAGES
             return (x.mean(dim=(2, 3)) if pooled else x).float()  # the type in which it can be kept on disk
 
     def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
@@ -70,21 +93,23 @@ class SpectrogramEfficientNet(nn.Module):
         return self.tail(self.prefix(spectrograms))
 
     def _pooled(self, features: torch.Tensor) -> torch.Tensor:
-        if self.freeze_depth == FREEZE_STAGES:
+        if self.frozen_stages == FREEZE_STAGES:
             return features
-        return self.features[self.freeze_depth :](features).mean(dim=(2, 3))
+        return self.features[self.frozen_stages :](features).mean(dim=(2, 3))
 
 
 def build_efficientnet(config: EfficientNetModel, species: int, pretrained: bool) -> SpectrogramEfficientNet:
     model = SpectrogramEfficientNet(species, config.dropout, config.freeze_depth)
     if pretrained and config.weights != "none":
-        state = _imagenet() if config.weights == "imagenet" else _local(Path(config.weights))
+        state = _imagenet() if config.weights == "imagenet" else load_weights(Path(config.weights), "imagenet")
         _load_features(model, state, config.weights)
     return model
 
 
 def _imagenet() -> dict[str, torch.Tensor]:
     """torchvision's own download, kept in torch's hub cache."""
+    from torchvision.models import EfficientNet_B0_Weights
+
     try:
         return EfficientNet_B0_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -92,20 +117,6 @@ def _imagenet() -> dict[str, torch.Tensor]:
             f"model.weights imagenet: the download failed ({error}); give a local file with "
             "-o model.weights=FILE, or train from scratch with -o model.weights=none"
         ) from None
-
-
-def _local(path: Path) -> dict[str, torch.Tensor]:
-    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device has no end
-        raise UserError(f"model.weights {path}: not a file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"model.weights {path}: no such file (or write imagenet or none)") from None
-    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
-        raise UserError(f"model.weights {path}: not a weights file that can be loaded safely ({why(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"model.weights {path}: expected a state dict of tensors")
-    return state
 
 
 def _load_features(model: SpectrogramEfficientNet, state: dict[str, torch.Tensor], source: str) -> None:
@@ -124,3 +135,6 @@ def _load_features(model: SpectrogramEfficientNet, state: dict[str, torch.Tensor
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"model.weights {source} does not fit EfficientNet-B0: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(given, strict=False)
+
+
+FAMILY = Family("efficientnet_b0", "EfficientNet-B0", "watkins-efficientnet", EfficientNetModel, build_efficientnet)

@@ -1,0 +1,1 @@
+"""One module a family of models; the registry finds each by its `FAMILY`."""

@@ -1,0 +1,83 @@
+"""What a family of models is, and what the rest of the program asks of its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.section import Section
+
+
+class ModelSection(Section):
+    """The section `model` of a recipe; each family adds its own keys, and says `name: Literal["..."]`."""
+
+    name: str
+
+
+class Network(Protocol):
+    """An `nn.Module` from spectrograms (batch, 1, n_mels, frames) to logits (batch, species), in two steps.
+
+    A network whose leading stages are frozen is a `PrefixedNetwork` too, so that their outputs can be cached.
+    """
+
+    embedding_size: int
+
+    def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, n_mels, frames) to embeddings (batch, embedding_size)."""
+        ...
+
+    def head(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings to logits (batch, species)."""
+        ...
+
+    @property
+    def explained_layer(self) -> nn.Module | None:
+        """The layer whose maps (batch, channels, height, width) Grad-CAM weighs; None where there are no maps."""
+        ...
+
+
+@runtime_checkable
+class PrefixedNetwork(Protocol):
+    """A network with `frozen_stages` leading stages that no training changes; 0 freezes nothing."""
+
+    frozen_stages: int
+
+    def prefix(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """The frozen stages' float32 outputs: (batch, channels, height, width), or (batch, channels) once pooled."""
+        ...
+
+    def tail(self, features: torch.Tensor) -> torch.Tensor:
+        """What `prefix` gives to logits (batch, species); the only part that trains."""
+        ...
+
+    def frozen_tensors(self) -> dict[str, torch.Tensor]:
+        """The part of the state dict that no training changes; with `frozen_stages` the key of cached outputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model: how it is configured, built, named and shown."""
+
+    name: str
+    """`model.name` in a recipe."""
+    title: str
+    """What reports and pages call it."""
+    registered_name: str
+    """Name of the registered model in its recipes."""
+    config: type[ModelSection]
+    """The section `model`; its field `name` is a Literal of `name`."""
+    build: Callable[[Any, int, bool], nn.Module]
+    """A configuration, the number of species, and whether to load pretrained weights, to a `Network`."""
+    frontend: FrontendSettings | None = None
+    """The only spectrograms that its networks take; None: any."""
+
+
+def frozen_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that no training of a network changes, by name in its state dict."""
+    return network.frozen_tensors() if isinstance(network, PrefixedNetwork) else {}
