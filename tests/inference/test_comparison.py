@@ -107,7 +107,7 @@ def test_a_server_that_is_away_costs_only_the_copy_there(watkins, finished, othe
 def test_before_there_are_champions_one_line_says_which_is_missing(store, tmp_path):
     with pytest.raises(
         UserError,
-        match="fewer than two champions on .*none of watkins-baseline, .*`watkins models` lists what there is",
+        match=r"fewer than two champions on .*none of watkins-baseline, .*`watkins models` lists what there is",
     ):
         compare_models([], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
