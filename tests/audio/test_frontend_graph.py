@@ -15,6 +15,12 @@ SETTINGS = {
     "odd transform": FrontendSettings(n_fft=2047, win_length=510, frames=50),
     "window as long as the transform": FrontendSettings(win_length=2048, hop_length=161, frames=50),
     "small range": FrontendSettings(top_db=20, frames=50),
+    "PCEN": FrontendSettings(compression="pcen"),
+    "each band": FrontendSettings(normalisation="band"),
+    "all at once": FrontendSettings.at(
+        32_000, 2.0, n_mels=64, f_min=500, f_max=14_000, compression="pcen", normalisation="band"
+    ),
+    "slow and short": FrontendSettings.at(8_000, 1.0, n_mels=40),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +15,14 @@ import torch
 import torchaudio
 
 from watkins_ml.audio.decode import Recording, read_recording
+from watkins_ml.audio.pcen import pcen, smoothing_matrix
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
 from watkins_ml.core.errors import UsageError
 
 FLAT = 1e-6
 """Standard deviation (dB) below which a spectrogram counts as flat: silence stays zero when it is standardised."""
+FLAT_BAND = 1e-2
+"""The same of a single band, in dB or what PCEN gives: a band that holds nothing stays zero."""
 TILE = 16
 """Mel bands that are summed in one product: neighbours need the same small part of a spectrum."""
 
@@ -25,8 +30,8 @@ TILE = 16
 class Frontend:
     """Mono waveform at any native rate to a float32 tensor of shape (1, n_mels, frames).
 
-    Log-mel in decibels (HTK mel scale, Hann window) limited to `top_db` below the maximum, then
-    standardised to mean 0 and standard deviation 1 over the whole sample.
+    Power in mel bands (HTK mel scale, Hann window) limited to `top_db` below the maximum, in decibels or as PCEN
+    gives it, then standardised to mean 0 and standard deviation 1 over the whole sample or in each band.
     """
 
     def __init__(self, settings: FrontendSettings | None = None):
@@ -34,17 +39,18 @@ class Frontend:
         if s.win_length > s.n_fft:
             raise UsageError(f"win_length {s.win_length} is longer than n_fft {s.n_fft}")
         self.window = torch.hann_window(s.win_length)
-        self.filters = torchaudio.functional.melscale_fbanks(
-            n_freqs=s.n_fft // 2 + 1, f_min=0.0, f_max=s.sample_rate / 2, n_mels=s.n_mels,
-            sample_rate=s.sample_rate, norm=None, mel_scale="htk",
-        )  # fmt: skip
-        empty = int((self.filters.amax(dim=0) <= 0).sum())
-        if empty:
+        with warnings.catch_warnings(action="ignore"):  # about empty bands, which are an error here
+            self.filters = torchaudio.functional.melscale_fbanks(
+                n_freqs=s.n_fft // 2 + 1, f_min=s.f_min, f_max=s.highest, n_mels=s.n_mels,
+                sample_rate=s.sample_rate, norm=None, mel_scale="htk",
+            )  # fmt: skip
+        if empty := int((self.filters.amax(dim=0) <= 0).sum()):
             raise UsageError(
-                f"{empty} of {s.n_mels} mel bands would be empty with n_fft {s.n_fft} at "
-                f"{s.sample_rate} Hz; use a larger n_fft"
+                f"{empty} of {s.n_mels} mel bands from {s.f_min:g} to {s.highest:g} Hz would be empty with n_fft "
+                f"{s.n_fft} at {s.sample_rate} Hz; use fewer mel bands, a wider range or a larger n_fft"
             )
-
+        of_pcen = s.compression == "pcen"
+        self.smoothing = smoothing_matrix(s.frames, s.sample_rate / s.hop_length) if of_pcen else None
         self._tiles = list(_tiles(self.filters))
         self._frames = _Frames(s)
 
@@ -53,8 +59,10 @@ class Frontend:
         frames = self._frames.of(self.centred(self.sound(waveform, native_rate)), self.window)
         squares = torch.view_as_real(torch.fft.rfft(frames)).flatten(start_dim=1).square_()
         mel = torch.cat([squares[:, parts] @ filters for parts, filters in self._tiles], dim=1).T.contiguous()
-        decibels = self.decibels(mel)
-        centred = decibels.sub_(decibels.mean())
+        values = self.compressed(mel)
+        if self.settings.normalisation == "band":
+            return per_band(values).unsqueeze(0)
+        centred = values.sub_(values.mean())
         return centred.div_(centred.std().clamp(min=FLAT)).unsqueeze(0)
 
     def centred(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -76,15 +84,21 @@ class Frontend:
         offset = (around[..., :-1, :] + (around[..., 1:, :] - around[..., :-1, :]) * ramp).flatten(-2)
         return level - torch.cat([offset, around[..., -1, :]], dim=-1)
 
-    def decibels(self, mel: torch.Tensor) -> torch.Tensor:
-        """Power in mel bands (..., n_mels, frames) to dB, each sample limited to `top_db` below its own maximum."""
+    def compressed(self, mel: torch.Tensor) -> torch.Tensor:
+        """Power in mel bands (..., n_mels, frames) to what `settings.compression` makes of it, before normalisation.
+
+        As decibels each sample is limited to `top_db` below its own maximum.
+        """
+        if self.smoothing is not None:
+            return pcen(mel, self.smoothing, self.settings.top_db)
         decibels = mel.clamp(min=1e-12).log10_().mul_(10.0)
         return decibels.maximum(decibels.amax(dim=(-2, -1), keepdim=True) - self.settings.top_db)
 
     def band(self, frequency: float) -> float:
         """Where a frequency (Hz) lies among the mel bands: 0 is the centre of the lowest, 1 that of the next."""
-        mel, top = (np.log10(1 + hertz / 700) for hertz in (frequency, self.settings.sample_rate / 2))  # HTK's scale
-        return float(mel / top * (self.settings.n_mels + 1) - 1)
+        s = self.settings
+        mel, low, high = (math.log10(1 + hertz / 700) for hertz in (frequency, s.f_min, s.highest))  # HTK's scale
+        return (mel - low) / (high - low) * (s.n_mels + 1) - 1
 
     def sound(self, waveform: np.ndarray, native_rate: int) -> torch.Tensor:
         """What the spectrogram of `waveform` is made of: float32 (settings.samples,) at settings.sample_rate."""
@@ -141,6 +155,14 @@ class Frontend:
         central = [spectrogram for part, spectrogram in zip(recording.windows, windows, strict=True)
                    if part is recording.waveform]  # fmt: skip
         return (central[0].clone() if central else self.recording(recording)), windows
+
+
+def per_band(values: torch.Tensor) -> torch.Tensor:
+    """(..., n_mels, frames) to mean 0 and deviation 1 over time in each band; a flat one becomes exactly 0."""
+    level = values - values[..., :1]  # first, for the digits
+    centred = level - level.mean(dim=-1, keepdim=True)
+    deviation = (centred.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)).sqrt()
+    return centred / deviation.clamp(min=FLAT_BAND)
 
 
 class _Frames(threading.local):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from watkins_ml.audio.frontend import FLAT, Frontend
+from watkins_ml.audio.frontend import FLAT, Frontend, per_band
 
 
 class FrontendGraph(nn.Module):
@@ -29,13 +29,15 @@ class FrontendGraph(nn.Module):
         padded = nn.functional.pad(self.frontend.centred(waveforms), self.padding).unsqueeze(1)
         parts = nn.functional.conv1d(padded, self.waves, stride=self.frontend.settings.hop_length).square()
         real, imaginary = parts.chunk(2, dim=1)
-        decibels = self.frontend.decibels(self.frontend.filters.T @ (real + imaginary))
-        centred = decibels - _mean(decibels)
+        compressed = self.frontend.compressed(self.frontend.filters.T @ (real + imaginary))
+        if self.frontend.settings.normalisation == "band":
+            return per_band(compressed).unsqueeze(1)
+        centred = compressed - _mean(compressed)
         values = centred[0].numel()
         deviation = (_mean(centred.square()) * (values / (values - 1))).sqrt()
         return (centred / deviation.clamp(min=FLAT)).unsqueeze(1)
 
 
 def _mean(spectrograms: torch.Tensor) -> torch.Tensor:
-    """Over bands and frames, in two steps: runtimes add float32 one by one, and 51,200 at once lose four digits."""
+    """Over bands and frames, in two steps: runtimes add float32 one by one, and tens of thousands lose four digits."""
     return spectrograms.mean(dim=-1, keepdim=True).mean(dim=-2, keepdim=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 FRONTEND_VERSION = 4
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
@@ -14,6 +14,9 @@ MOST_NUMBERS = 1 << 26
 """What the samples, the windowed frames and the mel filters of a spectrogram may take, each."""
 MOST_PIXELS = 1 << 19
 """Of one spectrogram: ten times what the usual settings give. A network takes some hundred times that for itself."""
+SECONDS = 4.0
+"""The usual length of a window; its frames overlap, so that their centres cover a hop less."""
+FRAMES_A_SECOND = 100
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""
 
@@ -31,6 +34,14 @@ class FrontendSettings(BaseModel):
     frames: int = Field(default=400, ge=2, le=10_000)
     top_db: float = Field(default=80.0, gt=0, le=1000)
     """Dynamic range kept below the loudest bin, in dB."""
+    f_min: float = Field(default=0.0, ge=0, le=100_000, allow_inf_nan=False)
+    """Lower edge of the lowest mel band, in Hz."""
+    f_max: float | None = Field(default=None, gt=0, le=100_000, allow_inf_nan=False)
+    """Upper edge of the highest mel band, in Hz; None is half the sample rate."""
+    compression: Literal["log", "pcen"] = "log"
+    """What follows the mel filters: decibels, or per-channel energy normalisation (see `audio.pcen`)."""
+    normalisation: Literal["sample", "band"] = "sample"
+    """Whether mean 0 and deviation 1 hold over the whole spectrogram, or over time in each band."""
     remove_offset: bool = True
     """Whether what is slower than eight windows (an offset of the recorder, and its drift) is taken away first."""
 
@@ -43,8 +54,31 @@ class FrontendSettings(BaseModel):
     def stored_form(description: Any) -> Any:
         return {"remove_offset": False, **description} if isinstance(description, dict) else description
 
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are written only where they differ from what was done before there were any."""
+        later = ("f_min", "f_max", "compression", "normalisation")
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name not in later or value != type(self).model_fields[name].default
+        }
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.highest > self.sample_rate / 2:
+            raise ValueError(
+                f"f_max {self.highest:g} Hz is above half the sample rate ({self.sample_rate / 2:g} Hz); give a lower "
+                "f_max or a higher sample rate"
+            )
+        if self.f_min >= self.highest:
+            raise ValueError(f"f_min {self.f_min:g} Hz is not below f_max ({self.highest:g} Hz); give a lower f_min")
+        return self
+
     @model_validator(mode="after")
     def _bounded(self) -> Self:
+        if self.compression == "pcen" and self.frames**2 > MOST_NUMBERS:
+            raise ValueError(f"pcen over {self.frames:,} frames would need more than {MOST_NUMBERS:,} numbers")
         if max(self.n_fft * max(self.frames, self.n_mels), self.samples) > MOST_NUMBERS:
             raise ValueError(f"a spectrogram would be made from more than {MOST_NUMBERS:,} numbers")
         if self.frames * self.n_mels > MOST_PIXELS:
@@ -52,14 +86,27 @@ class FrontendSettings(BaseModel):
         return self
 
     @classmethod
-    def at(cls, sample_rate: int) -> FrontendSettings:
-        """The usual settings at another rate (Hz): the same window and hop in milliseconds, so the same 4 s."""
+    def at(cls, sample_rate: int, seconds: float = SECONDS, **others: Any) -> FrontendSettings:
+        """The usual settings at another rate (Hz), for windows of `seconds`: analysis window and hop stay the same in
+        milliseconds. `others` are further settings by name.
+
+        Raises:
+            ValidationError: out of range, or they contradict each other.
+        """
         usual = cls()
         win_length, hop_length = (
             round(samples * sample_rate / usual.sample_rate) for samples in (usual.win_length, usual.hop_length)
         )
         n_fft = max(usual.n_fft, 1 << (4 * win_length - 1).bit_length())
-        return cls(sample_rate=sample_rate, n_fft=n_fft, win_length=max(win_length, 32), hop_length=max(hop_length, 1))
+        return cls(
+            sample_rate=sample_rate, n_fft=n_fft, win_length=max(win_length, 32), hop_length=max(hop_length, 1),
+            frames=round(seconds * FRAMES_A_SECOND), **others,
+        )  # fmt: skip
+
+    @property
+    def highest(self) -> float:
+        """Upper edge of the highest mel band, in Hz."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
 
     @property
     def seconds(self) -> float:
