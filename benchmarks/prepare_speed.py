@@ -69,10 +69,10 @@ def excerpts(folder: Path) -> list[Job]:
     """Of each usable file what its spectrograms are made of."""
     from watkins_ml.audio.decode import AudioError
     from watkins_ml.audio.frontend import Frontend
-    from watkins_ml.dataset.scan import find_candidates
+    from watkins_ml.dataset.scan import scan
 
     frontend, jobs = Frontend(), []
-    for candidate in find_candidates(folder, "^.")[0]:
+    for candidate in scan(folder, "^.")[0]:
         try:
             recording = frontend.read(folder / candidate.path, MOST_WINDOWS)
         except AudioError:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
+from watkins_ml.audio.defaults import MOST_FRAMES, MOST_MELS
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.metric_names import VAL_LOSS, VAL_MACRO_F1, Monitor
 from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
@@ -73,9 +74,9 @@ class AugmentConfig(Section):
 
     time_roll: bool
     """Shift by a random number of frames, wrapping round."""
-    freq_mask: int = Field(default=0, ge=0, le=128)
+    freq_mask: int = Field(default=0, ge=0, le=MOST_MELS)
     """SpecAugment: two bands of up to so many mel bands are blanked in each spectrogram; 0 is none."""
-    time_mask: int = Field(default=0, ge=0, le=400)
+    time_mask: int = Field(default=0, ge=0, le=MOST_FRAMES)
     """SpecAugment: two stretches of up to so many frames are blanked; 0 is none."""
     mixup: float = Field(default=0, ge=0, le=1000)
     """Mixup: alpha of the beta distribution by which pairs of recordings are mixed; 0 is none, 0.2 is usual."""

@@ -99,7 +99,7 @@ def test_a_file_that_the_second_machine_lacks_is_named_before_anything_is_writte
     for folder in folders:
         folder.mkdir()
         shutil.copytree(prepared, folder / "data")
-    gone = next((folders[1] / "data/spectrograms/train").rglob("*.pt"))
+    gone = folders[1] / "data" / read_prepared(prepared).sides["train"]["spectrogram"][0]
     gone.unlink()
     with two_machines(folders, free_port(), *words(Path("data")), **NOBODY) as launched:
         assert 0 not in [each.wait() for each in launched]

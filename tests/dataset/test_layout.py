@@ -158,7 +158,7 @@ def test_a_part_that_is_a_link_to_elsewhere_or_has_no_end_is_refused(prepared, c
 
 
 def test_a_spectrogram_that_is_a_pipe_is_refused(copy):
-    spectrogram = next((copy / "spectrograms" / "test").rglob("*.pt"))
+    spectrogram = copy / read_prepared(copy).sides["test"]["spectrogram"][0]
     spectrogram.unlink()
     os.mkfifo(spectrogram)
     with pytest.raises(UserError, match="is a link or no file"):

@@ -11,7 +11,7 @@ import pytest
 from tests.support.folders import spectrograms, table
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_side
-from watkins_ml.dataset.scan import find_candidates
+from watkins_ml.dataset.scan import scan
 
 NFC, NFD = (unicodedata.normalize(form, "Épaulard") for form in ("NFC", "NFD"))
 ODD = {
@@ -127,5 +127,5 @@ def test_a_folder_made_before_names_were_compared_in_one_form_still_opens(make_o
 
 def test_hidden_names_are_no_recordings(ocean, cut):
     cut(ocean / "cut.wav", 1).rename(ocean / "Orca" / ".wav")
-    candidates, others = find_candidates(ocean, "^.{5}")
+    candidates, others = scan(ocean, "^.{5}")
     assert len(candidates) == 24 and others == []

@@ -25,7 +25,7 @@ def test_the_layout_is_that_of_design(prepared):
     found = {p.relative_to(prepared).as_posix() for p in prepared.rglob("*") if p.is_file() and p.name[0] != "."}
     annotations = {f"annotations/{name}.csv" for name in ("audio_annotations", "rejected", *SIDES)}
     tensors = {
-        f"spectrograms/{side}/{row.species}/{Path(row.path).stem}.pt"
+        f"spectrograms/{row.species}/{Path(row.path).stem}.pt"
         for side in SIDES
         for row in table(prepared, side).itertuples()
     }
@@ -172,7 +172,7 @@ def test_a_second_run_over_unusable_files_does_nothing(messy, run, tmp_path):
     run(messy)
     before = stamps(tmp_path / "out")
     again = run(messy)
-    assert (again.computed, again.moved) == (0, 0)
+    assert again.computed == 0
     assert stamps(tmp_path / "out") == before
 
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from watkins_ml.core.errors import UserError
-from watkins_ml.dataset.scan import find_candidates
+from watkins_ml.dataset.scan import scan
 from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
 from watkins_ml.demo.voices import Voice
 
@@ -85,7 +85,7 @@ def test_species_cuts_and_tapes_are_those_of_the_table(tmp_path):
     table.loc[len(table)] = ["5401800A", "Walrus"]
     table.assign(site="a fjord, somewhere").to_csv(tmp_path / "table.csv", index=False)
     written = simulate_archive(tmp_path / "table.csv", tmp_path / "archive")
-    candidates, others = find_candidates(tmp_path / "archive", r"^.{5}")
+    candidates, others = scan(tmp_path / "archive", r"^.{5}")
     assert not others
     expected = {(row.species, row.clip_id, row.clip_id[:5]) for row in table.itertuples()}
     assert {(each.species, each.cut_id, each.tape) for each in candidates} == expected

@@ -168,7 +168,8 @@ def test_silence_and_noise_are_unknown_not_a_species(watkins, finished, tmp_path
 
 def test_prepare_and_predict_give_the_same_reasons_and_read_the_same_formats(classifier, recordings, tmp_path):
     from watkins_ml.dataset.layout import DataFolder
-    from watkins_ml.dataset.scan import examine_all, find_candidates
+    from watkins_ml.dataset.scan import scan
+    from watkins_ml.dataset.spectrograms import write_spectrograms
 
     folder = tmp_path / "rec" / "Orca"
     folder.mkdir(parents=True)
@@ -180,9 +181,10 @@ def test_prepare_and_predict_give_the_same_reasons_and_read_the_same_formats(cla
         subtype = "OPUS" if suffix == "opus" else None
         soundfile.write(folder / f"00000-{suffix}.{suffix}", samples, rate, format=kind, subtype=subtype)
     os.mkfifo(folder / "00000-pipe.wav")
-    candidates, others = find_candidates(folder.parent, "^.{5}")
-    examined, _ = examine_all(candidates, folder.parent, DataFolder(tmp_path / "out"), classifier.frontend.settings, 1)
-    reasons = {folder.parent / each.path: each.reason for each in examined}
+    candidates, others = scan(folder.parent, "^.{5}")
+    data, settings = DataFolder(tmp_path / "out"), classifier.frontend.settings
+    examined = write_spectrograms(candidates, folder.parent, data, settings, workers=1)
+    reasons = {folder.parent / path: each.reason for path, each in examined.items()}
     reasons |= {folder.parent / each["path"]: each["reason"] for each in others}
     said = predict_files(classifier, find_recordings([folder])).set_index("path")["problem"]
     assert {Path(path): problem if isinstance(problem, str) else None for path, problem in said.items()} == reasons

@@ -35,7 +35,7 @@ def output(name: str, location: Path, rows: pd.DataFrame, rate: int | None = Non
 
 
 def write(folder: Path, format: str, *outputs: Output) -> list[Path]:
-    return write_outputs(folder, (format,), list(outputs), unchanged=(), high_hz=8_000)
+    return write_outputs(folder, (format,), list(outputs), unchanged=(), band=(0, 8_000))
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_a_tape_on_two_sides_is_refused_before_anything_is_written(recipe, prepa
 
 def test_a_missing_spectrogram_is_named_before_anything_is_written(recipe, prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "data")
-    gone = next((tmp_path / "data" / "spectrograms" / "train").rglob("*.pt"))
+    gone = tmp_path / "data" / read_prepared(prepared).sides["train"]["spectrogram"][0]
     gone.unlink()
     with pytest.raises(UserError, match=f"{gone.name}: missing"):
         run_experiment(recipe("baseline", f"data.dir={tmp_path / 'data'}"), tmp_path / "run")

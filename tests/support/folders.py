@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -29,12 +28,9 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def spectrograms(out: Path) -> dict[str, Path]:
-    """Where the spectrogram of each recording lies."""
-    return {
-        f"{path.parent.name}/{path.stem}": path
-        for side in SIDES
-        for path in (out / "spectrograms" / side).rglob("*.pt")
-    }
+    """Where the spectrogram of each recording on the sides lies."""
+    names = (name for side in SIDES for name in table(out, side)["spectrogram"])
+    return {f"{path.parent.name}/{path.stem}": path for path in map(out.joinpath, names)}
 
 
 def start(*arguments: object, **options) -> subprocess.Popen:
@@ -68,7 +64,7 @@ def killed_at(step: int, monkeypatch, *arguments) -> bool:
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying(os.replace))
         patch.setattr(Path, "unlink", dying(Path.unlink))
-        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        patch.setattr(Path, "rmdir", dying(Path.rmdir))
         try:
             prepare(*arguments)
         except Killed:

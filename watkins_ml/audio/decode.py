@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from watkins_ml.audio.containers import UNKNOWN_LENGTHS
 from watkins_ml.audio.formats import reason_of_content
+from watkins_ml.audio.headers import UNKNOWN_LENGTHS
 from watkins_ml.audio.mixing import TURNED, mixed
 from watkins_ml.audio.opening import AudioError, SilenceError, Sound, check_window, open_audio
 

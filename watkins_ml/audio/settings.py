@@ -8,15 +8,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from watkins_ml.audio.defaults import FRAMES_A_SECOND, MELS, MOST_FRAMES, MOST_MELS, RATES, SAMPLE_RATE, SECONDS
+
 FRONTEND_VERSION = 4
 """Raised whenever the same settings would give other numbers or files, so that stored spectrograms are recomputed."""
 MOST_NUMBERS = 1 << 26
 """What the samples, the windowed frames and the mel filters of a spectrogram may take, each."""
 MOST_PIXELS = 1 << 19
 """Of one spectrogram: ten times what the usual settings give. A network takes some hundred times that for itself."""
-SECONDS = 4.0
-"""The usual length of a window; its frames overlap, so that their centres cover a hop less."""
-FRAMES_A_SECOND = 100
 MOST_WINDOWS = 16
 """How many spectrograms, evenly spread, a long recording is judged by at most."""
 
@@ -26,12 +25,12 @@ class FrontendSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sample_rate: int = Field(default=16_000, ge=1_000, le=200_000)
+    sample_rate: int = Field(default=SAMPLE_RATE, ge=RATES[0], le=RATES[1])
     n_fft: int = Field(default=2048, ge=64, le=1 << 16)
     win_length: int = Field(default=512, ge=32, le=1 << 16)
     hop_length: int = Field(default=160, ge=1, le=1 << 16)
-    n_mels: int = Field(default=128, ge=1, le=1024)
-    frames: int = Field(default=400, ge=2, le=10_000)
+    n_mels: int = Field(default=MELS, ge=1, le=MOST_MELS)
+    frames: int = Field(default=round(SECONDS * FRAMES_A_SECOND), ge=2, le=MOST_FRAMES)
     top_db: float = Field(default=80.0, gt=0, le=1000)
     """Dynamic range kept below the loudest bin, in dB."""
     f_min: float = Field(default=0.0, ge=0, le=100_000, allow_inf_nan=False)
@@ -78,11 +77,15 @@ class FrontendSettings(BaseModel):
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         if self.compression == "pcen" and self.frames**2 > MOST_NUMBERS:
-            raise ValueError(f"pcen over {self.frames:,} frames would need more than {MOST_NUMBERS:,} numbers")
+            raise ValueError(
+                f"pcen over {self.frames:,} frames would need more than {MOST_NUMBERS:,} numbers; take fewer seconds"
+            )
         if max(self.n_fft * max(self.frames, self.n_mels), self.samples) > MOST_NUMBERS:
             raise ValueError(f"a spectrogram would be made from more than {MOST_NUMBERS:,} numbers")
         if self.frames * self.n_mels > MOST_PIXELS:
-            raise ValueError(f"a spectrogram would have more than {MOST_PIXELS:,} numbers")
+            raise ValueError(
+                f"a spectrogram would have more than {MOST_PIXELS:,} numbers; take fewer mel bands or seconds"
+            )
         return self
 
     @classmethod
@@ -94,6 +97,8 @@ class FrontendSettings(BaseModel):
             ValidationError: out of range, or they contradict each other.
         """
         usual = cls()
+        if others.get("f_max") == sample_rate / 2:
+            del others["f_max"]
         win_length, hop_length = (
             round(samples * sample_rate / usual.sample_rate) for samples in (usual.win_length, usual.hop_length)
         )
@@ -112,6 +117,11 @@ class FrontendSettings(BaseModel):
     def seconds(self) -> float:
         """Duration of audio that one spectrogram covers."""
         return self.samples / self.sample_rate
+
+    @property
+    def span_s(self) -> float:
+        """What the time axis of a picture of a spectrogram spans: each frame stands for one hop."""
+        return self.frames * self.hop_length / self.sample_rate
 
     @property
     def samples(self) -> int:

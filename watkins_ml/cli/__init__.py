@@ -15,7 +15,6 @@ import typer
 from watkins_ml.cli import (
     compare,
     crossval,
-    data,
     demo,
     evaluate,
     explain,
@@ -23,6 +22,7 @@ from watkins_ml.cli import (
     fetch,
     models,
     predict,
+    prepare,
     promote,
     report,
     server,
@@ -47,8 +47,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    data, demo, fetch, train, sync, server, tune, crossval, models, promote, evaluate, compare, report, predict, export,
-    explain,
+    prepare, demo, fetch, train, sync, server, tune, crossval, models, promote, evaluate, compare, report, predict,
+    export, explain,
 )  # fmt: skip
 """A module each, in the order in which the help lists them."""
 for module in COMMANDS:

@@ -62,8 +62,8 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     out.print(table, soft_wrap=False)
     out.print(
         f"{plural(counts['recordings'], 'recording')} of {counts['species']} species on "
-        f"{plural(counts['tapes'], 'tape')}; {plural(prepared.computed, 'file')} read now, "
-        f"{plural(prepared.moved, 'spectrogram')} put in place; data digest {summary['data_digest']}"
+        f"{plural(counts['tapes'], 'tape')}; {plural(prepared.computed, 'file')} read now; "
+        f"data digest {summary['data_digest']}"
     )
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())

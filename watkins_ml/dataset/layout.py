@@ -21,7 +21,6 @@ from watkins_ml.dataset.split import SIDES
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
-STAGING = ".staging"
 LARGEST_TABLE, LARGEST_JSON = 1_000_000_000, 64_000_000
 """Bytes; a million recordings stay below."""
 TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", *METADATA_COLUMNS), str)
@@ -58,19 +57,12 @@ class DataFolder:
     def spectrograms(self) -> Path:
         return self.root / "spectrograms"
 
-    @property
-    def staging(self) -> Path:
-        """Where a new spectrogram waits until the split is known."""
-        return self.spectrograms / STAGING
-
     def side(self, name: str) -> Path:
         return self.root / "annotations" / f"{name}.csv"
 
-    def spectrogram(self, side: str, species: str, cut_id: str) -> Path:
-        return self.root.joinpath("spectrograms", side, file_name(species), f"{file_name(cut_id)}.pt")
-
-    def staged(self, species: str, cut_id: str) -> Path:
-        return self.spectrogram(STAGING, species, cut_id)
+    def spectrogram(self, species: str, cut_id: str) -> Path:
+        """Wherever the split puts it; earlier versions had a folder for each side, so readers go by the tables."""
+        return self.spectrograms / file_name(species) / f"{file_name(cut_id)}.pt"
 
 
 def windows_beside(spectrogram: Path) -> Path:

@@ -1,15 +1,16 @@
 """`watkins prepare`: a folder of recordings in, an annotated, split and labelled set of spectrograms out.
 
-Every step can be repeated: results already on disk are used, a kill costs the files in progress, and
-`dataset.json` is written last, so a folder without it is never trained on.
+Scan, decide what is new, spectrogram, annotate, split, seal. Every step can be repeated: results already on disk
+are used, a kill costs the files in progress, and `dataset.json` is written last, so that a folder without it is never
+trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ from watkins_ml.core.names import spelled
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
-from watkins_ml.dataset.scan import Candidate, Examined, examine_all, find_candidates, newest_of, places_of
+from watkins_ml.dataset.scan import Candidate, scan
+from watkins_ml.dataset.spectrograms import Examined, decide, write_spectrograms
 from watkins_ml.dataset.split import SIDES, split, untested_species
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
+LAYOUT = "spectrograms/SPECIES/CUT"
+"""Stands beside the frontend's digest, so that spectrograms in the places of earlier versions are made anew."""
+WRITTEN = (".pt", ".windows", ".partial")
+"""Kinds of files that are written below `spectrograms/`; others are not touched."""
 
 
 @dataclass(frozen=True)
@@ -59,57 +65,73 @@ class Prepared:
     summary: dict[str, Any]
     computed: int
     """Recordings that had to be read now."""
-    moved: int
-    """Spectrograms that changed their place."""
 
 
 def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
-    """Scan, annotate, split and place spectrograms; see DESIGN for the layout of `out`.
+    """Make `out` a prepared data folder; see DESIGN for its layout.
 
     Raises:
         UserError: nothing usable, one species only, a full or unwritable disk; another process prepares `out`, or
             reads it and would find it changed.
-        UsageError: no recordings, or a metadata table that does not fit them (before anything is written).
+        UsageError: no recordings, a metadata table that does not fit them, or a frontend with empty mel bands (before
+            anything is written).
     """
     audio_dir, folder = Path(audio_dir), DataFolder(Path(out))
-    candidates, not_audio = find_candidates(audio_dir, options.group_regex)
-    species = sorted({candidate.species for candidate in candidates})
-    if len(species) < 2:
-        raise UsageError(f"{audio_dir}: holds one species only ({species[0]}); a classifier needs at least two")
-    metadata = _metadata_of(candidates, options.metadata)
-    if folder.root.resolve().is_relative_to(audio_dir.resolve()):
-        raise UserError(f"--out {out} lies inside the audio folder {audio_dir}; choose a folder outside it")
+    candidates, others = scan(audio_dir, options.group_regex)
+    metadata = _check(candidates, audio_dir, folder, options)
     then = "mend that and run the same command again; it goes on from there"
     with disk_errors(f"cannot write prepared data to {out}", then), only_writer(folder.root, "watkins prepare"):
         _use_frontend(folder, options.frontend)
-        examined, computed = examine_all(candidates, audio_dir, folder, options.frontend, options.workers)
+        known, todo = decide(candidates, folder)
+        if any(folder.spectrogram(*candidate.slot).exists() for candidate in todo):
+            _break_seal(folder)
+        known |= write_spectrograms(todo, audio_dir, folder, options.frontend, options.workers, len(known))
+        examined = [known[candidate.path] for candidate in candidates]
         annotations, rejected = annotate(candidates, examined, options.min_clips, options.least_rate)
-        rejected = pd.concat([pd.DataFrame(not_audio, columns=rejected.columns), rejected], ignore_index=True)
-        if annotations["species"].nunique() < 2:
-            raise UserError(
-                f"{audio_dir}: {_species_left(annotations)} after {plural(len(rejected), 'rejection')}; a classifier "
-                f"needs two species with at least {options.min_clips} recordings each (--min-clips)"
-                + f" at {options.least_rate} Hz or more (--no-upsampling)"
-                * options.no_upsampling
-            )
+        rejected = pd.concat([pd.DataFrame(others, columns=rejected.columns), rejected], ignore_index=True)
+        _check_species_left(annotations, rejected, audio_dir, options)
         annotations = _with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
         summary = _summary(audio_dir, annotations, rejected, side, options)
         summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(audio_dir.resolve(), folder.root.resolve())))
         summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
-        unchanged = computed == 0 and _is_sealed_as(folder, summary)
-        moved = 0 if unchanged else _write(folder, candidates, examined, annotations, rejected, side, summary)
-    return Prepared(summary, computed, moved)
+        if todo or not _is_sealed_as(folder, summary):
+            usable = [c for c, result in zip(candidates, examined, strict=True) if result.reason is None]
+            _seal(folder, usable, annotations, rejected, side, summary)
+    return Prepared(summary, len(todo))
 
 
-def _species_left(annotations: pd.DataFrame) -> str:
+def _check(
+    candidates: list[Candidate], audio_dir: Path, folder: DataFolder, options: PrepareOptions
+) -> pd.DataFrame | None:
+    """Refuse what cannot be prepared; what the metadata table says of each candidate that it knows, by path."""
+    species = sorted({candidate.species for candidate in candidates})
+    if len(species) < 2:
+        raise UsageError(f"{audio_dir}: holds one species only ({species[0]}); a classifier needs at least two")
+    if options.frontend != FrontendSettings():
+        from watkins_ml.audio.frontend import Frontend  # takes two seconds
+
+        Frontend(options.frontend)
+    table = options.metadata
+    metadata = None if table is None else read_metadata(table).of(pd.DataFrame([c.__dict__ for c in candidates]))
+    if folder.root.resolve().is_relative_to(audio_dir.resolve()):
+        raise UserError(f"--out {folder.root} lies inside the audio folder {audio_dir}; choose a folder outside it")
+    return metadata
+
+
+def _check_species_left(
+    annotations: pd.DataFrame, rejected: pd.DataFrame, audio_dir: Path, options: PrepareOptions
+) -> None:
     left = sorted(annotations["species"].unique())
-    return f"only one species is left ({left[0]})" if left else "no usable recording is left"
-
-
-def _metadata_of(candidates: list[Candidate], table: Path | None) -> pd.DataFrame | None:
-    """What the table says of each candidate that it knows, by path."""
-    return None if table is None else read_metadata(table).of(pd.DataFrame([c.__dict__ for c in candidates]))
+    if len(left) > 1:
+        return
+    raise UserError(
+        f"{audio_dir}: {f'only one species is left ({left[0]})' if left else 'no usable recording is left'} after "
+        f"{plural(len(rejected), 'rejection')}; a classifier needs two species with at least {options.min_clips} "
+        "recordings each (--min-clips)"
+        + f" at {options.least_rate} Hz or more (--no-upsampling)"
+        * options.no_upsampling
+    )
 
 
 def _with_metadata(annotations: pd.DataFrame, metadata: pd.DataFrame | None) -> pd.DataFrame:
@@ -168,21 +190,31 @@ def _break_seal(folder: DataFolder) -> None:
 
 
 def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
-    """Make sure that every spectrogram in the folder is of this frontend, dropping those of another.
+    """Make sure that every spectrogram in the folder is of this frontend and in its place, dropping all others.
 
     Raises:
         UserError: there are files that are not of `watkins prepare`, which always leaves the marker.
     """
-    marker = folder.spectrograms / ".frontend"
-    if marker.exists() and marker.read_text() == settings.digest():
+    marker, wanted = folder.spectrograms / ".frontend", f"{settings.digest()} {LAYOUT}"
+    if marker.exists() and marker.read_text() == wanted:
         return
-    stale = [path for path in (folder.staging, *(folder.spectrograms / side for side in SIDES)) if path.exists()]
-    if stale and not marker.exists() and not folder.summary.exists():
-        raise UserError(f"{stale[0]}: is not of `watkins prepare`, which would delete it; give another --out")
+    there = [path for path in folder.spectrograms.glob("*") if not path.name.startswith(".")]
+    if there and not marker.exists() and not folder.summary.exists():
+        raise UserError(f"{there[0]}: is not of `watkins prepare`, which would delete it; give another --out")
     _break_seal(folder)
-    for path in stale:
-        shutil.rmtree(path)
-    write_text(marker, settings.digest())
+    _remove_all_but(folder, set())
+    write_text(marker, wanted)
+
+
+def _remove_all_but(folder: DataFolder, wanted: set[Path]) -> None:
+    """Remove spectrograms and windows that are of no recording, and what a killed run left half-written."""
+    found = sorted(folder.spectrograms.rglob("*"), reverse=True)  # what is in a folder before the folder
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        elif path.suffix in WRITTEN and path not in wanted:
+            path.unlink()
 
 
 def _summary(
@@ -238,61 +270,30 @@ def _is_sealed_as(folder: DataFolder, summary: dict[str, Any]) -> bool:
         return False
 
 
-def _write(
+def _seal(
     folder: DataFolder,
-    candidates: list[Candidate],
-    examined: list[Examined],
+    usable: list[Candidate],
     annotations: pd.DataFrame,
     rejected: pd.DataFrame,
     side: pd.Series,
     summary: dict[str, Any],
-) -> int:
-    """Move spectrograms to their sides and write the tables; `dataset.json` seals them."""
+) -> None:
+    """Write the tables; `dataset.json` is the last of them. Spectrograms that are left out wait where they are."""
     _break_seal(folder)
+    wanted = {folder.spectrogram(*candidate.slot) for candidate in usable}
+    _remove_all_but(folder, wanted | set(map(windows_beside, wanted)))
     species = sorted(annotations["species"].unique())
     label_of = {name: label for label, name in enumerate(species)}
-    targets = [
-        folder.spectrogram(where, row.species, row.cut_id)
-        for where, row in zip(side, annotations.itertuples(), strict=True)
-    ]
-    moved = _place(folder, candidates, examined, dict(zip(annotations["path"], targets, strict=True)))
     write_csv(folder.annotations, annotations)
     write_text(folder.rejected, shown_csv(rejected))  # for people alone
     write_json(folder.classes, {str(label): name for name, label in label_of.items()})
     table = annotations.assign(
         label=annotations["species"].map(label_of),
-        spectrogram=[target.relative_to(folder.root).as_posix() for target in targets],
+        spectrogram=[
+            folder.spectrogram(*slot).relative_to(folder.root).as_posix()
+            for slot in zip(annotations["species"], annotations["cut_id"], strict=True)
+        ],
     )
     for name in SIDES:
         write_csv(folder.side(name), table.loc[side == name, ["path", "species", "label", "tape", "spectrogram"]])
     write_json(folder.summary, summary)
-    return moved
-
-
-def _place(folder: DataFolder, candidates: list[Candidate], examined: list[Examined], targets: dict[str, Path]) -> int:
-    """Move each spectrogram to its target; those left out wait in staging, those of no file go."""
-    moved = 0
-    wanted = set()
-    for candidate, result in zip(candidates, examined, strict=True):
-        places = places_of(candidate, folder)
-        target = targets.get(candidate.path, places[0])
-        newest = newest_of(places, result.windows) or target
-        for place in places:
-            # before the move, so that a kill cannot leave two, or new windows beside an old one
-            if place != newest and place.exists():
-                place.unlink()
-                windows_beside(place).unlink(missing_ok=True)
-        pairs = [(newest, target)]
-        if result.windows > 1:
-            pairs.insert(0, (windows_beside(newest), windows_beside(target)))
-        wanted.update(place for _, place in pairs)
-        if newest != target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for file, place in pairs:
-                os.replace(file, place)
-            moved += 1
-    for tree in (folder.staging, *(folder.spectrograms / side for side in SIDES)):
-        for file in tree.rglob("*"):  # with what a killed run left half-written
-            if file not in wanted and file.is_file():
-                file.unlink()
-    return moved

@@ -69,6 +69,8 @@ def attribution_picture(
 
 def _octaves(axes: Axes, frontend: Frontend) -> None:
     settings = frontend.settings
-    hertz = [LOWEST_TICK << octave for octave in range(11) if LOWEST_TICK << octave <= settings.sample_rate / 2]
-    highest = settings.n_mels - 0.5  # half the sample rate lies half a band above the picture
-    axes.set_yticks([min(frontend.band(each), highest) for each in hertz], [f"{each:,}" for each in hertz])
+    hertz = [tick for octave in range(11) if settings.f_min <= (tick := LOWEST_TICK << octave) <= settings.highest]
+    if len(hertz) < 2:
+        hertz = [round(settings.f_min), round(settings.highest)]
+    edges = -0.5, settings.n_mels - 0.5  # the highest frequency lies half a band above the picture, the lowest below
+    axes.set_yticks(np.clip([frontend.band(each) for each in hertz], *edges), [f"{each:,}" for each in hertz])

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.core import metric_names
 from watkins_ml.core.files import write_bytes
 from watkins_ml.core.wording import plural
@@ -253,7 +254,7 @@ def gallery(
     predictions: Sequence[str],
     confidences: Sequence[float],
     title: str,
-    seconds: float = 4.0,
+    seconds: float = SECONDS,
 ) -> Figure:
     """Up to 25 log-mel spectrograms, each (mels, frames) or (1, mels, frames), with truth and prediction.
 

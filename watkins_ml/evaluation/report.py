@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_bytes, write_csv, write_json
 from watkins_ml.core.wording import plural
@@ -32,12 +33,12 @@ def write_report(
     spectrograms: Sequence[Any],
     data: PreparedData | None = None,
     seed: int = 0,
-    seconds: float = 4.0,
+    seconds: float | None = None,
 ) -> None:
     """Write tables, logits, plots and galleries of one side into `run_dir`.
 
     `frame` has a row per cut (path, cut_id, species, tape, label: class index), `evaluation` and
-    `spectrograms` (N of (1, mels, frames), `seconds` long) are in the same order. Only the spectrograms shown
+    `spectrograms` (N of (1, mels, frames), `seconds` long, by default as those of `data`) are in the same order. Only the spectrograms shown
     are read: the 25 least confident, and 25 at random by `seed`. With the `data` that the side is of, picture and
     sound of each of these and of examples of the most confused pairs are kept for the page, and a table of species.
     """
@@ -54,7 +55,7 @@ def write_report(
             shown.predicted.tolist(),
             shown.confidence.tolist(),
             title=f"{len(rows)} {name.replace('_', ' ')} of {plural(len(frame), f'{side} cut')}",
-            seconds=seconds,
+            seconds=seconds or (SECONDS if data is None else data.frontend.span_s),
         )
         plots.save(figure, run_dir / "galleries" / f"{side}_{name}.png")
     if data is not None:

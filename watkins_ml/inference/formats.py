@@ -35,13 +35,13 @@ def file_of(folder: Path, format: str, name: str) -> Path:
 
 
 def write_outputs(
-    folder: Path, formats: tuple[str, ...], outputs: list[Output], unchanged: Collection[str], high_hz: float
+    folder: Path, formats: tuple[str, ...], outputs: list[Output], unchanged: Collection[str], band: tuple[float, float]
 ) -> list[Path]:
     """Write the tables of a folder's recordings, also in the formats of earlier commands; the files written.
 
     Args:
         unchanged: names of recordings whose own files stay as they are, since somebody may have edited them.
-        high_hz: the highest frequency that the model hears.
+        band: the lowest and the highest frequency (Hz) that the model hears.
     """
     outputs, written = sorted(outputs, key=lambda each: (each.location.parts, each.name)), []
     for format, name in WHOLE.items():
@@ -53,7 +53,7 @@ def write_outputs(
         for each in outputs:
             path = file_of(folder, format, each.name)
             if each.name not in unchanged or not path.exists():
-                text = raven_table(each, high_hz) if format == "raven" else audacity_labels(each.detections.rows)
+                text = raven_table(each, band) if format == "raven" else audacity_labels(each.detections.rows)
                 write_text(path, text)
                 written.append(path)
     return written
@@ -69,14 +69,15 @@ def _write_whole(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
-def raven_table(output: Output, high_hz: float) -> str:
+def raven_table(output: Output, band: tuple[float, float]) -> str:
     """A sound selection table of Raven Pro and Lite: tab-separated, a row a selection, channels counted from 1.
 
-    `Begin Path` and `File Offset (s)` let Raven find the sound from anywhere. The upper edge of a selection is what the
-    model hears, or what the recording holds if that is less: Raven takes none above.
+    `Begin Path` and `File Offset (s)` let Raven find the sound from anywhere. The edges of a selection are what
+    the model hears, within what the recording holds: Raven takes none above.
     """
     rows, rate = output.detections.rows, output.detections.rate
     start = rows["start_s"].to_numpy()
+    low_hz, high_hz = (float(hertz if rate is None else min(hertz, rate / 2)) for hertz in band)
     table = pd.DataFrame(
         {
             "Selection": range(1, len(rows) + 1),
@@ -84,8 +85,8 @@ def raven_table(output: Output, high_hz: float) -> str:
             "Channel": rows["channel"].clip(lower=1).to_numpy(),
             "Begin Time (s)": start,
             "End Time (s)": rows["end_s"].to_numpy(),
-            "Low Freq (Hz)": 0.0,
-            "High Freq (Hz)": float(high_hz if rate is None else min(high_hz, rate / 2)),
+            "Low Freq (Hz)": low_hz,
+            "High Freq (Hz)": high_hz,
             "Begin Path": shown(str(output.location)),
             "File Offset (s)": start,
             "Begin File": shown(output.location.name),

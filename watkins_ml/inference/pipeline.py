@@ -65,6 +65,6 @@ def predict_recordings(
             for name, location, scores in cache.others({each.name for each in outputs})
         ]
         unchanged = {each.name for each in earlier} if same else set()
-        high_hz = classifier.frontend.settings.sample_rate / 2
-        written = write_outputs(cache.folder, formats, outputs + earlier, unchanged, high_hz)
+        frontend = classifier.frontend.settings
+        written = write_outputs(cache.folder, formats, outputs + earlier, unchanged, (frontend.f_min, frontend.highest))
     return PipelineResult(recordings, written, len(earlier))

@@ -20,6 +20,7 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
 from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, TEMPERATURE, TEST, THRESHOLD_90, renamed
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
@@ -127,6 +128,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
         raise UsageError(f"data.batch_size {config.data.batch_size}: too small for {group.count} processes to share")
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
+    _check_masks(config, data)
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
@@ -138,6 +140,14 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     inputs = Inputs(data, *load_sides(data, ("train", "val"), config.data.memory_gb))
     group.barrier()  # before anything is written, all can read
     return inputs
+
+
+def _check_masks(config: ExperimentConfig, data: PreparedData) -> None:
+    for key, size, what in (
+        ("freq_mask", data.frontend.n_mels, "mel band"), ("time_mask", data.frontend.frames, "frame")
+    ):  # fmt: skip
+        if (mask := getattr(config.augment, key)) > size:
+            raise UsageError(f"augment.{key} {mask}: {config.data.dir} has {plural(size, what)}; give at most that")
 
 
 def train_and_report(
@@ -214,7 +224,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     history, (data, _, val) = run.read_history(), inputs
     labels, logits = val.labels.numpy(), _logits(network, data, val)
     evaluation = evaluate(labels, logits, data.classes, fit_temperature(labels, logits))
-    write_report(run.root, "val", val.frame, evaluation, val.spectrograms)
+    write_report(run.root, "val", val.frame, evaluation, val.spectrograms, seconds=data.frontend.span_s)
     metrics = {BEST_EPOCH: best_epoch(history, monitor), TEMPERATURE: evaluation.temperature}
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
