@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from scipy.signal import lfilter
 
+import watkins_ml
 from watkins_ml.audio.frontend import FLAT_BAND, Frontend, per_band
 from watkins_ml.audio.pcen import pcen, smoothing_matrix
 from watkins_ml.audio.settings import FrontendSettings
@@ -149,3 +152,30 @@ def test_a_band_that_hardly_changes_is_not_blown_up():
     values[1] += FLAT_BAND / 100 * torch.randn(100, generator=torch.Generator().manual_seed(0))
     found = per_band(values)
     assert (found[0] == 0).all() and found[1].abs().max() < 0.1
+
+
+# ---------------------------------------------------------------- nobody else knows the usual numbers
+
+USUAL = (16_000, 128, 400, 399, 4.0, 128 * 400, 399 * 160 + 1)
+OTHERS = {
+    "audio/defaults.py": "the defaults themselves",
+    "audio/containers.py": "bytes a second of packed audio",
+    "audio/excerpt.py": "rates of MP3",
+    "audio/packets.py": "bit rates and tags of MP3",
+    "demo/archive.py": "native rates of recorders",
+    "demo/calls.py": "pitch, length and native rate of calls",
+    "evaluation/lettering.py": "weight of a font",
+    "models/baseline.py": "channels of a convolution",
+    "models/novelty.py": "how many noises are made",
+}
+
+
+def test_the_numbers_of_the_usual_frontend_stand_in_one_file():
+    package = Path(watkins_ml.__file__).parent
+    found = set()
+    for file in package.rglob("*.py"):
+        numbers = [each.value for each in ast.walk(ast.parse(file.read_text())) if isinstance(each, ast.Constant)]
+        if any(type(number) is type(usual) and number == usual for number in numbers for usual in USUAL):
+            found.add(file.relative_to(package).as_posix())
+    assert found <= set(OTHERS)
+    assert "audio/defaults.py" in found

@@ -150,7 +150,7 @@ def test_a_recording_that_does_not_exist_is_named(watkins, finished):
             ("prepare", "audio", "--split", "tapes"),
             "Invalid value for '--split': 'tapes' is not one of 'tape', 'random'; watkins prepare --help",
         ),
-        (("prepare", "audio", "--sample-rate", "10"), "--sample-rate 10: must be from 1000 to 200000 Hz"),
+        (("prepare", "audio", "--sample-rate", "10"), "'--sample-rate': Input should be greater than or equal to 1000"),
         (
             ("predict", "runs/x", "a.wav", "--format", "xml"),
             "'--format': 'xml' is not one of 'table', 'csv', 'parquet'",

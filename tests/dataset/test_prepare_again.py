@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.folders import OTHER_FRONTEND, SIDES, killed_at, spectrograms, stamps, start, table, wait_for
+from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.core.errors import UserError
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import load_side
 from watkins_ml.dataset.prepare import PrepareOptions
 
 # ---------------------------------------------------------------- incremental runs
@@ -88,6 +93,60 @@ def test_a_lost_spectrogram_is_made_again(ocean, run, tmp_path, content):
     next(iter(spectrograms(out).values())).unlink()
     assert run(ocean).computed == 1
     assert content(out) == before
+
+
+def into_old_layout(out: Path) -> None:
+    """A folder as earlier versions left it: a folder for each side, and one for what is left out."""
+    for side in SIDES:
+        rows = table(out, side)
+        moved = [name.replace("spectrograms/", f"spectrograms/{side}/") for name in rows["spectrogram"]]
+        for name, place in zip(rows["spectrogram"], moved, strict=True):
+            (out / place).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).rename(out / place)
+        rows.assign(spectrogram=moved).to_csv(out / "annotations" / f"{side}.csv", index=False)
+    left_out = out / "spectrograms" / ".staging" / "Orca" / "00009999.pt"
+    left_out.parent.mkdir(parents=True)
+    left_out.write_bytes(b"of a recording that was left out")
+    for species in ("Orca", "Walrus"):
+        (out / "spectrograms" / species).rmdir()
+    (out / "spectrograms" / ".frontend").write_text(FrontendSettings().digest())
+
+
+def test_a_folder_of_an_earlier_version_is_read_as_it_is_and_prepared_into_the_new_layout(
+    ocean, run, tmp_path, content
+):
+    out = tmp_path / "out"
+    run(ocean)
+    expected, digest = content(out), read_prepared(out).digest
+    into_old_layout(out)
+    old = read_prepared(out)
+    assert old.digest == digest
+    assert all(len(load_side(old, side)) == len(old.sides[side]) for side in SIDES)
+    begun = load_side(old, "val").spectrograms
+    assert run(ocean).computed == 24
+    assert content(out) == expected
+    assert sorted(path.name for path in (out / "spectrograms").iterdir()) == [".frontend", "Orca", "Walrus"]
+    old.check()  # who began to read it may go on: its digest is the same
+    assert torch.equal(load_side(read_prepared(out), "val").spectrograms, begun)
+
+
+def test_files_of_others_among_the_spectrograms_stay(ocean, run, tmp_path):
+    run(ocean)
+    mine = tmp_path / "out" / "spectrograms" / "Orca" / "notes.txt"
+    mine.write_text("years of work")
+    run(ocean, frontend=OTHER_FRONTEND)
+    assert mine.read_text() == "years of work"
+
+
+def test_a_changed_recording_breaks_the_seal_before_its_spectrogram_is_written(ocean, cut, run, tmp_path, monkeypatch):
+    """A run that is killed in between leaves no finished data set with spectrograms of other recordings."""
+    run(ocean)
+    change(ocean, cut)
+    monkeypatch.setattr("watkins_ml.dataset.prepare.annotate", lambda *_: pytest.fail("as if killed here"))
+    with pytest.raises(pytest.fail.Exception):
+        run(ocean)
+    with pytest.raises(UserError, match="not finished"):
+        read_prepared(tmp_path / "out")
 
 
 # ---------------------------------------------------------------- killed and continued

@@ -38,8 +38,8 @@ def write_report(
     """Write tables, logits, plots and galleries of one side into `run_dir`.
 
     `frame` has a row per cut (path, cut_id, species, tape, label: class index), `evaluation` and
-    `spectrograms` (N of (1, mels, frames), `seconds` long, by default as those of `data`) are in the same order. Only the spectrograms shown
-    are read: the 25 least confident, and 25 at random by `seed`. With the `data` that the side is of, picture and
+    `spectrograms` (N of (1, mels, frames), `seconds` long; default: as `data` says) are in the same order. Only those
+    shown are read: the 25 least confident, and 25 at random by `seed`. With the `data` that the side is of, picture and
     sound of each of these and of examples of the most confused pairs are kept for the page, and a table of species.
     """
     predictions = prediction_table(frame, evaluation)
