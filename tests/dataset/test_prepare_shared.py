@@ -47,7 +47,7 @@ def test_what_is_being_read_is_not_changed(ocean, run, cut, tmp_path, content):
         cut(ocean / "Orca" / "00001777.wav", 700)
         with pytest.raises(UserError, match="is reading it"):
             run(ocean)
-        assert content(tmp_path / "out") == before
+        assert before.items() <= content(tmp_path / "out").items()
     assert run(ocean).computed == 0  # the new one has been read already
     assert content(tmp_path / "out") != before
 
