@@ -21,7 +21,7 @@ from tests.support.mutants import mutant
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.opening import AudioError, open_audio
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.serving.audio_table import Refused, table_windows
+from watkins_ml.serving.audio_table import TableError, table_windows
 
 pytestmark = pytest.mark.slow
 MUTANTS = 500
@@ -149,7 +149,7 @@ def test_as_bytes_to_the_registered_model(field, finished):
     for path in sorted(field.rglob("*-*")):
         try:
             [windows] = table_windows(frontend, pd.DataFrame([{"audio": path.read_bytes()}]))
-        except Refused as refusal:
+        except TableError as refusal:
             assert re.fullmatch(r"row 0[: ].{10,250}", str(refusal)), path
         else:
             assert torch.isfinite(windows).all(), path

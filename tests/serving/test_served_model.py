@@ -35,7 +35,7 @@ from watkins_ml.inference.scores import score_recordings
 from watkins_ml.inference.windows import WindowOptions
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.serving.audio_table import COLUMNS, MOST_MIB
-from watkins_ml.serving.scoring_guard import FORMATS, MOST_ROWS, MOST_SECONDS, MOST_WINDOWS
+from watkins_ml.serving.request_limits import FORMATS, MOST_ROWS, MOST_SECONDS, MOST_WINDOWS
 from watkins_ml.tracking.server import client
 
 MODEL = "models:/watkins-baseline@champion"
@@ -424,7 +424,7 @@ def test_a_request_ends_when_its_client_has_been_told_that_it_would(store_uri, m
     ask = partial(scoring_server.invocations, body, "application/json", model, model.metadata.get_input_schema())
     assert ask().status == 200
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "0")
-    with pytest.raises(MlflowException, match="judging took longer than 0 s; send fewer recordings at once"):
+    with pytest.raises(MlflowException, match="the prediction took longer than 0 s; send fewer recordings at once"):
         ask()
     assert len(model.predict(pd.DataFrame({"audio": [SOUNDS["wav"]] * (MOST_ROWS + 1)}))) == MOST_ROWS + 1  # no request
 
@@ -434,13 +434,13 @@ import dataclasses, io, sys, threading
 from pathlib import Path
 import numpy, pandas, psutil, soundfile, torch
 from watkins_ml.audio.frontend import Frontend
-from watkins_ml.serving.table_judge import TableJudge
+from watkins_ml.serving.table_model import TableModel
 torch.set_num_threads(1)
-judge, file, me = TableJudge(Path(sys.argv[1])), io.BytesIO(), psutil.Process()
-judge.classifier = dataclasses.replace(judge.classifier, frontend=Frontend())  # of the usual four seconds
+model, file, me = TableModel(Path(sys.argv[1])), io.BytesIO(), psutil.Process()
+model.classifier = dataclasses.replace(model.classifier, frontend=Frontend())  # of the usual four seconds
 soundfile.write(file, numpy.random.default_rng(0).normal(0, 0.1, 4000), 8000, format="WAV")
 def work(rows):
-    thread = threading.Thread(target=judge.predict, args=[pandas.DataFrame({"audio": [file.getvalue()] * rows})])
+    thread = threading.Thread(target=model.predict, args=[pandas.DataFrame({"audio": [file.getvalue()] * rows})])
     thread.start()
     thread.join()
     return me.memory_info().rss
@@ -449,7 +449,7 @@ print((-work(50) + work(600)) >> 20)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows_that_are_judged_in_a_thread(finished):
+def test_memory_does_not_grow_with_the_rows_of_a_table_in_a_thread(finished):
     said = subprocess.run([sys.executable, "-c", GROWTH, finished.run_dir / "model"], capture_output=True, check=True)
     assert int(said.stdout) < 40  # MiB; it was 0.1 to 0.4 a row
 
@@ -480,7 +480,7 @@ def test_over_http_no_path_is_read_not_even_to_say_whether_it_is_there(address, 
 
 
 def test_a_fault_of_the_model_itself_shows_the_client_nothing_of_this_machine(model):
-    model.unwrap_python_model().judge.classifier = None
+    model.unwrap_python_model().model.classifier = None
     with pytest.raises(MlflowException, match="the model failed, not the recordings") as fault:
         model.predict(pd.DataFrame({"audio": [SOUNDS["wav"]]}))
     assert fault.value.get_http_status_code() == 500

@@ -1,1 +1,1 @@
-"""The registered model: the code that it carries, the table that it takes, and what guards it behind HTTP."""
+"""The registered model: the code that it carries, the table that it takes, and the limits of an HTTP request."""

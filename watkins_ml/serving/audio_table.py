@@ -46,8 +46,8 @@ OUTPUTS = Schema(
 )
 
 
-class Sentence(MlflowException):
-    """An error of which a client over HTTP gets the sentence alone.
+class ServingError(MlflowException):
+    """An error whose message alone is sent to a client over HTTP.
 
     MLflow's scoring server writes the table in front of the message, which `str` of the exception is without.
     """
@@ -57,15 +57,15 @@ class Sentence(MlflowException):
         return super().serialize_as_json()
 
 
-class Refused(Sentence):
-    """A table that cannot be judged; over HTTP status 400."""
+class TableError(ServingError):
+    """A table that cannot be used; over HTTP status 400."""
 
     def __init__(self, sentence: str):
         super().__init__(sentence, INVALID_PARAMETER_VALUE)
 
 
 class Budget(Protocol):
-    """Who decides how much of a table is judged; raises Refused where row `number` is too much."""
+    """Limits how much of a table is used; raises TableError where row `number` is too much."""
 
     def spend(self, number: int, seconds: float = 0.0, windows: int = 0) -> None: ...
 
@@ -80,16 +80,16 @@ def table_windows(
     (samples, channels). The other cells are absent, None or NaN.
 
     Args:
-        budget: hears of each row's sound before it is decoded, and of its windows before they are judged.
+        budget: is charged for each row's sound before it is decoded, and for its windows before the network gets them.
         first: the number of the first row, where the table is a part of one.
 
     Raises:
-        Refused: no such column, no rows, or a row that cannot be used, which is named (counted from 0).
+        TableError: no such column, no rows, or a row that cannot be used, which is named (counted from 0).
     """
     if not set(FORMS) & set(table.columns):
-        raise Refused(NO_COLUMN)
+        raise TableError(NO_COLUMN)
     if table.empty:
-        raise Refused("the table has no rows; give one for each recording")
+        raise TableError("the table has no rows; give one for each recording")
     for number, row in enumerate(table.to_dict("records"), start=first):
         try:
             source, seconds = _source(row)
@@ -97,9 +97,9 @@ def table_windows(
                 budget.spend(number, seconds=seconds)
             windows = frontend.file_windows(source)
         except AudioError as error:
-            raise Refused(f"row {number} holds no usable audio ({error}); mend it or leave it out") from None
+            raise TableError(f"row {number} holds no usable audio ({error}); mend it or leave it out") from None
         except UserError as error:
-            raise Refused(f"row {number}: {error}") from None
+            raise TableError(f"row {number}: {error}") from None
         if budget is not None:
             budget.spend(number, windows=len(windows))
         yield windows
@@ -136,9 +136,9 @@ def _file(audio: object) -> tuple[BinaryIO, float]:
     _check_size(len(audio))
     file, seconds = io.BytesIO(audio), 0.0
     try:
-        with open_audio(file) as told:
-            seconds = max(told.frames, 0) / told.samplerate
-            if told.frames * told.channels > MOST_SAMPLES:
+        with open_audio(file) as sound:
+            seconds = max(sound.frames, 0) / sound.samplerate
+            if sound.frames * sound.channels > MOST_SAMPLES:
                 raise UserError(f"audio unpacks to over {MOST_SAMPLES:,} samples; cut it into shorter files")
     except soundfile.LibsndfileError:
         pass  # the frontend gives the reason
@@ -155,7 +155,7 @@ def _path(path: object) -> Path:
 
 
 def _recorded(waveform: object, sample_rate: object) -> tuple[BinaryIO, float]:
-    """The WAV file that the waveform was read from, so that files and waveforms are judged by the same code."""
+    """The WAV file that the waveform was read from, so that files and waveforms take the same code."""
     is_number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
     if not is_number or not 1 <= sample_rate < 2**31 or sample_rate != int(sample_rate):
         raise UserError("a waveform needs a sample_rate in Hz, a whole number from 1")

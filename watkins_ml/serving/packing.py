@@ -1,7 +1,7 @@
 """A run's bundle as an MLflow model that needs nothing of this installation.
 
 It brings its code and names the libraries that anybody can install. The code goes under a name of its own,
-`watkins_ml_` and the code's fingerprint: so a model is judged by the code that it was made with, whatever version of
+`watkins_ml_` and the code's fingerprint: so a model predicts with the code that it was made with, whatever version of
 this package is installed or imported where it is loaded, and disturbs none of them.
 """
 
@@ -29,7 +29,7 @@ DISTRIBUTIONS = {"yaml": "PyYAML"}
 
 
 class Code(NamedTuple):
-    """What a model carries."""
+    """The code that a model carries."""
 
     name: str
     """Of the package that it becomes there."""
@@ -43,7 +43,7 @@ class Code(NamedTuple):
 
 @cache
 def carried_code() -> Code:
-    """The modules that a model needs to answer, found by what they import."""
+    """The modules that a model needs to predict, found by their imports."""
     modules, libraries = _needed(SERVED_MODEL)
     modules.remove(SERVED_MODEL)
     sources = {str(path.relative_to(PACKAGE)): path.read_bytes() for path in sorted(modules)}
@@ -69,8 +69,8 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
     from watkins_ml.serving.audio_table import INPUTS, OUTPUTS
 
     code = carried_code()
-    with tempfile.TemporaryDirectory(prefix="watkins-") as workshop:
-        package, served = Path(workshop) / code.name, Path(workshop) / SERVED_MODEL.name
+    with tempfile.TemporaryDirectory(prefix="watkins-") as workspace:
+        package, served = Path(workspace) / code.name, Path(workspace) / SERVED_MODEL.name
         for path, source in code.files.items():
             (package / path).parent.mkdir(parents=True, exist_ok=True)
             (package / path).write_bytes(source)

@@ -13,14 +13,16 @@ import pandas as pd
 
 class SpeciesModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        from watkins_ml.serving.scoring_guard import guard  # not above: MLflow runs this file also to store it
-        from watkins_ml.serving.table_judge import TableJudge
+        from watkins_ml.serving.request_limits import (
+            limit_requests,  # not above: MLflow runs this file also to store it
+        )
+        from watkins_ml.serving.table_model import TableModel
 
-        self.judge = TableJudge(Path(context.artifacts["bundle"]))
-        guard(SpeciesModel)
+        self.model = TableModel(Path(context.artifacts["bundle"]))
+        limit_requests(SpeciesModel)
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        return self.judge.predict(model_input)
+        return self.model.predict(model_input)
 
 
 mlflow.models.set_model(SpeciesModel())

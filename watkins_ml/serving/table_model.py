@@ -1,4 +1,4 @@
-"""What a registered model answers: a table of recordings in, species with probabilities out."""
+"""A registered model: a table of recordings in, species with probabilities out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlflow.exceptions import MlflowException
 
 from watkins_ml.core.memory import give_back_memory
 from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, Predictions, load_bundle
-from watkins_ml.serving.audio_table import Sentence, table_windows
-from watkins_ml.serving.scoring_guard import REQUEST
+from watkins_ml.serving.audio_table import ServingError, table_windows
+from watkins_ml.serving.request_limits import REQUEST
 
 AT_ONCE = 32
 """Rows after which memory is given back: the larger a table, the more of it would lie in pieces too small to use."""
 EVALUATOR = "mlflow.models.evaluation.evaluators.classifier"
 
 
-class TableJudge:
-    """A trained model that judges tables of recordings, as `audio_table` describes them."""
+class TableModel:
+    """A trained model that predicts the species of tables of recordings, as `audio_table` describes them."""
 
     def __init__(self, bundle: Path):
         self.classifier = load_bundle(bundle)
@@ -34,40 +34,40 @@ class TableJudge:
         gets the column species.
 
         Raises:
-            Sentence: a table that cannot be judged, or a fault of the model; fit for whoever sent the table.
+            ServingError: a table that cannot be used, or a fault of the model; fit for whoever sent the table.
         """
         try:
-            probabilities, novelty = self._answers(table)
+            probabilities, novelty = self._predict(table)
         except MlflowException:
             raise
         except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
             logging.getLogger(__name__).exception("a fault of the model")
-            raise Sentence("the model failed, not the recordings; see the log of its process") from error
+            raise ServingError("the model failed, not the recordings; see the log of its process") from error
         best = probabilities.argmax(axis=1)
         classes = self.classifier.classes
         known = novelty <= MAX_NOVELTY
-        answer = pd.DataFrame(
+        rows = pd.DataFrame(
             {
-                "species": [classes[label] if told else UNKNOWN for label, told in zip(best, known, strict=True)],
+                "species": [classes[label] if sure else UNKNOWN for label, sure in zip(best, known, strict=True)],
                 "probability": probabilities.max(axis=1).astype(float),
                 "probabilities": [dict(zip(classes, map(float, row), strict=True)) for row in probabilities],
                 "novelty": novelty,
             }
         )
-        return answer["species"] if _is_evaluated() else answer
+        return rows["species"] if _is_evaluated() else rows
 
-    def _answers(self, table: pd.DataFrame) -> Predictions:
-        request, said = REQUEST.get(), []
+    def _predict(self, table: pd.DataFrame) -> Predictions:
+        request, parts = REQUEST.get(), []
         for first in range(0, max(len(table), 1), AT_ONCE):
             windows = table_windows(self.classifier.frontend, table[first : first + AT_ONCE], request, first)
-            with nullcontext() if request is None else request.turn():
-                said.append(self.classifier.predict(windows, max_novelty=MAX_NOVELTY))
+            with nullcontext() if request is None else request.only_one():
+                parts.append(self.classifier.predict(windows, max_novelty=MAX_NOVELTY))
             give_back_memory()
-        return Predictions(*map(np.concatenate, zip(*said, strict=True)))
+        return Predictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _is_evaluated() -> bool:
-    """Whether `mlflow.models.evaluate` asks as of a classifier: it gives a model no way to be told what to return."""
+    """Whether `mlflow.models.evaluate` calls as for a classifier: it gives a model no way to learn what to return."""
     frame = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != EVALUATOR:
         frame = frame.f_back
