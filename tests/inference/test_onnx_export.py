@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
+from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
-from watkins_ml.inference.predict import predict_files
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.novelty import Novelty
 from watkins_ml.models.registry import build_model

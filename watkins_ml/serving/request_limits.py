@@ -50,10 +50,10 @@ class Request:
         self.seconds += seconds
         self.windows += windows
         if self.seconds > MOST_SECONDS:
-            raise TableError(f"row {number}: the recordings so far last over {MOST_SECONDS:,} s; send fewer")
+            raise TableError(f"row {number}: the recordings so far last over {MOST_SECONDS:,} s; send fewer at once")
         if self.windows > MOST_WINDOWS:
             raise TableError(
-                f"row {number}: the recordings so far fill over {MOST_WINDOWS} windows; send fewer"
+                f"row {number}: the recordings so far fill over {MOST_WINDOWS} windows; send fewer at once"
             )
         if time.monotonic() > self.end:
             raise self._timed_out()
@@ -139,7 +139,7 @@ def _split_rows(table: Any) -> list[dict[str, Any]]:
     for number, row in enumerate(_counted(rows)):
         if not isinstance(row, list) or len(row) != len(names):
             raise TableError(
-                f"row {number} of dataframe_split is no list of {len(names)} cells, one a column"
+                f"row {number} of dataframe_split is no list of {len(names)} cells, one for each of columns"
             )
     return _known([{name: row[place] for name, place in places.items()} for row in rows])
 
