@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support import EXPERIMENTS
-from tests.support.launch import NOBODY, Launched, two_machines
+from tests.support.launch import NOBODY, Forked, Launched, two_machines
 from tests.support.servers import free_port
 from watkins_ml.config import load_stored
 from watkins_ml.dataset.layout import read_prepared
@@ -101,10 +101,9 @@ def test_a_file_that_the_second_machine_lacks_is_named_before_anything_is_writte
         shutil.copytree(prepared, folder / "data")
     gone = folders[1] / "data" / read_prepared(prepared).sides["train"]["spectrogram"][0]
     gone.unlink()
-    with two_machines(folders, free_port(), *words(Path("data")), **NOBODY) as launched:
-        assert 0 not in [each.wait() for each in launched]
-    said = [line for each in launched for line in each.lines]
-    assert len(said) == 1 and f"{gone.name}: missing" in said[0]
+    forked = Forked(folders, *words(Path("data"))[2:])
+    assert 0 not in forked.wait()
+    assert len(forked.lines) == 1 and f"{gone.name}: missing" in forked.lines[0]
     assert not (folders[0] / "run").exists()
 
 
@@ -116,10 +115,9 @@ def test_other_data_on_the_second_machine_is_refused(prepared, tmp_path):
     summary = folders[1] / "data" / "dataset.json"
     digest = read_prepared(prepared).digest
     summary.write_text(summary.read_text().replace(digest, "0123456789abcdef"))
-    with two_machines(folders, free_port(), *words(Path("data")), **NOBODY) as launched:
-        assert 0 not in [each.wait() for each in launched]
-    said = [line for each in launched for line in each.lines]
-    assert len(said) == 1 and f"data digest 0123456789abcdef, not {digest}" in said[0]
+    forked = Forked(folders, *words(Path("data"))[2:])
+    assert 0 not in forked.wait()
+    assert len(forked.lines) == 1 and f"data digest 0123456789abcdef, not {digest}" in forked.lines[0]
     assert not (folders[0] / "run").exists()
 
 
@@ -132,14 +130,14 @@ def test_other_data_on_the_second_machine_is_refused(prepared, tmp_path):
     ],
 )
 def test_a_misuse_is_said_once(tmp_path, arguments, sentence):
-    launched = Launched(tmp_path, "-m", "watkins_ml", *arguments)
-    assert launched.wait() == 1  # the launcher's own status
-    assert len(launched.lines) == 1 and sentence in launched.lines[0], launched.said
+    forked = Forked([tmp_path] * 2, *arguments)
+    assert set(forked.wait()) <= {1, 2}
+    assert len(forked.lines) == 1 and sentence in forked.lines[0], forked.said
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_finished_run_is_only_said_to_be_finished(two, tmp_path):
     shutil.copytree(two.output.parent / "run", tmp_path / "run")
-    launched = Launched(tmp_path, "-m", "watkins_ml", "train", "--resume", "run", **NOBODY)
-    assert launched.wait() == 0, launched.said
-    assert launched.said.count("run: this run has finished") == 1
+    forked = Forked([tmp_path] * 2, "train", "--resume", "run")
+    assert forked.wait() == [0, 0], forked.said
+    assert forked.said.count("run: this run has finished") == 1

@@ -1,4 +1,4 @@
-"""Commands of several processes, started by torch's own launcher as a user would."""
+"""Commands of several processes, started by torch's own launcher as a user would, or forked as it would start them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.children import Command
 
 NOBODY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """The environment of a training that nobody tracks."""
@@ -57,6 +59,46 @@ class Launched:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
+
+
+class Forked:
+    """`watkins` in the processes that a launcher would start, one a folder, without a launcher and without imports."""
+
+    def __init__(self, folders: Sequence[Path], *arguments: object, **environment: str):
+        from torch.distributed import TCPStore
+
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        count = str(len(folders))
+        machines = str(len(set(folders)))
+        common = {
+            "TORCHELASTIC_RUN_ID": "forked", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._store.port), "WORLD_SIZE": count,
+            "GROUP_WORLD_SIZE": machines, "LOCAL_WORLD_SIZE": str(len(folders) // len(set(folders))),
+        }  # fmt: skip
+        self.commands = [
+            Command(
+                folder, *arguments, uri=NOBODY["MLFLOW_TRACKING_URI"], RANK=str(rank),
+                LOCAL_RANK=str(folders[:rank].count(folder)), **NOBODY | common | environment,
+            )
+            for rank, folder in enumerate(folders)
+        ]  # fmt: skip
+
+    def wait(self, timeout: float = 120) -> list[int]:
+        """The exit statuses by rank; a process that hangs is an error, and none outlives this."""
+        try:
+            return [command.wait(timeout) for command in self.commands]
+        finally:
+            for command in self.commands:
+                command.kill_after(0)
+
+    @property
+    def said(self) -> str:
+        return "".join(command.said for command in self.commands)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines in which the processes say how the command ended."""
+        return [line for line in self.said.splitlines() if line.startswith("watkins: ")]
 
 
 @contextmanager
