@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from tests.support.registered import digests, held
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.folds import FoldRule
 from watkins_ml.dataset.layout import read_prepared
@@ -51,7 +52,7 @@ def recordings(archive, folder) -> Path:
     for cut in range(10):
         whistle = np.sin(np.arange(3_200) * 1.7) + np.random.default_rng(cut).normal(0, 0.2, 3_200)
         soundfile.write(ocean / "Tucuxi" / f"09000{cut:03d}.wav", whistle / 3, 8_000)
-    prepare(ocean, folder / "data", PrepareOptions(workers=1))
+    prepare(ocean, folder / "data", PrepareOptions(workers=1, frontend=FrontendSettings(frames=100)))
     return folder / "data"
 
 

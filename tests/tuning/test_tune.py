@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from tests.support import EXPERIMENTS
+from tests.support.children import Command
 from tests.support.registered import assert_is_the_runs_own, digests, held
 from tests.support.servers import free_port
 from watkins_ml.audio.settings import FrontendSettings
@@ -331,14 +330,10 @@ def test_of_two_studies_that_begin_in_one_folder_at_once_one_is_refused(prepared
     """Each has a database of its own, so only the folder can tell them apart."""
     recipe = tmp_path / "small.yaml"
     recipe.write_text(RECIPE.format(base=BASELINE, data=prepared).replace("trials: 6", "trials: 1"))
-    command = [sys.executable, "-m", "watkins_ml", "tune", str(recipe), "--storage"]
-    both = [
-        subprocess.Popen([*command, f"sqlite:///{tmp_path}/{name}.db"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                         stdout=subprocess.DEVNULL)
-        for name in "ab"
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 2], said
+    both = [Command(tmp_path, "tune", recipe, "--storage", f"sqlite:///{tmp_path}/{name}.db") for name in "ab"]
+    statuses = [command.wait() for command in both]
+    said = [command.said for command in both]
+    assert sorted(statuses) == [0, 2], said
     assert sum("runs/small: holds another study" in words for words in said) == 1
     facts = RunDirectory(tmp_path / "runs" / "small").facts.model_dump()
     assert facts["status"] == "FINISHED"
