@@ -238,7 +238,7 @@ A_FILE = some.fixed_dictionaries({}, optional={
 })  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some.fixed_dictionaries({}, optional={
     "files": some.lists(A_FILE, max_size=3) | ANYTHING, "sha": some.just("a1b2c3") | ANYTHING,
     "siblings": some.lists(A_FILE, max_size=3) | ANYTHING,

@@ -424,7 +424,7 @@ def loads_or_says_why(folder: Path) -> None:
 
 
 @given(place=st.sampled_from(PLACES), value=JSON)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_a_description_it_is_used_or_refused_with_a_sentence(bundle, place, value):
     intact = (bundle / "model.json").read_text()
     description = node = json.loads(intact)
@@ -439,7 +439,7 @@ def test_whatever_stands_in_a_description_it_is_used_or_refused_with_a_sentence(
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_bytes_are_changed_in_a_bundle_it_is_used_or_refused_with_a_sentence(bundle, data):
     part = bundle / data.draw(st.sampled_from(["model.json", "weights.pt"]))
     intact = part.read_bytes()

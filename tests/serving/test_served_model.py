@@ -376,7 +376,7 @@ ROWS = st.lists(st.dictionaries(st.sampled_from([*COLUMNS, "x"]), CELLS, max_siz
 
 @pytest.mark.slow
 @given(form=st.sampled_from(FORMATS), table=ROWS | CELLS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_json_is_sent_the_answer_is_a_table_or_a_sentence(address, form, table):
     answer = requests.post(
         address, data=json.dumps({form: table}), headers={"Content-Type": "application/json"}, timeout=60
