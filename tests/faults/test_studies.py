@@ -27,7 +27,7 @@ from tests.support.servers import Postgres
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tuning.storage import quieten_optuna
-from watkins_ml.tuning.study import best_trial, counted
+from watkins_ml.tuning.trials import best_trial, counted
 
 pytestmark = pytest.mark.faults
 STUDY = """
@@ -192,7 +192,7 @@ def test_four_workers_on_postgresql_one_killed_and_one_told_to_stop(prepared, se
     assert set(continued) == {killed.number, stopped.number}
     assert "ended" not in trials[killed.number].user_attrs
     assert trials[stopped.number].user_attrs["ended"] == "interrupted"
-    assert "was killed (signal 9); another takes its place" in "".join(machine.said for machine in machines)
+    assert "was killed (signal 9); it is replaced" in "".join(machine.said for machine in machines)
     assert_tracked([machine.folder for machine in machines], 10)
     best = best_trial(trials)
     assert [version.run_id for version in client().search_model_versions("name='small'")] == [
@@ -210,7 +210,7 @@ def test_postgresql_restarted_in_the_middle(prepared, undisturbed, store, databa
     time.sleep(3)
     database.start()
     assert command.wait() == 0, command.said
-    assert "is away" in command.said and "is back" in command.said
+    assert "is unavailable" in command.said and "is available again" in command.said
     assert_whole(url, 5)
     assert len(trials_of(url)) == 5 and values(trials_of(url)) == undisturbed
     assert_tracked([tmp_path], 5)

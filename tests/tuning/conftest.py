@@ -63,6 +63,6 @@ def begin(tmp_path):
 
     def open_study(recipe: StudyRecipe, url: str | None = None, folder: str = "here") -> Study:
         database = StudyDatabase(url or f"sqlite:///{tmp_path / 'studies.db'}", recipe.settings.heartbeat_seconds)
-        return Study.begin(database, recipe, tmp_path / folder, "digest")
+        return Study.open(database, recipe, tmp_path / folder, "digest")
 
     return open_study

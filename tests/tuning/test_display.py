@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from watkins_ml.tuning.display import has_result, line, note, shown_point
-from watkins_ml.tuning.study import counted
+from watkins_ml.tuning.trials import counted
 
 
 @pytest.fixture

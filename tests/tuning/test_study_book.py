@@ -19,7 +19,8 @@ from sqlalchemy.engine import Engine
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
-from watkins_ml.tuning.study import INTERRUPTED, SHORT, Study, TrialLostError, best_trial, counted
+from watkins_ml.tuning.study import Study, TrialLostError
+from watkins_ml.tuning.trials import INTERRUPTED, SHORT, best_trial, counted
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
@@ -171,9 +172,9 @@ def test_an_earlier_trial_at_the_same_point_is_found(small, begin):
     study.finish(first, COMPLETE, 0.4)
     study.optuna.enqueue_trial(first.trial.params)
     twin = study.claim()
-    assert study.twin(twin.trial).number == first.trial.number
+    assert study.duplicate_of(twin.trial).number == first.trial.number
     study.finish(twin, COMPLETE, 0.4, duplicate_of=0)
-    assert study.twin(study.claim().trial) is None
+    assert study.duplicate_of(study.claim().trial) is None
     assert best_trial(study.trials).number == 0
 
 
@@ -204,7 +205,7 @@ def test_other_data_are_refused(small, tmp_path, begin):
     begin(small)
     database = StudyDatabase(f"sqlite:///{tmp_path / 'studies.db'}")
     with pytest.raises(UsageError, match="data digest was digest, now other"):
-        Study.begin(database, small, tmp_path / "here", "other")
+        Study.open(database, small, tmp_path / "here", "other")
 
 
 def test_a_study_of_another_program_is_left_alone(small, tmp_path, begin):
@@ -213,7 +214,7 @@ def test_a_study_of_another_program_is_left_alone(small, tmp_path, begin):
     database = StudyDatabase(f"sqlite:///{tmp_path / 'studies.db'}")
     theirs = optuna.create_study(storage=database.storage, study_name=small.name)
     theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(UsageError, match="begun by another program"):
+    with pytest.raises(UsageError, match="made by another program"):
         begin(small)
 
 
@@ -293,7 +294,7 @@ def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events,
     """Three workers take turns; each event says whose trial ends, and how."""
     folder = tmp_path_factory.mktemp("turns")
     recipe = named(small, "turns", trials=wanted)
-    study = Study.begin(StudyDatabase(f"sqlite:///{folder / 'studies.db'}"), recipe, folder / "runs", "digest")
+    study = Study.open(StudyDatabase(f"sqlite:///{folder / 'studies.db'}"), recipe, folder / "runs", "digest")
     hands = {}
 
     def end(worker: int, how: str) -> None:
@@ -330,7 +331,7 @@ def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events,
 
 
 def claim_and_finish(recipe: StudyRecipe, url: str, folder: Path, dies_after: int | None) -> None:
-    study = Study.begin(StudyDatabase(url, 1), recipe, folder, "digest")
+    study = Study.open(StudyDatabase(url, 1), recipe, folder, "digest")
     taken = 0
     while not study.is_settled:
         if (claim := study.claim()) is None:
@@ -359,7 +360,7 @@ def test_four_processes_share_a_study_and_two_of_them_die(small, storage, tmp_pa
     for worker in workers:
         worker.join(120)
     assert sorted(worker.exitcode for worker in workers) == [-9, -9, 0, 0]
-    study = Study.begin(StudyDatabase(storage), recipe, folder, "digest")
+    study = Study.open(StudyDatabase(storage), recipe, folder, "digest")
     points = counted(study.trials)
     assert len(points) == 30 and all(trial.state is COMPLETE for trial in points)
     assert len(study.trials) == 32, "each of the two that died is followed by one"
@@ -373,7 +374,7 @@ def test_a_trial_let_go_without_a_word_to_the_database_goes_on_however_often(sma
     study = begin(named(small, "let-go", trials=1))
     for _ in range(4):
         claim = study.claim()
-        study.leave(claim)
+        study.release(claim)
     last = study.claim()
     assert last.run == "trial-000" and last.trial.user_attrs["deaths"] == 0
     assert {trial.user_attrs["ended"] for trial in study.trials[:-1]} == {INTERRUPTED}

@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 from watkins_ml.tuning import plots
-from watkins_ml.tuning.plots import Drawn, write_study_plots
+from watkins_ml.tuning.importance import PlottedTrials, importances
+from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.scale import Scale
 from watkins_ml.tuning.table import trials_table
 
@@ -134,7 +135,7 @@ def test_five_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("keys", [2, 6])
 def test_nothing_is_cut_off_and_ticks_do_not_overlap(name, keys, forty):
-    figure = plots.PICTURES[name](Drawn.of(forty if keys == 6 else searched(9, keys)))
+    figure = plots.PLOTS[name](PlottedTrials.of(forty if keys == 6 else searched(9, keys)))
     assert inside(figure)
     for axes in figure.axes:
         labels = [each.get_window_extent() for each in axes.get_xticklabels() if each.get_visible() and each.get_text()]
@@ -144,7 +145,7 @@ def test_nothing_is_cut_off_and_ticks_do_not_overlap(name, keys, forty):
 
 def test_history_shows_complete_and_pruned_trials_and_the_best_so_far():
     study = study_of(complete(0.5), complete(0.8), pruned(0.3), complete(0.6), failed(0.9), pruned(0.2, 0.4))
-    axes = plots.history(Drawn.of(study)).axes[0]
+    axes = plots.history(PlottedTrials.of(study)).axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {
         "best so far": [[0, 0.5], [1, 0.8], [3, 0.8], [5, 0.8]],
@@ -156,7 +157,7 @@ def test_history_shows_complete_and_pruned_trials_and_the_best_so_far():
 
 def test_intermediate_values_end_in_a_cross_where_a_trial_was_pruned():
     study = study_of(complete(0.5, 0.7, 0.6), pruned(0.4, 0.3), failed(0.1, 0.1), complete(0.5, math.nan, 0.55))
-    axes = plots.intermediate(Drawn.of(study)).axes[0]
+    axes = plots.intermediate(PlottedTrials.of(study)).axes[0]
     crosses = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "x"]
     assert crosses == [[[2, 0.3]]]
     best = [list(line.get_ydata()) for line in axes.lines if to_hex(line.get_color()).upper() == plots.BEST]
@@ -179,9 +180,9 @@ def drawn_at_random(count: int) -> list[FrozenTrial]:
 
 
 def test_importance_gives_percentages_of_all_parameters_and_says_what_it_rests_on():
-    drawn = Drawn.of(study_of(*drawn_at_random(12), pruned(0.1), failed(0.2)))
+    drawn = PlottedTrials.of(study_of(*drawn_at_random(12), pruned(0.1), failed(0.2)))
     figure = plots.importance(drawn)
-    shares = plots.importances(drawn)
+    shares = importances(drawn)
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares) == ["optim.lr", "model.freeze_depth", "augment.time_roll"]
     axes = figure.axes[0]
@@ -194,7 +195,7 @@ def test_importance_weighs_every_decade_of_a_logarithmic_range_alike():
     study = study_of(*drawn_at_random(60))
     fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
     plain = optuna.importance.get_param_importances(study, evaluator=fanova)["optim.lr"]
-    even = plots.importances(Drawn.of(study))["optim.lr"]
+    even = importances(PlottedTrials.of(study))["optim.lr"]
     assert plain < 0.75 < 0.9 < even
 
 
@@ -202,20 +203,20 @@ def test_importance_weighs_every_decade_of_a_logarithmic_range_alike():
 def test_importance_from_less_than_four_trials_says_that_they_are_too_few(count, few):
     lrs = [0.0001, 0.001, 0.01, 0.002][:count]
     trials = [complete(0.5 + lr, point={"optim.lr": lr, "model.freeze_depth": 3}) for lr in lrs]
-    figure = plots.importance(Drawn.of(study_of(*trials)))
+    figure = plots.importance(PlottedTrials.of(study_of(*trials)))
     assert ("too few trials" in figure.get_suptitle()) is few
     assert inside(figure)
 
 
 def test_repeated_points_count_once_in_the_pictures():
     study = study_of(complete(0.5), complete(0.7), complete(0.7, duplicate_of=1), pruned(duplicate_of=0))
-    drawn = Drawn.of(study)
+    drawn = PlottedTrials.of(study)
     assert [each.number for each in drawn.complete] == [0, 1]
     assert drawn.pruned == []
 
 
 def test_parallel_draws_a_line_a_trial_and_the_best_on_top(forty):
-    drawn = Drawn.of(forty)
+    drawn = PlottedTrials.of(forty)
     lines = [line for line in plots.parallel(drawn).axes[0].lines if len(line.get_xdata()) >= len(SPACE)]
     assert [len(line.get_xdata()) for line in lines] == [6] * len(drawn.pruned) + [7] * len(drawn.complete)
     assert to_hex(lines[-1].get_color()).upper() == plots.BEST
@@ -223,10 +224,10 @@ def test_parallel_draws_a_line_a_trial_and_the_best_on_top(forty):
 
 
 def test_slices_have_a_panel_a_parameter_and_a_colour_bar(forty):
-    *panels, bar = [axes for axes in plots.slices(Drawn.of(forty)).axes if axes.get_visible()]
+    *panels, bar = [axes for axes in plots.slices(PlottedTrials.of(forty)).axes if axes.get_visible()]
     assert [axes.get_xlabel() for axes in panels] == sorted(SPACE)
     assert bar.get_ylabel() == "trial"
-    drawn = Drawn.of(forty)
+    drawn = PlottedTrials.of(forty)
     assert all(len(axes.collections[0].get_offsets()) == len(drawn.complete) for axes in panels)
 
 
@@ -290,8 +291,8 @@ def any_trial(draw) -> FrozenTrial:
 @settings(max_examples=8, deadline=None)
 def test_no_study_is_so_odd_that_a_picture_or_the_table_fails(trials):
     study = study_of(*trials)
-    for draw in plots.PICTURES.values():
-        figure = draw(Drawn.of(study))
+    for draw in plots.PLOTS.values():
+        figure = draw(PlottedTrials.of(study))
         assert figure is None or inside(figure)
     assert len(trials_table(study)) == len(trials)
 

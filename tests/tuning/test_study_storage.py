@@ -39,7 +39,7 @@ def interfering(study: Study, interfere: Callable[[int, str], str]) -> Iterator[
 @pytest.fixture
 def brittle(small, begin, postgres, monkeypatch):
     """A function that opens a study of many trials on PostgreSQL, which is tried again at once."""
-    monkeypatch.setattr("watkins_ml.tuning.storage.PAUSE", 0.01)
+    monkeypatch.setattr("watkins_ml.tuning.storage.RETRY_SECONDS", 0.01)
 
     def open_study(name: str) -> Study:
         recipe = replace(small, name=name, settings=small.settings.model_copy(update={"trials": 1000}))

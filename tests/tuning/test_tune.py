@@ -30,7 +30,8 @@ from watkins_ml.tracking.server import client
 from watkins_ml.training.monitor import best_epoch
 from watkins_ml.tuning.recipe import load_study
 from watkins_ml.tuning.storage import StudyDatabase
-from watkins_ml.tuning.study import Study, best_trial, counted
+from watkins_ml.tuning.study import Study
+from watkins_ml.tuning.trials import best_trial, counted
 from watkins_ml.tuning.tune import tune
 from watkins_ml.tuning.worker import Assignment, Worker
 
@@ -348,7 +349,7 @@ def test_a_worker_that_finds_other_data_than_its_study_takes_no_trial(small, beg
     config = small.config.model_copy(update={"data": small.config.data.model_copy(update={"dir": str(copied)})})
     other = dataclasses.replace(small, config=config)
     digest = read_prepared(Path(small.config.data.dir)).digest
-    with pytest.raises(UserError, match="copied: prepared anew since the study began"):
+    with pytest.raises(UserError, match="copied: not the prepared data that the study was started with"):
         Worker(Assignment(other, digest, study.database.url, study.folder, 1, None), None)
     assert [trial.state for trial in study.trials] == [TrialState.WAITING]
 

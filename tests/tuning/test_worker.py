@@ -18,7 +18,7 @@ from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_side
 from watkins_ml.runs.lifecycle import ShortageError, shortages
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tuning.study import INTERRUPTED, SHORT
+from watkins_ml.tuning.trials import INTERRUPTED, SHORT
 from watkins_ml.tuning.worker import Assignment, Worker
 
 

@@ -145,7 +145,7 @@ def print_crossval(result: CrossValidation) -> None:
 
 def print_study(outcome: Outcome) -> None:
     """The best trial beside the recipe's own point."""
-    from watkins_ml.tuning.study import counted
+    from watkins_ml.tuning.trials import counted
 
     study, best, own = outcome.study, outcome.best, outcome.own
     states = Counter(trial.state.name for trial in counted(study.trials))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.core.wording import plural
-from watkins_ml.tuning.study import INTERRUPTED, best_trial, counted
+from watkins_ml.tuning.trials import INTERRUPTED, best_trial, counted
 
 
 def has_result(trial: FrozenTrial) -> bool:

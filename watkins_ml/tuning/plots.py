@@ -1,34 +1,33 @@
-"""The pictures of a study, from its trials alone: Figures made without pyplot, as in `evaluation.plots`.
+"""The plots of a study, from its trials alone: Figures made without pyplot, as in `evaluation.plots`.
 
-Optuna's own matplotlib pictures were tried first: they change pyplot's style for the whole process, leave their figures
+Optuna's own matplotlib plots were tried first: they change pyplot's style for the whole process, leave their figures
 open, cut dotted names off and give 40 trials 40 legend entries.
 
-In all pictures a complete trial is a blue circle or line, a pruned one grey with a cross, and the best has a star.
-Trials that failed, are not finished, or repeat an earlier point (`duplicate_of`) are not drawn.
+In all plots a complete trial is a blue circle or line, a pruned one grey with a cross, and the best has a star.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
 
 from watkins_ml.evaluation.plots import BAR, GREY, save
-from watkins_ml.tuning.scale import Scale, even, label, percent
-from watkins_ml.tuning.study import best_trial
+from watkins_ml.tuning.importance import PlottedTrials, importances
+from watkins_ml.tuning.scale import Scale, label, percent
+from watkins_ml.tuning.trials import value_of
 
 BEST = "#D55E00"
 COLOURS = "viridis_r"
@@ -38,48 +37,21 @@ FEW = 4
 COLUMNS = 3
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """The trials that are drawn, by number, and what they searched; every complete one has a finite value."""
-
-    complete: list[FrozenTrial]
-    pruned: list[FrozenTrial]
-    space: dict[str, BaseDistribution]
-
-    @classmethod
-    def of(cls, study: optuna.Study) -> Drawn:
-        trials = [trial for trial in study.get_trials(deepcopy=False) if "duplicate_of" not in trial.user_attrs]
-        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE and math.isfinite(trial.value)]
-        pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
-        space: dict[str, BaseDistribution] = {}
-        for trial in complete + pruned:
-            space = trial.distributions | space
-        return cls(complete, pruned, {key: space[key] for key in sorted(space)})
-
-    @property
-    def best(self) -> FrozenTrial | None:
-        return best_trial(self.complete)
-
-    @property
-    def values(self) -> list[float]:
-        return [trial.value for trial in self.complete]
-
-
 def write_study_plots(study: optuna.Study, folder: Path) -> None:
     """Write history.png, importance.png, slice.png, parallel.png and intermediate.png of `study` into `folder`.
 
-    The study's value is the validation macro F1 (0..1, maximised) and the step of a reported value its epoch. A picture
-    that the trials do not suffice for is left out.
+    The study's value is the validation macro F1 (0..1, maximised) and the step of a reported value its epoch. A plot
+    that needs more trials is left out.
     """
-    drawn = Drawn.of(study)
-    for name, draw in PICTURES.items():
+    drawn = PlottedTrials.of(study)
+    for name, draw in PLOTS.items():
         figure = draw(drawn)
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
             save(figure, folder / f"{name}.png")
 
 
-def history(drawn: Drawn) -> Figure | None:
+def history(drawn: PlottedTrials) -> Figure | None:
     """Each trial's value by its number, and the best so far."""
     pruned = [(trial.number, _last(trial)[1]) for trial in drawn.pruned if _epochs(trial)]
     if not drawn.complete and not pruned:
@@ -103,7 +75,7 @@ def history(drawn: Drawn) -> Figure | None:
     return figure
 
 
-def importance(drawn: Drawn) -> Figure | None:
+def importance(drawn: PlottedTrials) -> Figure | None:
     """How much of the value's variance each parameter explains by itself (fANOVA, Hutter et al. 2014), in per cent."""
     shares = importances(drawn)
     if not shares:
@@ -125,27 +97,7 @@ def importance(drawn: Drawn) -> Figure | None:
     return figure
 
 
-def importances(drawn: Drawn) -> dict[str, float]:
-    """Parameter to its share (they sum to 1), greatest first; empty where there is nothing to tell apart.
-
-    Optuna's evaluator weighs a log-uniform parameter by its plain value, where nine tenths of a range are its last
-    decade; so it is given the logarithms, as the sampler draws them. Pruned trials have no value to compare.
-    """
-    keys = [key for key in drawn.space if all(key in trial.params for trial in drawn.complete)]
-    varied = [key for key in keys if len({repr(trial.params[key]) for trial in drawn.complete}) > 1]
-    if len(keys) < 2 or not varied or np.ptp(drawn.values) < 1e-9:
-        return {}
-    scales = {key: even(drawn.space[key]) for key in keys}
-    storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=storage, direction="maximize")
-    for trial in drawn.complete:
-        params = {key: convert(trial.params[key]) for key, (_, convert) in scales.items()}
-        distributions = {key: distribution for key, (distribution, _) in scales.items()}
-        study.add_trial(optuna.create_trial(value=trial.value, params=params, distributions=distributions))
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-
-
-def slices(drawn: Drawn) -> Figure | None:
+def slices(drawn: PlottedTrials) -> Figure | None:
     """The value by each parameter alone; later trials are darker, and ticks at the bottom are pruned trials."""
     if not drawn.complete or not drawn.space:
         return None
@@ -162,17 +114,20 @@ def slices(drawn: Drawn) -> Figure | None:
     bar = figure.colorbar(ScalarMappable(numbers, COLOURS), ax=grid, aspect=30, pad=0.015)
     bar.set_label("trial")
     bar.locator = MaxNLocator(integer=True)
-    marks = [_legend(f"complete ({len(drawn.complete)})", GREY, "o", 8), _legend(_said(drawn.best), BEST, "*", 15)]
+    marks = [
+        _legend(f"complete ({len(drawn.complete)})", GREY, "o", 8),
+        _legend(_best_label(drawn.best), BEST, "*", 15),
+    ]
     if drawn.pruned:
         marks.append(_legend(f"pruned ({len(drawn.pruned)})", GREY, "|", 11))
     figure.legend(handles=marks, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
-def _slice(axes: Axes, key: str, scale: Scale, drawn: Drawn, numbers: Normalize) -> None:
+def _slice(axes: Axes, key: str, scale: Scale, drawn: PlottedTrials, numbers: Normalize) -> None:
     having = [trial for trial in drawn.complete if key in trial.params]
     axes.scatter(
-        [scale.at(trial.params[key]) for trial in having], [trial.value for trial in having], s=55, cmap=COLOURS,
+        [scale.at(trial.params[key]) for trial in having], [value_of(trial) for trial in having], s=55, cmap=COLOURS,
         norm=numbers, c=[trial.number for trial in having], ec="white", lw=0.6, zorder=3, clip_on=False,
     )  # fmt: skip
     if key in drawn.best.params:
@@ -186,24 +141,27 @@ def _slice(axes: Axes, key: str, scale: Scale, drawn: Drawn, numbers: Normalize)
     axes.set_xlabel(label(key), fontsize=11)
 
 
-def parallel(drawn: Drawn) -> Figure | None:
+def parallel(drawn: PlottedTrials) -> Figure | None:
     """A line a trial through all its parameters to its value; pruned trials end before the value."""
     complete = [trial for trial in drawn.complete if drawn.space.keys() <= trial.params.keys()]
     pruned = [trial for trial in drawn.pruned if drawn.space.keys() <= trial.params.keys()]
     if not complete or not drawn.space:
         return None
-    norm = Normalize(min(drawn.values), max(drawn.values))
+    low, high = min(drawn.values), max(drawn.values)
+    norm = Normalize(low, high)
     scales = [Scale.of(distribution) for distribution in drawn.space.values()]
-    scales.append(Scale.of(FloatDistribution(norm.vmin, norm.vmax), percent))
+    scales.append(Scale.of(FloatDistribution(low, high), percent))
     figure = _figure(max(7, 1.9 * len(scales)), 5.8)
     axes = figure.subplots()
     for trial in pruned:
         axes.plot(_heights(trial, drawn, scales), color="#BBBBBB", lw=0.9, alpha=0.7)
     colours = ScalarMappable(norm, COLOURS)
-    for trial in sorted(complete, key=lambda trial: (trial.value, -trial.number)):
+    for trial in sorted(complete, key=lambda trial: (value_of(trial), -trial.number)):
         heights = [*_heights(trial, drawn, scales), scales[-1].at(trial.value)]
         is_best = trial is drawn.best
-        axes.plot(heights, color=BEST if is_best else colours.to_rgba(trial.value), lw=3 if is_best else 1.6)
+        axes.plot(
+            heights, color=BEST if is_best else colours.to_rgba(np.asarray(value_of(trial))), lw=3 if is_best else 1.6
+        )
     for place, scale in enumerate(scales):
         _coordinate(axes, place, scale)
     axes.set_xticks(range(len(scales)), [*map(_two_lines, drawn.space), "validation\nmacro F1"], fontsize=10)
@@ -212,10 +170,10 @@ def parallel(drawn: Drawn) -> Figure | None:
     axes.yaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    good = colours.cmap(1.0)
+    good = to_hex(colours.cmap(1.0))
     marks = [
         _legend(f"complete ({len(complete)}), darker is better", good, "", 0, "-"),
-        _legend(_said(drawn.best), BEST, "", 0, "-"),
+        _legend(_best_label(drawn.best), BEST, "", 0, "-"),
     ]
     if pruned:
         marks.append(_legend(f"pruned ({len(pruned)})", "#BBBBBB", "", 0, "-"))
@@ -232,7 +190,7 @@ def _coordinate(axes: Axes, place: int, scale: Scale) -> None:
         )  # fmt: skip
 
 
-def intermediate(drawn: Drawn) -> Figure | None:
+def intermediate(drawn: PlottedTrials) -> Figure | None:
     """The value by epoch, a line a trial."""
     complete, pruned = ([trial for trial in part if _epochs(trial)] for part in (drawn.complete, drawn.pruned))
     if not complete and not pruned:
@@ -245,9 +203,9 @@ def intermediate(drawn: Drawn) -> Figure | None:
     for trial in complete:
         axes.plot(*_curve(trial), color=BAR, lw=1.2, alpha=0.6, marker=".")
     marks = [_legend(f"complete ({len(complete)})", BAR, ".", 7, "-")] if complete else []
-    if drawn.best is not None and _epochs(drawn.best):
+    if drawn.complete and _epochs(drawn.best):
         axes.plot(*_curve(drawn.best), color=BEST, lw=2.5, marker=".", zorder=4)
-        marks.append(_legend(_said(drawn.best), BEST, ".", 7, "-"))
+        marks.append(_legend(_best_label(drawn.best), BEST, ".", 7, "-"))
     if pruned:
         marks.append(_legend(f"pruned ({len(pruned)})", GREY, "x", 7, "-"))
     axes.set_xlabel("epoch")
@@ -257,7 +215,7 @@ def intermediate(drawn: Drawn) -> Figure | None:
     return figure
 
 
-PICTURES: dict[str, Callable[[Drawn], Figure | None]] = {
+PLOTS: dict[str, Callable[[PlottedTrials], Figure | None]] = {
     "history": history,
     "importance": importance,
     "slice": slices,
@@ -279,7 +237,7 @@ def _last(trial: FrozenTrial) -> tuple[int, float]:
     return list(_epochs(trial).items())[-1]
 
 
-def _heights(trial: FrozenTrial, drawn: Drawn, scales: list[Scale]) -> list[float]:
+def _heights(trial: FrozenTrial, drawn: PlottedTrials, scales: list[Scale]) -> list[float]:
     return [scale.at(trial.params[key]) for key, scale in zip(drawn.space, scales, strict=False)]
 
 
@@ -288,10 +246,10 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _star(axes: Axes, x: float, best: FrozenTrial) -> None:
-    axes.plot(x, best.value, "*", color=BEST, ms=17, mec="white", zorder=4, label=_said(best), clip_on=False)
+    axes.plot(x, value_of(best), "*", color=BEST, ms=17, mec="white", zorder=4, label=_best_label(best), clip_on=False)
 
 
-def _said(best: FrozenTrial) -> str:
+def _best_label(best: FrozenTrial) -> str:
     return f"best: {best.value:.1%} (trial {best.number})"
 
 
@@ -305,7 +263,7 @@ def _value_axis(axes: Axes, title: str = VALUE) -> None:
     _plain(axes, "both")
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def _plain(axes: Axes, grid: Literal["both", "x"]) -> None:
     axes.set_axisbelow(True)
     axes.grid(axis=grid, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

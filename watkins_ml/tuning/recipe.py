@@ -10,12 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError
 
 from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, read_recipe, told, validate
@@ -24,11 +19,11 @@ from watkins_ml.core.files import check_name
 from watkins_ml.core.plain_yaml import shown
 
 PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
-"""Keys that say where and with what a study is run; other machines may have others."""
+"""Keys of the machine that a study runs on; they may differ between machines."""
 PARTS = ("low", "high", "log", "step", "choices")
-"""What describes the values of one searched key."""
+"""Keys that describe the values of one searched key."""
 LARGEST = 1e15
-"""No bound lies beyond; larger whole numbers are not exact once they are drawn as floats."""
+"""Largest bound; beyond it integers are not exact as floats."""
 
 MOST_STEPS = 10**9
 
@@ -37,23 +32,23 @@ class StudySettings(Section):
     """The section `study`, without its search space."""
 
     trials: int = Field(ge=1, le=1_000_000)
-    """How many points to try in all; a study that has them is finished, and a higher number continues it."""
+    """Points to try in all; a study that has them is finished, and a higher number continues it."""
     sampler: Literal["tpe", "random"] = "tpe"
     """TPE (Bergstra et al. 2011), multivariate and with constant liar for parallel workers; or plain random search."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Stops a trial whose validation macro F1 falls behind the others' at the same epoch."""
     startup_trials: int = Field(default=5, ge=1, le=1_000_000)
-    """So many first trials are drawn at random, and the median rule waits for as many complete ones."""
+    """So many trials are drawn at random first, and the median rule waits for as many complete ones."""
     warmup_epochs: int = Field(default=2, ge=0, le=1_000_000)
-    """The median rule spares these first epochs."""
+    """Epochs before the median rule applies."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     heartbeat_seconds: int = Field(default=60, ge=1, le=86_400)
-    """A worker on another machine that has been silent three times as long counts as dead."""
+    """A worker on another machine whose heartbeat is missing for three times as long counts as dead."""
 
 
 @dataclass(frozen=True)
 class StudyRecipe:
-    """One study: the experiment that its trials vary, what is varied, and how the search goes."""
+    """One study: the experiment that its trials vary, the search space, and the settings of the search."""
 
     name: str
     config: ExperimentConfig
@@ -72,7 +67,7 @@ class StudyRecipe:
         return _replaced(self.config, {key: tidy(self.space[key], value) for key, value in point.items()}, self.name)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides what the study finds, by dotted key; equal on every machine that works on it."""
+        """Everything that the study's results depend on, by dotted key; equal on every machine that works on it."""
         flat = {key: value for key, value in self.config.flat().items() if key not in PLACES}
         weights = Path(str(flat.get("model.weights", "")))
         if weights.is_file():  # the same file may lie elsewhere on another machine
@@ -87,7 +82,7 @@ class StudyRecipe:
 
 
 def tidy(distribution: BaseDistribution, value: Any) -> Any:
-    """A drawn value as one writes it: Optuna's third step of 0.1 is 0.30000000000000004."""
+    """A drawn value in decimal notation: Optuna's third step of 0.1 is 0.30000000000000004."""
     if not isinstance(distribution, FloatDistribution) or distribution.step is None:
         return value
     low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
@@ -165,7 +160,7 @@ def _space(config: ExperimentConfig, search: Any, source: str) -> dict[str, Base
         if key == "model.name":
             raise UsageError(f"{where}: a study searches one model; write a recipe for each")
         if key in PLACES or key.startswith("tracking."):
-            raise UsageError(f"{where}: changes nothing that a trial could score better with; leave it out")
+            raise UsageError(f"{where}: does not change a trial's score; leave it out")
         space[key] = _distribution(description, own[key], where)
         _check_values(config, key, space[key], own[key], where)
     if all(distribution.single() for distribution in space.values()):
@@ -251,6 +246,7 @@ def _check_values(config: ExperimentConfig, key: str, distribution: BaseDistribu
     if isinstance(distribution, CategoricalDistribution):
         values, contained = distribution.choices, own in distribution.choices
     else:
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
         values = (distribution.low, distribution.high)
         contained = distribution.low <= own <= distribution.high
         if contained and distribution.step is not None:
@@ -279,8 +275,11 @@ def _replaced(config: ExperimentConfig, point: dict[str, Any], source: str) -> E
 def _shown(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return f"one of {json.dumps(list(distribution.choices))}"
-    usual = 1 if isinstance(distribution, IntDistribution) else None
-    how = ", log" if distribution.log else "" if distribution.step == usual else f", step {_number(distribution.step)}"
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    step = (
+        None if distribution.step == (1 if isinstance(distribution, IntDistribution) else None) else distribution.step
+    )
+    how = ", log" if distribution.log else "" if step is None else f", step {_number(step)}"
     return f"{_number(distribution.low)} to {_number(distribution.high)}{how}"
 
 

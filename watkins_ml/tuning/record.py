@@ -1,4 +1,4 @@
-"""The study's own run: the parent of its trials in MLflow, with the table, the pictures and the best trial."""
+"""The study's own run: the parent of its trials in MLflow, with the table, the plots and the best trial."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from watkins_ml.tracking.records import TUNE, Metrics
 from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
-from watkins_ml.tuning.study import Study, best_trial
+from watkins_ml.tuning.study import Study
 from watkins_ml.tuning.table import trials_table
+from watkins_ml.tuning.trials import best_trial, value_of
 
 
 class StudyRecord:
-    """The run directory of a study on this machine; where several commands share a folder, one of them keeps it."""
+    """The run directory of a study on this machine; of several commands in one folder, one writes it."""
 
     def __init__(self, study: Study, data: PreparedData):
         self.study, self.data, self.run = study, data, RunDirectory(study.folder)
-        self.is_mine = False
+        self.is_writer = False
 
     def check(self) -> None:
         """Refuse the folder of another study.
@@ -44,58 +45,58 @@ class StudyRecord:
 
     @contextmanager
     def open(self, wait: float = 0) -> Iterator[None]:
-        """Keep the record and send it, unless another command in this folder does so for longer than `wait` seconds."""
-        with ExitStack() as keeping:
+        """Write and upload the record, unless another command in this folder still does so after `wait` seconds."""
+        with ExitStack() as stack:
             try:
-                keeping.enter_context(self.run.training(wait))
-                self._begin()
-                keeping.enter_context(Uploader(self.run))
-                self.is_mine = True
+                stack.enter_context(self.run.training(wait))
+                self._start()
+                stack.enter_context(Uploader(self.run))
+                self.is_writer = True
             except StillTrainingError:
-                self.check()  # it may have come between the first check and now
+                self.check()  # it may have been created since the first check
             try:
                 yield
             finally:
-                self.is_mine = False
+                self.is_writer = False
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self.check()
         recipe, database = self.study.recipe, self.study.database
-        again = self.run.facts_file.exists()
-        if not again:
+        exists = self.run.facts_file.exists()
+        if not exists:
             self.run.write_facts(recipe.config, self.data, uid=self.study.uid, command=TUNE, is_study=True)
         settings = {f"study.{key}": value for key, value in recipe.settings.model_dump(exclude={"trials"}).items()}
         tags = {"watkins.study": recipe.name, "study_storage": database.name}
         self.run.open_journal(recipe.config, self.data, settings | recipe.search_params(), **tags)
         self.run.record("tags", values={"study_trials": str(recipe.settings.trials)})
-        if again:
+        if exists:
             self.run.update_facts(status="RUNNING")
             self.run.record("resume", epoch=None)
 
-    def note(self, trial: FrozenTrial) -> None:
-        """Keep the value of a trial that has ended here, and the best so far, with the trial's number as step."""
+    def record_trial(self, trial: FrozenTrial) -> None:
+        """Record the value of a trial that ended on this machine, and the best so far; the step is its number."""
         best = best_trial(self.study.trials)
-        if not self.is_mine or trial.user_attrs.get("place") != self.study.place or best is None:
+        if not self.is_writer or trial.user_attrs.get("place") != self.study.locks.place or best is None:
             return
-        values = {BEST_VAL_MACRO_F1: best.value}
+        values = {BEST_VAL_MACRO_F1: value_of(best)}
         if trial.state is TrialState.COMPLETE:
-            values[TRIAL + VAL_MACRO_F1] = trial.value
+            values[TRIAL + VAL_MACRO_F1] = value_of(trial)
         known = {entry.step for entry in self.run.entries() if isinstance(entry, Metrics)}
         if trial.number not in known:
             self.run.record("metrics", step=trial.number, values=values)
 
     def publish(self) -> None:
-        """Write the table and the pictures of the trials so far, and send them."""
-        if not self.is_mine:
+        """Write and upload the table and the plots of the trials so far."""
+        if not self.is_writer:
             return
-        again, study = self.study.database.again, self.study.optuna
-        write_csv(self.run.root / "reports" / "trials.csv", again(lambda: trials_table(study)))
-        again(lambda: write_study_plots(study, self.run.root / "plots"))
+        retry, study = self.study.database.retry, self.study.optuna
+        write_csv(self.run.root / "reports" / "trials.csv", retry(lambda: trials_table(study)))
+        retry(lambda: write_study_plots(study, self.run.root / "plots"))
         self.run.record("artifacts", paths=[name for name in ("reports", "plots") if (self.run.root / name).exists()])
 
     def finish(self, status: str, best: FrozenTrial | None = None) -> None:
-        """End the record; FINISHED names the best trial. While others go on elsewhere it stays RUNNING."""
-        if not self.is_mine:
+        """End the record; FINISHED names the best trial. While workers of other machines go on it stays RUNNING."""
+        if not self.is_writer:
             return
         self.publish()
         if best is not None:
@@ -104,16 +105,18 @@ class StudyRecord:
         self.run.finish("RUNNING" if self.study.is_worked_on else status)
 
 
-def conclude(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, float] | None:
-    """Evaluate the best trial on test, once, and let it claim the champion alias; None if it is on another machine.
+def evaluate_best(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, float] | None:
+    """Evaluate the best trial on test, once, and let it claim the champion alias.
+
+    None if its run is on another machine.
 
     Returns:
         the metrics of its run.
     """
-    if best.user_attrs["place"] != study.place:
+    if best.user_attrs["place"] != study.locks.place:
         return None
     run = RunDirectory(study.run_of(best))
-    with run.training(wait=600), Uploader(run):  # another command in this folder may be doing the same
+    with run.training(wait=600), Uploader(run):  # another command in this folder may do the same
         metrics = run.read_metrics()
         if TEST_ACCURACY not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")

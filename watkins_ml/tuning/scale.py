@@ -1,10 +1,10 @@
-"""Where the values of a searched parameter stand on the axis of a picture, and how they are written there."""
+"""The axis of a searched parameter in a plot: positions and labels of its values."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,25 @@ class Scale:
                 return distribution.to_internal_repr(value) / (len(choices) - 1) if len(choices) > 1 else 0.5
 
             return cls(at, ([at(choice) for choice in choices], [_choice(choice) for choice in choices]))
-        plain, convert = even(distribution)
+        scaled, convert = even(distribution)
+        low, width = numeric(scaled).low, numeric(scaled).high - numeric(scaled).low
 
-        def at(value: Any) -> float:
-            return (convert(value) - plain.low) / (plain.high - plain.low) if plain.high > plain.low else 0.5
+        def position(value: Any) -> float:
+            return (convert(value) - low) / width if width > 0 else 0.5
 
-        values = _ticks(distribution)
-        return cls(at, ([at(value) for value in values], [(write or _number)(value) for value in values]))
+        values = _ticks(numeric(distribution))
+        return cls(position, ([position(value) for value in values], [(write or _number)(value) for value in values]))
+
+
+def numeric(distribution: BaseDistribution) -> FloatDistribution | IntDistribution:
+    """The distribution of a number."""
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution
 
 
 def even(distribution: BaseDistribution) -> tuple[BaseDistribution, Callable[[Any], Any]]:
     """The distribution on the scale on which values are drawn evenly (a logarithm's), and the way there."""
-    if getattr(distribution, "log", False):
+    if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
         return FloatDistribution(math.log10(distribution.low), math.log10(distribution.high)), math.log10
     return distribution, lambda value: value
 
@@ -76,6 +83,7 @@ def _ticks(distribution: FloatDistribution | IntDistribution) -> list[float]:
     low, high, step = distribution.low, distribution.high, distribution.step
     if low == high:
         return [low]
+    proposed: Iterable[float]
     if distribution.log and high / low >= 5:
         proposed = LogLocator(subs=(1,) if high / low >= 100 else (1, 2, 5), numticks=12).tick_values(low, high)
     elif step is not None and (high - low) / step < MOST_TICKS:

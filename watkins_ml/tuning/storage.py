@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
@@ -25,44 +25,44 @@ from watkins_ml.core.masking import masked
 
 EMBEDDED = Path("runs") / "studies.db"
 """The embedded storage, used where neither --storage nor WATKINS_STORAGE names a database."""
-PATIENCE = 900.0
-"""Seconds that a study waits for its database to come back."""
-PAUSE = 1.0
-"""Seconds between two tries."""
-OTHERS = 10
-"""So often other programs may make a table at the very moment at which it is made here."""
+TIMEOUT_SECONDS = 900.0
+"""So long a study waits for an unavailable database."""
+RETRY_SECONDS = 1.0
+CREATE_ATTEMPTS = 10
+"""So often tables are created again where other programs create them at the same moment."""
 CONNECTION = {
     "sqlite": {"timeout": 60},
     "postgresql": {
         "connect_timeout": 10,
-        # where either side loses its power the other must not wait for hours, or hold the lock of a study as long
+        # without these a lost host would be noticed after hours, and hold the lock of a study as long
         "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000,
         "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
     },
 }  # fmt: skip
-AWAY = ("terminating connection", "server closed the connection", "connection failed", "onnection refused",
-        "the database system is", "connection is closed", "consuming input failed", "onnection timed out")  # fmt: skip
-"""What a driver says of a server that goes away or comes back."""
-PASSING = ("database is locked", "deadlock detected", "could not serialize")
-"""What a database says that is only busy."""
+UNAVAILABLE = ("terminating connection", "server closed the connection", "connection failed", "onnection refused",
+               "the database system is", "connection is closed", "consuming input failed",
+               "onnection timed out")  # fmt: skip
+"""Parts of a driver's messages about a server that stops or starts."""
+TRANSIENT = ("database is locked", "deadlock detected", "could not serialize")
+"""Parts of the messages of a busy database."""
 
 Result = TypeVar("Result")
 
 
 def quieten_optuna() -> None:
-    """Leave out what Optuna tells people who call it themselves."""
+    """Silence Optuna's messages for people who call it directly."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
     logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
-class DatabaseAwayError(SurroundingsError):
-    """The database of a study has been away for longer than a study waits."""
+class DatabaseUnavailableError(SurroundingsError):
+    """The database of a study was unavailable for longer than a study waits."""
 
 
 class StudyDatabase:
-    """One database of studies: Optuna's storage, a lock a study, and patience with a server that is away.
+    """One database of studies: Optuna's storage, a lock a study, and retries while a server is unavailable.
 
     Raises:
         UsageError: the URL is of another kind than SQLite or PostgreSQL.
@@ -76,18 +76,18 @@ class StudyDatabase:
             kind = parsed.get_backend_name()
         except (SQLAlchemyError, ValueError):  # ValueError: a port that is no number
             example = "postgresql+psycopg://user@host/optuna"
-            told = masked(url) if "://" in url else "(or WATKINS_STORAGE)"  # else nobody knows what a password is
-            raise UsageError(f"--storage {told}: not a database URL such as {example}") from None
+            named = masked(url) if "://" in url else "(or WATKINS_STORAGE)"  # a password could not be recognised
+            raise UsageError(f"--storage {named}: not a database URL such as {example}") from None
         if "@" in (parsed.host or ""):
             raise UsageError(f"--storage {masked(url)}: write @ in the password as %40")
         if kind not in CONNECTION or (kind == "sqlite" and not parsed.database):
             raise UsageError(f"--storage {masked(url)}: must be a PostgreSQL database or a file (sqlite:///FILE)")
         self.name = masked(url)
-        self._file = Path(parsed.database).resolve() if kind == "sqlite" else None
+        self._file = Path(parsed.database).resolve() if kind == "sqlite" and parsed.database else None
         self.url = url if self._file is None else f"sqlite:///{self._file}"
-        self._is_away = False
+        self._is_unavailable = False
         self.healthy_since = time.monotonic()
-        """When the database last came back from an absence that was noticed here."""
+        """When the database was last seen to be available again."""
         quieten_optuna()
         self.storage = self._open(kind, heartbeat_seconds)
         event.listen(self.storage.engine, "do_connect", self._connect)
@@ -108,19 +108,24 @@ class StudyDatabase:
         # no pool: between two epochs a worker holds no connection, so that hundreds of them share a server's hundred
         engine = {"connect_args": CONNECTION[kind], "poolclass": sqlalchemy.NullPool}
         template = self.url.replace("{", "{{").replace("}", "}}")  # Optuna fills in its schema's version
-        heartbeat = {"heartbeat_interval": heartbeat_seconds, "grace_period": 3 * heartbeat_seconds}
-        for _ in range(OTHERS):
+
+        def create() -> RDBStorage:
+            return RDBStorage(
+                template, engine, heartbeat_interval=heartbeat_seconds, grace_period=3 * heartbeat_seconds
+            )
+
+        for _ in range(CREATE_ATTEMPTS):
             try:
-                return RDBStorage(template, engine, **heartbeat)
+                return create()
             except SQLAlchemyError as error:
                 if not isinstance(error, IntegrityError) and "already exists" not in str(error):
                     raise
-                time.sleep(0.2)  # another program, such as Optuna's dashboard, was making some of them just now
-        return RDBStorage(template, engine, **heartbeat)
+                time.sleep(0.2)  # another program, such as Optuna's dashboard, was creating some of them
+        return create()
 
     @contextmanager
     def _creation(self) -> Iterator[None]:
-        """Several commands that start at once make the tables one after the other."""
+        """Commands that start at the same time create the tables one after the other."""
         if self._file is not None:
             with FileLock(f"{self._file}.lock"):
                 yield
@@ -130,9 +135,9 @@ class StudyDatabase:
         with _advisory_lock(engine, "watkins"):
             yield
 
-    def _connect(self, dialect, record, arguments, parameters):
-        """Connect as SQLAlchemy would, but wait for a server that does not answer now."""
-        deadline = time.monotonic() + PATIENCE
+    def _connect(self, dialect: Any, record: Any, arguments: Any, parameters: Any) -> Any:
+        """Connect as SQLAlchemy would, but wait for a server that does not answer."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             try:
                 connection = dialect.connect(*arguments, **parameters)
@@ -141,55 +146,59 @@ class StudyDatabase:
                     raise
                 self._wait(error)
                 continue
-            if self._is_away:
-                self._is_away = False
-                err.print(f"Study database {self.name} is back")
+            if self._is_unavailable:
+                self._is_unavailable = False
+                err.print(f"Study database {self.name} is available again")
             return connection
 
     def _wait(self, error: BaseException) -> None:
-        if not self._is_away:
-            self._is_away = True
-            err.print(f"Study database {self.name} is away ({first_line(error)}); waiting for it", style="yellow")
-        time.sleep(PAUSE)
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            err.print(
+                f"Study database {self.name} is unavailable ({first_line(error)}); waiting for it", style="yellow"
+            )
+        time.sleep(RETRY_SECONDS)
         self.healthy_since = time.monotonic()
 
-    def again(self, operation: Callable[[], Result]) -> Result:
-        """Do something with the database; once more where the server went away in the middle of it, or was busy.
+    def retry(self, operation: Callable[[], Result]) -> Result:
+        """Run `operation` on the database, again where the connection broke or the database was busy.
 
         Raises:
-            DatabaseAwayError: it stays away.
-            SurroundingsError: it refuses: read only, no permission, its disk is full.
+            DatabaseUnavailableError: it stays unavailable.
+            SurroundingsError: it cannot write: read only, no permission, full disk.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             try:
                 return operation()
             except (DBAPIError, StorageInternalError) as error:
-                if not _passes(error):
+                if not _is_transient(error):
                     raise SurroundingsError(f"--storage {self.name}: {_cause(error)}") from None
                 if time.monotonic() > deadline:
-                    raise DatabaseAwayError(f"--storage {self.name}: does not answer ({_cause(error)})") from None
+                    raise DatabaseUnavailableError(
+                        f"--storage {self.name}: does not answer ({_cause(error)})"
+                    ) from None
                 self.healthy_since = time.monotonic()
-                time.sleep(PAUSE)
+                time.sleep(RETRY_SECONDS)
 
     @contextmanager
     def exclusive(self, study: str) -> Iterator[Callable[[], None]]:
-        """Be the only process, on all machines, inside this block of this study.
+        """Hold this study's lock, which excludes all other processes on all machines.
 
         Yields:
-            a function that raises if the lock was lost meanwhile, with the server that kept it.
+            a function that raises if the lock was lost meanwhile, together with its server.
         """
         if self._file is not None:
             with FileLock(f"{self._file}.lock"):
                 yield lambda: None
             return
         with _advisory_lock(self.storage.engine, f"watkins {study}") as connection:
-            yield lambda: connection.execute(text("SELECT 1"))
+            yield lambda: connection.execute(text("SELECT 1")).close()
 
 
 @contextmanager
 def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[sqlalchemy.Connection]:
-    """PostgreSQL's own lock of a session; it ends with the session, however that ends."""
+    """PostgreSQL's advisory lock, which ends with its session."""
     key = {"key": zlib.crc32(name.encode())}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
@@ -199,19 +208,19 @@ def _advisory_lock(engine: sqlalchemy.Engine, name: str) -> Iterator[sqlalchemy.
             if not connection.invalidated:
                 try:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-                except DBAPIError:  # the server went, and the lock with it
+                except DBAPIError:  # the session ended, and the lock with it
                     connection.invalidate()
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether an error of the database may be gone the next time: the connection broke, or others were busy in it."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether an error may not occur again: the connection broke, or the database was busy."""
     first = _first(error)
     lost = isinstance(first, DBAPIError) and first.connection_invalidated
-    return lost or any(sign in str(first) for sign in (*PASSING, *AWAY))
+    return lost or any(sign in str(first) for sign in (*TRANSIENT, *UNAVAILABLE))
 
 
 def _cause(error: BaseException) -> str:
-    """What the driver says, without SQLAlchemy's and Optuna's words around it."""
+    """The driver's message, without what SQLAlchemy and Optuna add."""
     error = _first(error)
     while error.__cause__ is not None:
         error = error.__cause__
@@ -219,11 +228,12 @@ def _cause(error: BaseException) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The first refusal of the database behind an error, or the error itself.
+    """The first database error behind `error`, or `error` itself.
 
-    After one, Optuna asks for the trials once more in the same transaction, and reports that this was refused.
+    After one, Optuna reads the trials once more in the same transaction, and reports that this failed.
     """
-    first, earlier = error, error
+    first = error
+    earlier: BaseException | None = error
     while earlier is not None:
         if isinstance(earlier, DBAPIError):
             first = earlier

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.core.metric_names import VAL_MACRO_F1
 from watkins_ml.tuning.recipe import tidy
-from watkins_ml.tuning.study import INTERRUPTED
+from watkins_ml.tuning.trials import INTERRUPTED
 
 WORDS = {
     TrialState.COMPLETE: "complete",

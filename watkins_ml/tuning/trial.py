@@ -22,46 +22,47 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.tuning.study import TrialLostError
+from watkins_ml.tuning.trials import value_of
 
 
 class PrunedError(Exception):
-    """The trial has fallen behind the others."""
+    """The pruner stopped the trial."""
 
     def __init__(self, epoch: int):
         super().__init__(f"pruned at epoch {epoch}")
         self.epoch = epoch
 
 
-class Watcher(Protocol):
-    """Who hears of a trial's epochs; `report` may raise TrialLostError."""
+class Reporter(Protocol):
+    """Receives the epochs of a trial; `report` may raise TrialLostError."""
 
     def report(self, epoch: int, value: float) -> None: ...
 
     def should_prune(self) -> bool: ...
 
 
-class WatchedRun:
-    """The recorder of a trial's training: the run directory first, then the study."""
+class TrialRecorder:
+    """Records a trial's epochs in its run directory, then in the study."""
 
-    def __init__(self, run: RunDirectory, watcher: Watcher, epochs: int):
-        self.run, self.watcher, self.epochs = run, watcher, epochs
+    def __init__(self, run: RunDirectory, reporter: Reporter, epochs: int):
+        self.run, self.reporter, self.epochs = run, reporter, epochs
         self.checkpoints = run.checkpoints
 
     def epoch(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self.run.epoch(metrics, timing)
-        self.watcher.report(int(metrics["epoch"]), metrics[VAL_MACRO_F1])
-        self.judge(int(metrics["epoch"]))
+        self.reporter.report(int(metrics["epoch"]), metrics[VAL_MACRO_F1])
+        self.check_pruning(int(metrics["epoch"]))
 
-    def replay(self) -> None:
-        """Report the epochs of the worker before, for this is another trial in the study's eyes."""
+    def report_history(self) -> None:
+        """Report the epochs of an earlier worker, since in the study this is another trial."""
         rows = self.run.read_history().to_dict("records") if self.run.history.exists() else []
         for row in rows:
-            self.watcher.report(int(row["epoch"]), row[VAL_MACRO_F1])
-        if rows:  # that worker may have been killed before it could ask
-            self.judge(int(rows[-1]["epoch"]))
+            self.reporter.report(int(row["epoch"]), row[VAL_MACRO_F1])
+        if rows:  # the earlier worker may have been killed before it checked
+            self.check_pruning(int(rows[-1]["epoch"]))
 
-    def judge(self, epoch: int) -> None:
-        if epoch < self.epochs and self.watcher.should_prune():  # after the last one nothing is left to save
+    def check_pruning(self, epoch: int) -> None:
+        if epoch < self.epochs and self.reporter.should_prune():  # after the last epoch pruning saves nothing
             raise PrunedError(epoch)
 
 
@@ -73,52 +74,52 @@ class TrialRunner:
         self.folder, self.study, self.inputs = folder, study, inputs
         self._sending: Uploader | None = None
 
-    def run(self, name: str, number: int, config: ExperimentConfig, watcher: Watcher) -> float:
-        """Train, or go on from the last checkpoint of a worker that was killed; the trial's value.
+    def run(self, name: str, number: int, config: ExperimentConfig, reporter: Reporter) -> float:
+        """Train, or continue from the last checkpoint of an earlier worker; the trial's value.
 
         Raises:
-            PrunedError: the trial was stopped for its bad prospects; its record is complete.
-            TrialLostError: another worker has it now.
-            RunInterruptedError: this worker was told to stop.
-            SurroundingsError: it can go on once the disk, the memory, the device, the data or the database are back.
+            PrunedError: the pruner stopped the trial; its record is complete.
+            TrialLostError: another worker has taken the trial over.
+            RunInterruptedError: this worker was asked to stop.
+            SurroundingsError: disk, memory, device, data or database failed; the trial can be continued.
             UserError: the training failed.
         """
         run = self._open(name, number, config)
-        watched = WatchedRun(run, watcher, config.train.epochs)
-        if run.facts.status == "FINISHED":  # its worker was killed before it could say so
-            watched.replay()
+        recorder = TrialRecorder(run, reporter, config.train.epochs)
+        if run.facts.status == "FINISHED":  # its worker was killed before it reported this
+            recorder.report_history()
             return run.read_metrics()[BEST_VAL_MACRO_F1]
         with self._recording(run, config):
             start = latest_checkpoint(run.checkpoints)
-            if run.entries()[-1].kind != "datasets":  # not just made
+            if run.entries()[-1].kind != "datasets":  # not new
                 run.resume(config, self.inputs.data, None if start is None else start.facts)
-            return self._train(config, run, start, watched)
+            return self._train(config, run, start, recorder)
 
     def _open(self, name: str, number: int, config: ExperimentConfig) -> RunDirectory:
         run = RunDirectory(self.folder / name)
         if not run.facts_file.exists():
-            shutil.rmtree(run.root, ignore_errors=True)  # its maker was killed in the first moment
+            shutil.rmtree(run.root, ignore_errors=True)  # its worker was killed while creating it
             study = self.study | {"trial": number}
             return RunDirectory.create(run.root, config, self.inputs.data, TUNE, study=study)
         if (whole := run.facts.study) is None or whole.uid != self.study["uid"]:
             raise UserError(f"{run.root}: a run of another study; move it away")
-        run.open_journal(config, self.inputs.data)  # a kill may have come before it; what comes first is sent first
+        run.open_journal(config, self.inputs.data)  # an earlier worker may have been killed before this
         run.record_once("tags", values={"watkins.trial": str(number)})
         return run
 
     @contextmanager
     def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
-        again = "`watkins tune` goes on with it"
+        again = "`watkins tune` continues it"
         stops = (PrunedError, TrialLostError, SurroundingsError, OSError)
         uploader = Uploader(run, config.tracking.system_metrics)
-        # a `watkins sync` may be looking at it just now
+        # wait for a `watkins sync` that may be reading it
         with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):
             with self._in_background(uploader), run_lifecycle(run, again, stops), shortages():
                 yield
 
     @contextmanager
     def _in_background(self, uploader: Uploader) -> Iterator[None]:
-        """Send while the trial runs, and what is left of it while the next one does."""
+        """Upload while the trial runs, and the rest while the next one does."""
         uploader.start()
         try:
             yield
@@ -134,11 +135,11 @@ class TrialRunner:
             self._sending = None
 
     def _train(
-        self, config: ExperimentConfig, run: RunDirectory, start: Checkpoint | None, watched: WatchedRun
+        self, config: ExperimentConfig, run: RunDirectory, start: Checkpoint | None, recorder: TrialRecorder
     ) -> float:
         try:
-            watched.replay()
-            network = train(config, self.inputs, run, start, watched)
+            recorder.report_history()
+            network = train(config, self.inputs, run, start, recorder)
         except PrunedError as pruned:
             run.record_once("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
             raise
@@ -148,22 +149,22 @@ class TrialRunner:
         drop_previous(run.checkpoints)
         return metrics[BEST_VAL_MACRO_F1]
 
-    def answer(self, name: str, number: int, config: ExperimentConfig, twin: FrozenTrial) -> float:
-        """Record a trial whose result is known from an earlier one at the same point; raises as that one did."""
+    def record_duplicate(self, name: str, number: int, config: ExperimentConfig, earlier: FrozenTrial) -> float:
+        """Record a trial with the result of an earlier one at the same point; raises PrunedError if that was."""
         run = self._open(name, number, config)
         with self._recording(run, config):
-            run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(twin.number)})
-            if twin.state is TrialState.PRUNED:
-                raise PrunedError(twin.last_step or 0)
-            run.record_once("metrics", step=0, values={BEST_VAL_MACRO_F1: twin.value})
-        return twin.value
+            run.record_once("tags", values={"watkins.state": "duplicate", "duplicate_of": str(earlier.number)})
+            if earlier.state is TrialState.PRUNED:
+                raise PrunedError(earlier.last_step or 0)
+            run.record_once("metrics", step=0, values={BEST_VAL_MACRO_F1: earlier.value})
+        return value_of(earlier)
 
-    def forget(self, name: str) -> None:
-        """Drop the checkpoints of a trial that nobody goes on with."""
+    def drop_checkpoints(self, name: str) -> None:
+        """Delete the checkpoints of a trial that is not continued."""
         shutil.rmtree(self.folder / name / "checkpoints", ignore_errors=True)
 
-    def disown(self, name: str) -> None:
-        """Close the record of a trial that another worker has brought to its end meanwhile."""
+    def close_lost(self, name: str) -> None:
+        """Close the record of a trial that another worker has finished."""
         run = RunDirectory(self.folder / name)
         run.record("tags", values={"watkins.state": "taken over by another worker"})
         run.finish("KILLED")

@@ -23,9 +23,10 @@ from watkins_ml.core.memory import use_memory_freely
 from watkins_ml.runs.lifecycle import RunInterruptedError, ShortageError, shortages
 from watkins_ml.runs.train import read_inputs
 from watkins_ml.tuning.recipe import StudyRecipe
-from watkins_ml.tuning.storage import DatabaseAwayError, StudyDatabase
-from watkins_ml.tuning.study import HOST, INTERRUPTED, SHORT, Claim, Study, TrialLostError
+from watkins_ml.tuning.storage import DatabaseUnavailableError, StudyDatabase
+from watkins_ml.tuning.study import HOST, Claim, Study, TrialLostError
 from watkins_ml.tuning.trial import PrunedError, TrialRunner
+from watkins_ml.tuning.trials import INTERRUPTED, SHORT
 
 FAILURES = 3
 """A worker gives up after so many failed trials in a row: then it is not the point in the search space."""
@@ -33,37 +34,37 @@ FAILURES = 3
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker process is told."""
+    """The arguments of a worker process."""
 
     recipe: StudyRecipe
     data_digest: str
     storage: str
     folder: Path
     number: int
-    """Of this machine's workers, from 1."""
+    """Number among this machine's workers, from 1."""
     threads: int | None
-    """Threads to compute with; None leaves it to torch."""
+    """Threads of torch; None is torch's default."""
 
     @property
     def log(self) -> Path:
         return self.folder / f"worker-{HOST}-{self.number}.log"
 
 
-class Stop:
-    """A request to stop (SIGTERM, or the command that began this worker is gone), heard only where it does no harm."""
+class StopRequest:
+    """A request to stop (SIGTERM, or the end of this worker's command), raised only inside a `with` block."""
 
-    def __init__(self):
-        self.requested, self._open = False, False
-        signal.signal(signal.SIGTERM, self._hear)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the command decides for us
+    def __init__(self) -> None:
+        self.requested, self._is_inside = False, False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the command stops us
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
-    def _hear(self, *_: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self.requested = True
-        if self._open:
-            raise KeyboardInterrupt("told to stop")
+        if self._is_inside:
+            raise KeyboardInterrupt("asked to stop")
 
     def _watch_parent(self) -> None:
         if parent := multiprocessing.parent_process():
@@ -71,16 +72,16 @@ class Stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def __enter__(self) -> None:
-        self._open = True
+        self._is_inside = True
         if self.requested:
-            raise KeyboardInterrupt("told to stop")
+            raise KeyboardInterrupt("asked to stop")
 
     def __exit__(self, *_: object) -> None:
-        self._open = False
+        self._is_inside = False
 
 
-class StudyWatcher:
-    """Passes a trial's epochs on to the study."""
+class StudyReporter:
+    """Reports the epochs of a trial to the study."""
 
     def __init__(self, study: Study, trial: optuna.Trial):
         self.study, self.trial = study, trial
@@ -93,7 +94,7 @@ class StudyWatcher:
 
 
 class Log(io.TextIOBase):
-    """What a worker says, added to its log; a disk that is full takes the words and not the trial."""
+    """A worker's output, appended to its log; on a full disk lines are lost, and the trial goes on."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -102,8 +103,8 @@ class Log(io.TextIOBase):
 
 
 def work(assignment: Assignment, reason: Connection) -> None:
-    """The life of a worker process; if it has to give up, it tells the reason, also in its log, and exits with 1."""
-    stop = Stop()
+    """Main function of a worker process; where it cannot go on, it sends and logs the reason and exits with 1."""
+    stop = StopRequest()
     use_memory_freely()
     try:
         with open(assignment.log, "a") as log:
@@ -119,98 +120,99 @@ def work(assignment: Assignment, reason: Connection) -> None:
 
 
 class Worker:
-    def __init__(self, assignment: Assignment, stop: Stop):
+    def __init__(self, assignment: Assignment, stop: StopRequest):
         self.recipe, self.stop = assignment.recipe, stop
-        self.outside: str | None = None
-        """What broke around the study, so that this worker cannot go on."""
+        self.fault: str | None = None
+        """A fault of disk, data, memory or device that stops this worker."""
         _set_up_device(assignment)
         inputs = read_inputs(self.recipe.config)
         if inputs.data.digest != assignment.data_digest:
-            raise UserError(f"{self.recipe.config.data.dir}: prepared anew since the study began, or copied otherwise")
+            raise UserError(f"{self.recipe.config.data.dir}: not the prepared data that the study was started with")
         database = StudyDatabase(assignment.storage, self.recipe.settings.heartbeat_seconds)
-        self.study = Study.begin(database, self.recipe, assignment.folder, assignment.data_digest)
+        self.study = Study.open(database, self.recipe, assignment.folder, assignment.data_digest)
         link = {"uid": self.study.uid, "name": self.recipe.name}
         self.runner = TrialRunner(assignment.folder, link, inputs)
 
     def work(self) -> None:
-        """Work until the study is done, or until told to stop.
+        """Work until the study is done or this worker is asked to stop.
 
         Raises:
-            SurroundingsError: something around the study broke; the trial at work is left to be continued.
-            UserError: one trial after the other fails.
+            SurroundingsError: disk, data, memory, device or database failed; the running trial can be continued.
+            UserError: several trials in a row failed.
         """
         failures = 0
         while not self.stop.requested and failures < FAILURES:
-            self.runner.inputs.data.check()  # here, for it is no fault of the next trial
+            self.runner.inputs.data.check()  # here, since it would not be the next trial's fault
             claim = self.study.claim()
             if claim is not None:
                 failures = failures + 1 if self.attempt(claim) is TrialState.FAIL else 0
-                if self.outside:
+                if self.fault:
                     break
             elif self.study.is_settled:
                 break
-            else:  # others still work; should one of them die, its trial has to be continued
+            else:  # others still work; if one of them dies, its trial is to be continued
                 time.sleep(1.0)
         self.runner.wait_for_upload()
-        if self.outside:
-            raise SurroundingsError(self.outside)
+        if self.fault:
+            raise SurroundingsError(self.fault)
         if failures >= FAILURES:
             raise UserError(f"the last {failures} trials of this worker failed ({self.problem})")
 
     def attempt(self, claim: Claim) -> TrialState | None:
-        """Work on a trial and tell the study how it ended; None if it goes on elsewhere or later."""
+        """Run a trial and store how it ended; None if it is continued elsewhere or later."""
         err.print()
         err.print(f"trial {claim.trial.number} in {claim.run}: {claim.trial.params}")
         with self.study.heartbeat(claim.trial):
             try:
                 state, value, attributes = self._result(claim)
-            except TrialLostError as lost:
-                err.print(str(lost), style="yellow")
-                self.study.leave(claim)
+            except TrialLostError as error:
+                err.print(str(error), style="yellow")
+                self.study.release(claim)
                 return None
             except SurroundingsError:
-                self.study.leave(claim)
+                self.study.release(claim)
                 raise
             if not self._finish(claim, state, value, attributes):
-                err.print(f"trial {claim.trial.number} was brought to its end by another worker", style="yellow")
-                self.runner.disown(claim.run)
+                err.print(f"trial {claim.trial.number} was finished by another worker", style="yellow")
+                self.runner.close_lost(claim.run)
             elif state is TrialState.PRUNED:
-                self.runner.forget(claim.run)
+                self.runner.drop_checkpoints(claim.run)
         self.problem = attributes.get("ended", "")
         return None if self.problem == INTERRUPTED else state
 
     def _finish(self, claim: Claim, state: TrialState, value: float | None, attributes: dict[str, object]) -> bool:
-        """As `Study.finish`; a database on a disk that is full is not told, which the next worker understands."""
+        """As `Study.finish`; on a full disk the trial is left to be recognised as abandoned."""
         try:
             return self.study.finish(claim, state, value, **attributes)
         except SurroundingsError as error:
-            raise SurroundingsError(self.outside or str(error)) from None
+            raise SurroundingsError(self.fault or str(error)) from None
 
     def _result(self, claim: Claim) -> tuple[TrialState, float | None, dict[str, object]]:
         """State, value and attributes with which a trial ends."""
-        number, attributes = claim.trial.number, {}
+        number = claim.trial.number
+        attributes: dict[str, object] = {}
         try:
             with self.stop:
                 config = self.recipe.at(claim.trial.params)
-                if (twin := self.study.twin(claim.trial)) is not None:
-                    attributes["duplicate_of"] = twin.number
-                    value = self.runner.answer(claim.run, number, config, twin)
+                if (earlier := self.study.duplicate_of(claim.trial)) is not None:
+                    attributes["duplicate_of"] = earlier.number
+                    value = self.runner.record_duplicate(claim.run, number, config, earlier)
                 else:
-                    value = self.runner.run(claim.run, number, config, StudyWatcher(self.study, claim.trial))
+                    value = self.runner.run(claim.run, number, config, StudyReporter(self.study, claim.trial))
             return TrialState.COMPLETE, value, attributes
         except PrunedError as pruned:
             return TrialState.PRUNED, None, attributes | {"ended": str(pruned)}
         except (RunInterruptedError, KeyboardInterrupt):
             return TrialState.FAIL, None, {"ended": INTERRUPTED}
-        except (TrialLostError, DatabaseAwayError):
+        except (TrialLostError, DatabaseUnavailableError):
             raise
         except (SurroundingsError, OSError) as error:
             if isinstance(error, ShortageError) and SHORT in claim.trial.user_attrs:
                 return TrialState.FAIL, None, {"ended": f"again: {first_line(error)}"}
-            self.outside = sentence(error)
-            short = {SHORT: True} if isinstance(error, ShortageError) else {}
-            return TrialState.FAIL, None, {"ended": INTERRUPTED} | short
-        except Exception as error:  # whatever breaks a trial, the study goes on
+            self.fault = sentence(error)
+            short: dict[str, object] = {SHORT: True} if isinstance(error, ShortageError) else {}
+            return TrialState.FAIL, None, short | {"ended": INTERRUPTED}
+        except Exception as error:  # the study goes on, whatever failed in one trial
             err.print(f"trial {number} failed: {error}", style="yellow")
             return TrialState.FAIL, None, {"ended": f"{type(error).__name__}: {first_line(error)}"}
 
@@ -220,5 +222,5 @@ def _set_up_device(assignment: Assignment) -> None:
 
     if assignment.threads is not None:
         torch.set_num_threads(assignment.threads)
-    if torch.cuda.is_available():  # one GPU a worker, as far as they go round
+    if torch.cuda.is_available():  # workers take the GPUs in turn
         torch.cuda.set_device((assignment.number - 1) % torch.cuda.device_count())
