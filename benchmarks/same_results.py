@@ -1,7 +1,7 @@
 """Whether two checkouts give the same results, bit for bit: data, trainings, a study, a cross-validation, predictions.
 
 Each checkout runs the same `watkins` commands in a folder of its own, with one thread; then all that must not differ is
-compared, one line a thing. The exit status is 1 if anything differs. One side takes some four minutes.
+compared, one line a thing. The exit status is 1 if anything differs. One side takes some five minutes of one core.
 
 Examples:
     python benchmarks/same_results.py CHECKOUT OTHER_CHECKOUT
@@ -193,7 +193,7 @@ class Side:
             self.watkins("predict", "models:/watkins-baseline@champion", *audio, "--by", by, *options, f"found-{by}")
             self.note(f"predict by {by}: detections", rows(self.folder / f"found-{by}" / "detections.csv"))
 
-    def run(self) -> Record:
+    def run(self, left_out: list[str]) -> Record:
         command = [sys.executable, "-c", "import watkins_ml; print(watkins_ml.__file__)"]
         used = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True).stdout
         if not Path(used.strip()).is_relative_to(self.checkout):
@@ -204,7 +204,8 @@ class Side:
         ]  # fmt: skip
         begun = time.perf_counter()
         for job in jobs:
-            job()
+            if job.__name__ not in left_out:
+                job()
         print(f"  {time.perf_counter() - begun:6.1f} s  in all", file=sys.stderr)
         return self.record
 
@@ -250,10 +251,10 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
     return [] if same else [f"{where} {first!r}, then {second!r}"]
 
 
-def compare(first: Record, second: Record) -> bool:
-    """Print a line for each thing; whether all are the same."""
+def compare(first: Record, second: Record, partly: bool = False) -> bool:
+    """Print a line for each thing; whether all are the same. `partly`: the second side has left out some jobs."""
     fine = True
-    for thing in [*first, *(key for key in second if key not in first)]:
+    for thing in [*(key for key in first if key in second or not partly), *(key for key in second if key not in first)]:
         if thing not in first or thing not in second:
             found = [f"only on the {'first' if thing in first else 'second'} side"]
         else:
@@ -271,6 +272,9 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="FILE", help="compare the one checkout with this record")
     parser.add_argument("--weights", default="none", help="a file for EfficientNet, or none; a record has its own")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=>NEW", help="of the last checkout's keys")
+    jobs = ["trainings", "study", "crossval", "predict"]
+    explanation = "a job, to save time; predict needs the trainings"
+    parser.add_argument("--leave-out", action="append", default=[], choices=jobs, help=explanation)
     parser.add_argument("--work", type=Path, help="keep the working folders here; default a temporary one")
     options = parser.parse_args()
     if len(options.checkouts) != (1 if options.record or options.against else 2):
@@ -287,12 +291,12 @@ def main() -> None:
             folder = Path(options.work or temporary) / f"side-{len(records) + 1}"
             folder.mkdir(parents=True)
             last = number == len(options.checkouts) - 1
-            records.append(Side(checkout, folder, weights, renamed if last else {}).run())
+            records.append(Side(checkout, folder, weights, renamed if last else {}).run(options.leave_out))
     if options.record:
         text = json.dumps({"weights": weights, "seed": SEED, "record": records[0]}, indent=1)
         options.record.write_text(text, encoding="utf-8")
     if len(records) == 2:
-        sys.exit(0 if compare(*records) else 1)
+        sys.exit(0 if compare(*records, partly=bool(options.leave_out)) else 1)
 
 
 if __name__ == "__main__":
