@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -16,6 +17,7 @@ from tests.support.folders import SIDES, table
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.models.registry import family
 
 WIDE = {"sample_rate": 32_000, "seconds": 2, "n_mels": 64, "f_min": 500, "f_max": 14_000, "compression": "pcen",
         "normalisation": "band"}  # fmt: skip
@@ -87,11 +89,13 @@ def test_data_of_another_frontend_are_refused_with_what_differs(watkins, store, 
     assert done.status == 1 and "f_max 3500.0 (model: None)" in done.err and len(done.err.splitlines()) == 1
 
 
-def test_masks_wider_than_the_spectrograms_are_refused(watkins, store, recordings):
-    assert watkins("prepare", recordings, "--min-clips", 3, "--workers", 1, *options(NARROW)).status == 0
+def test_a_family_that_needs_another_frontend_refuses_the_data(watkins, store, prepared, monkeypatch):
+    needing = replace(family("baseline"), frontend=FrontendSettings.at(32_000))
+    monkeypatch.setattr("watkins_ml.runs.train.family", {"baseline": needing}.__getitem__)
     recipe = Path(__file__).parents[1] / "experiments" / "baseline.yaml"
-    done = watkins("train", recipe, "-o", "data.dir=data", "-o", "augment.freq_mask=49", "--run-dir", "run")
-    assert done.status == 2 and "augment.freq_mask 49: data has 48 mel bands; give at most that" in done.err
+    done = watkins("train", recipe, "-o", f"data.dir={prepared}", "--run-dir", "run")
+    assert done.status == 1 and "sample_rate 16000 (model: 32000)" in done.err and len(done.err.splitlines()) == 1
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,11 @@ class FrontendSettings(BaseModel):
     def samples(self) -> int:
         return (self.frames - 1) * self.hop_length + 1
 
+    def differences(self, needed: FrontendSettings) -> str:
+        """What a model needs otherwise, in words."""
+        own, others = dict(self), dict(needed)  # also what a dump leaves out
+        return ", ".join(f"{key} {own[key]} (model: {others[key]})" for key in own if own[key] != others[key])
+
     def digest(self) -> str:
         settings = self.model_dump()
         if not self.remove_offset:  # the digest from before there was such a setting

@@ -63,8 +63,7 @@ def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
     """Refuse data that the model cannot be tested on; warn of those that it may have been trained on."""
     folder = data.folder.root
     if classifier.frontend.settings != data.frontend:
-        mine, theirs = dict(classifier.frontend.settings), dict(data.frontend)  # also what a dump leaves out
-        differing = ", ".join(f"{key} {theirs[key]} (model: {mine[key]})" for key in mine if mine[key] != theirs[key])
+        differing = data.frontend.differences(classifier.frontend.settings)
         raise UserError(f"{folder}: prepared with another frontend than {model}: {differing}")
     if classifier.classes != data.classes:
         unknown = sorted(set(data.classes) - set(classifier.classes))

@@ -20,11 +20,10 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
 from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, TEMPERATURE, TEST, THRESHOLD_90, renamed
-from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
 from watkins_ml.runs.save_model import save_model
@@ -128,7 +127,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
         raise UsageError(f"data.batch_size {config.data.batch_size}: too small for {group.count} processes to share")
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
-    _check_masks(config, data)
+    _check_frontend(config, data)
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
@@ -142,12 +141,13 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     return inputs
 
 
-def _check_masks(config: ExperimentConfig, data: PreparedData) -> None:
-    for key, size, what in (
-        ("freq_mask", data.frontend.n_mels, "mel band"), ("time_mask", data.frontend.frames, "frame")
-    ):  # fmt: skip
-        if (mask := getattr(config.augment, key)) > size:
-            raise UsageError(f"augment.{key} {mask}: {config.data.dir} has {plural(size, what)}; give at most that")
+def _check_frontend(config: ExperimentConfig, data: PreparedData) -> None:
+    needed = family(config.model.name).frontend
+    if needed is not None and needed != data.frontend:
+        raise UserError(
+            f"{config.data.dir}: prepared with another frontend than {config.model.name} needs: "
+            f"{data.frontend.differences(needed)}; prepare the recordings with that one, into another --out"
+        )
 
 
 def train_and_report(
