@@ -64,13 +64,16 @@ class DiskFull:
 
 
 class Command:
-    """A running `watkins` command; its terminal output is in `output`."""
+    """A running `watkins` command (or `main` of another program); its terminal output is in `output`."""
 
-    def __init__(self, folder: Path, *arguments: object, uri: str | None = None, fault=None, **environment: str):
+    def __init__(
+        self, folder: Path, *arguments: object, uri: str | None = None, fault=None,
+        main: Callable[[], None] | None = None, **environment: str,
+    ):  # fmt: skip
         self.output = folder / f"output-{time.monotonic_ns()}.txt"
         words = ["watkins", *map(str, arguments)]
         uri = uri or os.environ.get("MLFLOW_TRACKING_URI")  # the fork server has the environment that it began with
-        self.process = CONTEXT.Process(target=_run, args=(folder, words, uri, fault, environment, self.output))
+        self.process = CONTEXT.Process(target=_run, args=(folder, words, uri, fault, main, environment, self.output))
         self.process.start()
 
     def kill_after(self, seconds: float) -> bool:
@@ -118,7 +121,7 @@ def hear_signals() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def _run(folder: Path, words: list[str], uri: str | None, fault, environment: dict[str, str], output: Path) -> None:
+def _run(folder: Path, words: list[str], uri: str | None, fault, main, environment: dict, output: Path) -> None:
     hear_signals()
     os.chdir(folder)
     os.environ |= environment
@@ -131,7 +134,7 @@ def _run(folder: Path, words: list[str], uri: str | None, fault, environment: di
     import torch
 
     from tests.support.pictures import blank
-    from watkins_ml.cli import main
+    from watkins_ml import cli
     from watkins_ml.evaluation import plots
 
     torch.set_num_threads(1)
@@ -139,5 +142,5 @@ def _run(folder: Path, words: list[str], uri: str | None, fault, environment: di
     if fault is not None:
         fault.install()
     sys.argv = words
-    main()
+    (main or cli.main)()
     sys.exit(0)

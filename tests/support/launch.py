@@ -62,9 +62,9 @@ class Launched:
 
 
 class Forked:
-    """`watkins` in the processes that a launcher would start, one a folder, without a launcher and without imports."""
+    """`watkins` (or `main`) in the processes that a launcher would start, one a folder, without its imports."""
 
-    def __init__(self, folders: Sequence[Path], *arguments: object, **environment: str):
+    def __init__(self, folders: Sequence[Path], *arguments: object, main=None, **environment: str):
         from torch.distributed import TCPStore
 
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -77,7 +77,7 @@ class Forked:
         }  # fmt: skip
         self.commands = [
             Command(
-                folder, *arguments, uri=NOBODY["MLFLOW_TRACKING_URI"], RANK=str(rank),
+                folder, *arguments, uri=NOBODY["MLFLOW_TRACKING_URI"], main=main, RANK=str(rank),
                 LOCAL_RANK=str(folders[:rank].count(folder)), **NOBODY | common | environment,
             )
             for rank, folder in enumerate(folders)

@@ -1,34 +1,31 @@
 """Several processes train what one process would have trained."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.in_double import RECIPES
-from tests.support.launch import Launched
+from tests.support.children import Command
+from tests.support.in_double import RECIPES, main
+from tests.support.launch import Forked
 
-SCRIPT = ROOT / "tests/support/in_double.py"
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict:
     """The histories of one process, by recipe."""
-    out = tmp_path_factory.mktemp("alone") / "histories.json"
-    subprocess.run([sys.executable, SCRIPT, out, *RECIPES], check=True, env=os.environ, timeout=300)
-    return json.loads(out.read_text())
+    folder = tmp_path_factory.mktemp("alone")
+    command = Command(folder, "histories.json", *RECIPES, main=main)
+    assert command.wait() == 0, command.said
+    return json.loads((folder / "histories.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> dict:
     """Those of three processes, whose shares of seven recordings are uneven."""
     folder = tmp_path_factory.mktemp("together")
-    launched = Launched(folder, SCRIPT, "histories.json", *RECIPES, count=3)
-    assert launched.wait(400) == 0, launched.said
+    forked = Forked([folder] * 3, "histories.json", *RECIPES, main=main)
+    assert forked.wait(300) == [0, 0, 0], forked.said
     return json.loads((folder / "histories.json").read_text())
 
 
