@@ -70,8 +70,8 @@ def test_what_it_requires_anybody_can_install(registered):
 def test_its_code_is_a_package_of_its_own_that_imports_nothing_of_this_one(registered):
     (package,) = (registered / "code").iterdir()
     files = [path for path in package.rglob("*") if path.is_file()]
-    assert package.name == carried_code().name != "watkins_ml"
-    assert {path.relative_to(package).as_posix() for path in files} == set(carried_code().files)
+    assert package.name == carried_code("baseline").name != "watkins_ml"
+    assert {path.relative_to(package).as_posix() for path in files} == set(carried_code("baseline").files)
     assert sum(path.stat().st_size for path in files) < 1_000_000
     assert not [path for path in files if path.parts[-2] in ("demo", "fetch", "__pycache__")]
     for path in [*files, registered / "served_model.py"]:
@@ -108,7 +108,7 @@ def ask(store_uri: str, noise: Path, folder: Path, ours: str) -> tuple[dict, lis
 @pytest.mark.slow
 def test_it_answers_where_this_package_is_not(store_uri, noise, expected, tmp_path):
     answer, packages = ask(store_uri, noise, tmp_path, "nowhere")
-    assert packages == [carried_code().name]
+    assert packages == [carried_code("baseline").name]
     assert (answer["species"], answer["novelty"]) == ("unknown", pytest.approx(expected["novelty"], rel=1e-3))
 
 
@@ -117,7 +117,7 @@ def test_it_answers_by_its_own_code_where_another_version_of_this_package_is(sto
     (tmp_path / "watkins_ml").mkdir()
     (tmp_path / "watkins_ml" / "__init__.py").write_text("__version__ = '99'\n")
     answer, packages = ask(store_uri, noise, tmp_path, "another")
-    assert packages == [carried_code().name] and answer["species"] == expected["species"]
+    assert packages == [carried_code("baseline").name] and answer["species"] == expected["species"]
 
 
 def test_it_leaves_a_process_its_own_version(registered, noise, expected):
@@ -125,7 +125,7 @@ def test_it_leaves_a_process_its_own_version(registered, noise, expected):
     answer = mlflow.pyfunc.load_model(MODEL).predict(pd.DataFrame({"path": [str(noise)]}))
     assert answer["novelty"].tolist() == pytest.approx([expected["novelty"]], rel=1e-3)
     assert all(sys.modules[name] is module for name, module in before.items())
-    assert sys.modules["watkins_ml"] is watkins_ml and carried_code().name in sys.modules
+    assert sys.modules["watkins_ml"] is watkins_ml and carried_code("baseline").name in sys.modules
 
 
 EARLIER = """
@@ -191,7 +191,7 @@ def test_the_docker_file_that_mlflow_generates_installs_what_anybody_can_install
     assert f"RUN pip install mlflow=={version('mlflow')}" in steps and "COPY model_dir /opt/ml/model" in steps
     assert "C._install_pyfunc_deps('/opt/ml/model'" in steps and "watkins" not in steps
     model = tmp_path / "docker" / "model_dir"
-    assert [path.name for path in (model / "code").iterdir()] == [carried_code().name]
+    assert [path.name for path in (model / "code").iterdir()] == [carried_code("baseline").name]
     assert "watkins" not in (model / "requirements.txt").read_text()
 
 

@@ -54,9 +54,9 @@ def family(name: str) -> Family:
     raise UsageError(f"{shown(name)[:100]}: must be one of {', '.join(family_names())}{hint}")
 
 
-def is_outside(name: str) -> bool:
-    """Whether a family is of another package."""
-    return name not in _own_modules()
+def entry_point(name: str) -> EntryPoint | None:
+    """Where the family of another package stands; None for one of this package."""
+    return _entry_points().get(name)
 
 
 def build_model(config: ModelSection, species: int, pretrained: bool = True) -> nn.Module:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
 import sys
 import tempfile
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from mlflow.models import Model
 
-from watkins_ml.models.bundle_files import EXAMPLE
+from watkins_ml.core.errors import UserError
+from watkins_ml.models.bundle_files import DESCRIPTION, EXAMPLE
+from watkins_ml.models.registry import entry_point
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
-DISTRIBUTIONS = {"yaml": "PyYAML"}
-"""Libraries that are installed under another name than they are imported by."""
+FAMILIES, OUTSIDE = "models/families", "outside"
+"""Folders of the carried package: its family of models, and the code of the package that a family comes from."""
 
 
 class Code(NamedTuple):
@@ -42,19 +46,30 @@ class Code(NamedTuple):
 
 
 @cache
-def carried_code() -> Code:
-    """The modules that a model needs to predict, found by their imports."""
-    modules, libraries = _needed(SERVED_MODEL)
-    modules.remove(SERVED_MODEL)
-    sources = {str(path.relative_to(PACKAGE)): path.read_bytes() for path in sorted(modules)}
+def carried_code(family: str) -> Code:
+    """The modules that a model of this family needs to answer, found by what they import."""
+    packages, modules = {PACKAGE.name: PACKAGE}, [SERVED_MODEL]
+    sources: dict[str, bytes] = {}
+    if (entry := entry_point(family)) is None:
+        modules.append(PACKAGE / FAMILIES / f"{family}.py")
+    else:
+        top = entry.module.partition(".")[0]
+        packages[top] = place = _place_of(top)
+        modules += [place] if place.is_file() else sorted(place.rglob("*.py"))  # whole, for it may import relatively
+        carried = f"from {PACKAGE.name}.{OUTSIDE}.{entry.module} import {entry.attr} as FAMILY\n"
+        sources[f"{FAMILIES}/{family}.py"] = carried.encode()
+    needed, libraries = _needed(modules, packages)
+    needed.remove(SERVED_MODEL)
+    sources |= {_target(path, packages): path.read_bytes() for path in sorted(needed)}
     fingerprint = hashlib.sha256(b"".join(name.encode() + source for name, source in sources.items())).hexdigest()
     name = f"{PACKAGE.name}_{fingerprint[:8]}"
-    distributions = sorted(DISTRIBUTIONS.get(library, library) for library in libraries)
+    names = {PACKAGE.name: name} | {top: f"{name}.{OUTSIDE}.{top}" for top in packages if top != PACKAGE.name}
+    distributions = {_distribution(library) for library in libraries}
     return Code(
         name,
-        {path: _renamed(source, name) for path, source in sources.items()},
-        _renamed(SERVED_MODEL.read_bytes(), name),
-        [f"{each}=={version(each).partition('+')[0]}" for each in distributions],  # +cpu is of PyTorch's own index
+        {path: _renamed(source, names) for path, source in sources.items()},
+        _renamed(SERVED_MODEL.read_bytes(), names),
+        [f"{each}=={version(each).partition('+')[0]}" for each in sorted(distributions)],  # +cpu: PyTorch's own index
     )
 
 
@@ -68,7 +83,7 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
 
     from watkins_ml.serving.audio_table import INPUTS, OUTPUTS
 
-    code = carried_code()
+    code = carried_code(json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))["model"]["name"])
     with tempfile.TemporaryDirectory(prefix="watkins-") as workspace:
         package, served = Path(workspace) / code.name, Path(workspace) / SERVED_MODEL.name
         for path, source in code.files.items():
@@ -87,22 +102,47 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
         )
 
 
-def _needed(module: Path) -> tuple[set[Path], set[str]]:
-    """The modules of this package that one of them needs, itself included, and the libraries that these import."""
-    modules, libraries, left = set(), set(), [module]
+def _needed(modules: list[Path], packages: dict[str, Path]) -> tuple[set[Path], set[str]]:
+    """The modules of `packages` that some of them need, themselves included, and the libraries that these import."""
+    found, libraries, left = set(), set(), list(modules)
     while left:
-        if (module := left.pop()) in modules:
+        if (module := left.pop()) in found:
             continue
-        modules.add(module)
+        found.add(module)
         for name in _imports(module):
             top, *parts = name.split(".")
-            if top != PACKAGE.name:
+            if top not in packages:
                 libraries.add(top)
                 continue
-            places = [PACKAGE.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+            places = [packages[top].joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
             files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
             left += [file for file in files if file.is_file()]
-    return modules, libraries - sys.stdlib_module_names
+    return found, libraries - sys.stdlib_module_names
+
+
+def _place_of(top: str) -> Path:
+    """The file of a module, or the folder of a package."""
+    spec = find_spec(top)
+    if spec is None or spec.origin is None:
+        raise UserError(f"{top}: its code is not in files of its own, so that no registered model can carry it")
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def _target(path: Path, packages: dict[str, Path]) -> str:
+    """Where a module lies in the carried package; those of other packages below OUTSIDE."""
+    top = next(top for top, place in packages.items() if path.is_relative_to(place))
+    relative = path.relative_to(packages[top]).as_posix()
+    if top == PACKAGE.name:
+        return relative
+    return f"{OUTSIDE}/{top}.py" if relative == "." else f"{OUTSIDE}/{top}/{relative}"
+
+
+def _distribution(library: str) -> str:
+    """The name under which a library is installed that is imported as `library`."""
+    try:
+        return distribution(library).name
+    except PackageNotFoundError:
+        return packages_distributions().get(library, [library])[0]
 
 
 def _imports(module: Path) -> set[str]:
@@ -111,11 +151,15 @@ def _imports(module: Path) -> set[str]:
     for node in ast.walk(ast.parse(module.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {each.name for each in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not node.level:
             names |= {str(node.module), *(f"{node.module}.{each.name}" for each in node.names)}
     return names
 
 
-def _renamed(source: bytes, name: str) -> bytes:
-    """A module that imports from the package `name` what it imported from this one."""
-    return re.sub(rb"^(\s*(?:from|import) )%s\b" % PACKAGE.name.encode(), rb"\g<1>" + name.encode(), source, flags=re.M)
+def _renamed(source: bytes, names: dict[str, str]) -> bytes:
+    """A module that imports from other packages what it imported from these."""
+    for before, after in names.items():
+        source = re.sub(
+            rb"^(\s*(?:from|import) )%s\b" % before.encode(), rb"\g<1>" + after.encode(), source, flags=re.M
+        )
+    return source
