@@ -125,13 +125,19 @@ def _backbone(config: TimmModel, with_weights: bool) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {"in_chans": 1, "num_classes": 0, "pretrained": with_weights}
+    given: dict[str, torch.Tensor] | None = None
     if with_weights and config.weights != "pretrained":  # timm itself would unpickle a file
-        options["pretrained_cfg_overlay"] = {"state_dict": load_weights(Path(config.weights), "pretrained")}
+        given = load_weights(Path(config.weights), "pretrained")
+        options["pretrained_cfg_overlay"] = {"state_dict": given}
     try:
         try:
-            return timm.create_model(config.backbone, **options, dynamic_img_size=True)
+            backbone = timm.create_model(config.backbone, **options, dynamic_img_size=True)
         except TypeError:  # only transformers have to be told that sizes differ
-            return timm.create_model(config.backbone, **options)
+            backbone = timm.create_model(config.backbone, **options)
+        own = {name for name in backbone.state_dict() if not name.endswith("num_batches_tracked")}
+        if given is not None and (missing := sorted(own - set(given))):  # which timm leaves at random
+            raise ValueError(f"{len(missing)} tensors are missing, for example {missing[0]}")
+        return backbone
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(
             f"model.weights {config.weights}: cannot be had for {config.backbone} ({first_line(error)}); give another "
