@@ -40,7 +40,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         loss = np.log(total).sum() - of_truth * factor + log_temperature**2 / 2
         return float(loss), float(log_temperature - (mean.sum() - of_truth) * factor)
 
-    grid = np.linspace(*np.log(BOUNDS), 41)  # with the prior there may be more than one valley
+    lowest, highest = np.log(BOUNDS).tolist()
+    grid = np.linspace(lowest, highest, 41)  # with the prior there may be more than one valley
     best = int(np.argmin([objective_and_slope(point)[0] for point in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
 

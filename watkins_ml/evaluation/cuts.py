@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from watkins_ml.audio.decode import AudioError
@@ -29,7 +30,7 @@ def save_cuts(
     predictions: pd.DataFrame,
     galleries: dict[str, np.ndarray],
     pairs: pd.DataFrame,
-    spectrograms: Sequence[Any],
+    spectrograms: Sequence[Any] | torch.Tensor,
     data: PreparedData,
 ) -> None:
     """Write `galleries/<split>_cuts.csv`, and picture and sound of each cut in it to `galleries/<split>_cuts/`.

@@ -38,9 +38,9 @@ def legible(name: str, limit: int = LONGEST_NAME) -> str:
 def set_fonts(fig: Figure) -> None:
     """Let each text of a figure use, after matplotlib's own font, the one that `legible` counts on."""
     for text in fig.findobj(Text):
-        others = {_other_font(missing) for word in text.get_text().split() if (missing := _missing(word))}
-        if others - {None}:
-            text.set_fontfamily([*text.get_fontfamily(), *sorted(others - {None})])
+        missing = {letters for word in text.get_text().split() if (letters := _missing(word))}
+        if others := {font for letters in missing if (font := _other_font(letters))}:
+            text.set_fontfamily([*text.get_fontfamily(), *sorted(others)])
 
 
 def _letter(letter: str) -> str:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -238,7 +238,7 @@ def risk_coverage(curve: pd.DataFrame, threshold: float | None = None) -> Figure
     axes.set_title(coverage_sentence(coverage), fontsize=11)
     axes.set_xlabel("coverage: share of cuts answered")
     axes.set_ylabel("right answers")
-    risk = axes.secondary_yaxis("right", functions=(lambda right: 1 - right, lambda wrong: 1 - wrong))
+    risk = axes.secondary_yaxis("right", functions=(_complement, _complement))
     risk.set_ylabel("risk: wrong answers")
     for axis in (axes.xaxis, axes.yaxis, risk.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
@@ -288,7 +288,11 @@ def gallery(
     return fig
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _complement(share: Any) -> Any:
+    return 1 - share
+
+
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     fig = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
     return fig

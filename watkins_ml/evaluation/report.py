@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.core.errors import UserError
@@ -30,7 +31,7 @@ def write_report(
     side: str,
     frame: pd.DataFrame,
     evaluation: Evaluation,
-    spectrograms: Sequence[Any],
+    spectrograms: Sequence[Any] | torch.Tensor,
     data: PreparedData | None = None,
     seed: int = 0,
     seconds: float | None = None,

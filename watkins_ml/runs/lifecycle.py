@@ -24,10 +24,11 @@ def run_lifecycle(run: RunDirectory, how_to_continue: str, stops: tuple[type[Exc
     Raises:
         RunInterruptedError: as `interruptible`.
     """
+    as_killed: tuple[type[Exception], ...] = (RunInterruptedError, *stops)
     try:
         with interruptible(how_to_continue):
             yield
-    except (RunInterruptedError, *stops):
+    except as_killed:
         run.finish("KILLED")
         raise
     except BaseException:
@@ -76,8 +77,9 @@ def _shortage(error: Exception) -> str | None:
 
     message = str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        others = _held_by_others()
-        return others and f"the GPU has no memory left, and other programs hold {others / 1e9:.1f} GB of it; close them"
+        if others := _held_by_others():
+            return f"the GPU has no memory left, and other programs hold {others / 1e9:.1f} GB of it; close them"
+        return None
     if isinstance(error, torch.AcceleratorError) or message.startswith(("CUDA error", "cuDNN error", "MPS backend")):
         return f"the device failed ({first_line(error)})"
     return f"too little memory ({first_line(error)}); {MORE_MEMORY}" if is_short_of_memory(error) else None

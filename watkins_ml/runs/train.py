@@ -223,13 +223,14 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
 
     history, (data, _, val) = run.read_history(), inputs
     labels, logits = val.labels.numpy(), _logits(network, data, val)
-    evaluation = evaluate(labels, logits, data.classes, fit_temperature(labels, logits))
+    best, temperature = best_epoch(history, monitor), fit_temperature(labels, logits)
+    evaluation = evaluate(labels, logits, data.classes, temperature)
     write_report(run.root, "val", val.frame, evaluation, val.spectrograms, seconds=data.frontend.span_s)
-    metrics = {BEST_EPOCH: best_epoch(history, monitor), TEMPERATURE: evaluation.temperature}
+    metrics: dict[str, float] = {BEST_EPOCH: best, TEMPERATURE: temperature}
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
     metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
-    write_learning_curves(run.root, history, metrics[BEST_EPOCH])
+    write_learning_curves(run.root, history, best)
     run.write_metrics(metrics)
     return metrics
 
@@ -267,6 +268,7 @@ def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str,
     """Enter the final metrics and the model in the journal; the model is registered under a name, or only logged."""
     values = {key: value for key, value in metrics.items() if value == value}
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
-    tags = {key: str(value) for key, value in renamed(run.facts.model).items()}
-    tags |= leak_stamp(run.facts.split_protocol)
+    facts = run.facts
+    tags = {key: str(value) for key, value in renamed(facts.model or {}).items()}
+    tags |= leak_stamp(facts.split_protocol or "")
     run.record_once("model", register_as=register_as, tags=tags)

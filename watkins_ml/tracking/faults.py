@@ -125,13 +125,13 @@ def _by_answer(error: BaseException, uri: str) -> Fault:
     """By what the server said, if it is MLflow that said it."""
     from mlflow.exceptions import MlflowException, RestException
 
-    is_rest = isinstance(error, RestException)
-    if (is_rest and "error_code" not in error.json) or re.search(r"error code \d+ != |not in a valid JSON", str(error)):
+    answer = error if isinstance(error, RestException) else None
+    if (answer and "error_code" not in answer.json) or re.search(r"error code \d+ != |not in a valid JSON", str(error)):
         fault = who_answers(uri) or Fault(first_line(error).partition(". Response body")[0])
         return _past_proxy(fault, uri)
-    if is_rest:
-        words = first_line(error).removeprefix(f"{error.error_code}: ")
-        return Fault(words, passing=error.get_http_status_code() in (429, 500, 503, 504))
+    if answer:
+        words = first_line(answer).removeprefix(f"{answer.error_code}: ")
+        return Fault(words, passing=answer.get_http_status_code() in (429, 500, 503, 504))
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return Fault(f"{error.strerror} ({error.filename})", "mend the permissions")
     passing = isinstance(error, (ConnectionError, TimeoutError)) and not isinstance(error, MlflowException)

@@ -28,7 +28,8 @@ def log_model(client: MlflowClient, run_id: str, bundle: Path, digest: str) -> s
         run.info.experiment_id, name="model", source_run_id=run_id, params=run.data.params
     )
     client.set_logged_model_tags(model.model_id, {BUNDLE_TAG: digest})
-    if model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in {output.model_id for output in outputs}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     if model.status != LoggedModelStatus.READY:
         with tempfile.TemporaryDirectory(prefix="watkins-") as folder:

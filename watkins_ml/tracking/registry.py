@@ -61,7 +61,7 @@ def promote_if_better(client: MlflowClient, version: ModelVersion) -> Promotion:
     first = min([number, *(int(each.version) for each in versions if _is_open(each))])
     for _ in range(ROUNDS):
         best = _best(versions, holder, first)
-        if best is holder:
+        if best is None or best is holder:
             verdict = _verdict(version, before, holder)
             client.set_model_version_tag(version.name, version.version, CLAIM, "won" if verdict.promoted else "lost")
             return verdict
@@ -91,7 +91,7 @@ def _best(versions: list[ModelVersion], holder: ModelVersion | None, first: int)
     line = [each for each in versions if _place(each) >= max(first, by_hand) and REPLACED not in each.tags]
     chosen = next((each for each in line if BY_HAND in each.tags), None)  # by hand, while a claim was open
     leader = chosen or holder or next(iter(line), None)
-    rivals = [each for each in (holder, *line) if each is not None and _difference(each, leader) is None]
+    rivals = [each for each in (holder, *line) if each and leader and _difference(each, leader) is None]
     return max(rivals, key=_score, default=None)  # the first of equals, so the holder
 
 

@@ -176,7 +176,7 @@ class RunDirectory:
 
         An epoch that a resumed run repeats with the same result stands in the journal already and keeps its times.
         """
-        known = self._epochs().get(metrics["epoch"])
+        known = self._epochs().get(int(metrics["epoch"]))
         if known is None or known.metrics != metrics:
             self.record("epoch", step=metrics["epoch"], metrics=metrics, timing=timing)
         else:
@@ -234,7 +234,7 @@ class RunDirectory:
 
     def write_metrics(self, metrics: dict[str, float]) -> None:
         """Keep the final metrics in `reports/metrics.json`, after a sentence where the split leaks."""
-        write_json(self.metrics, leak_stamp(self.facts.split_protocol) | metrics)
+        write_json(self.metrics, leak_stamp(self.facts.split_protocol or "") | metrics)
 
     def read_metrics(self) -> dict[str, float]:
         """The numbers in `reports/metrics.json`; raises a UserError where it is missing or damaged."""

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.masking import masked
@@ -23,6 +24,9 @@ from watkins_ml.tracking.embedded import (
     quieten,
 )
 from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own defaults wait for minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -63,7 +67,7 @@ def is_same_server(uri: str, before: str, run: Path) -> bool:
     return masked(before) == stored_address(uri, run)
 
 
-def client():
+def client() -> MlflowClient:
     """An MLflow client for `tracking_uri()`; also makes it the default of MLflow's own functions."""
     import mlflow
 
@@ -77,7 +81,7 @@ def client():
     return mlflow.MlflowClient(opened, opened)
 
 
-def experiment_id(client, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str) -> str:
     """Get or create an experiment; another worker may create it in between.
 
     Raises:

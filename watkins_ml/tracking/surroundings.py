@@ -61,7 +61,7 @@ def opening_entries(
     tags: dict[str, str],
 ) -> dict[str, dict[str, Any]]:
     """Content by kind of the entries that open a journal, in their order; `params` and `tags` beside the run's own."""
-    start = {"name": name, "uid": facts.uid, "experiment": config.tracking.experiment}
+    start: dict[str, Any] = {"name": name, "uid": facts.uid, "experiment": config.tracking.experiment}
     for kind, number, whole in (("study", "trial", facts.study), ("crossval", "fold", facts.crossval)):
         if whole is not None:
             start |= {"name": f"{whole.name} {name}", "parent": {"uid": whole.uid, "name": whole.name}}

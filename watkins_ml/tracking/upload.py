@@ -213,11 +213,11 @@ class Upload:
             self.messages.append(registry.promote_if_better(self.client, version).reason)
         self._save_state(bundle=digest)
 
-    def _resend_model(self, entry: records.Model) -> None:
+    def _resend_model(self, entry: Entry) -> None:
         """Send the model again where the run's own is not what was sent, as earlier versions did from a study."""
         before = self.state.get("model_uri")
         if bundle_digest(self.run.model) not in (None, self.state.get("bundle")):
-            self._send_model(entry)
+            self._send(entry)
             if before not in (None, self.state["model_uri"]):
                 self.messages.append(f"{self.run.root}: the model sent before was not the run's own; it was sent again")
 

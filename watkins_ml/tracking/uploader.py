@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from watkins_ml.core.console import err
 from watkins_ml.core.wording import plural
 from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.upload import Upload
+
+if TYPE_CHECKING:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 PATIENCE = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
@@ -21,8 +25,10 @@ class Uploader:
 
     def __init__(self, run: RunDirectory, system_metrics: bool = False):
         self.upload = Upload(run)
-        self._system_metrics, self._monitor = system_metrics, None
-        self._wake, self._closing, self._warned = threading.Event(), threading.Event(), None
+        self._system_metrics = system_metrics
+        self._monitor: SystemMetricsMonitor | None = None
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._warned: str | None = None
         self._thread = threading.Thread(target=self._loop, name="uploader", daemon=True)
         run.on_record = self._wake.set
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -50,7 +50,7 @@ class Gallery(NamedTuple):
 class Pair(NamedTuple):
     true: str
     predicted: str
-    count: int
+    count: int  # type: ignore[assignment]  # a column of the table of pairs; tuples have a method of that name
     share_of_true: float
     cards: list[Card]
 
@@ -69,8 +69,11 @@ class Deck:
         for name, title in GALLERIES.items():
             tables = [run.cuts() for run in self._runs]
             shown = [None if cuts is None else cuts[cuts.shown_in == name].head(GALLERY_SIDE**2) for cuts in tables]
-            if all(cuts is not None and cuts.path.tolist() == shown[0].path.tolist() for cuts in shown):
-                made.append(Gallery(title, [self._card(self._runs[0], cut) for cut in shown[0].itertuples()]))
+            first = shown[0]
+            if first is not None and all(
+                cuts is not None and cuts.path.tolist() == first.path.tolist() for cuts in shown
+            ):
+                made.append(Gallery(title, [self._card(self._runs[0], cut) for cut in first.itertuples()]))
                 continue
             for run, cuts in zip(self._runs, shown, strict=True):
                 if cuts is None:
@@ -92,7 +95,7 @@ class Deck:
             made.append(Pair(pair.true, pair.predicted, pair.count, pair.share_of_true, cards))
         return made
 
-    def _card(self, run: ComparedRun, cut: NamedTuple, only_own: bool = False, role: str = "") -> Card:
+    def _card(self, run: ComparedRun, cut: Any, only_own: bool = False, role: str = "") -> Card:
         picture = data_uri(_kept(run, cut.picture), "image/jpeg")
         sound = data_uri(_kept(run, cut.sound), "audio/mpeg") if cut.sound else ""
         silent = cut.silent

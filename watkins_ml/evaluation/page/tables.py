@@ -117,7 +117,7 @@ class Species(NamedTuple):
 
     @property
     def is_rare(self) -> bool:
-        return self.cuts is not None and (self.tapes < RARE_TAPES or self.cuts < RARE_CUTS)
+        return self.cuts is not None and self.tapes is not None and (self.tapes < RARE_TAPES or self.cuts < RARE_CUTS)
 
 
 def species_rows(runs: list[ComparedRun]) -> list[Species]:
@@ -149,7 +149,7 @@ def _number(value: float | None) -> float | None:
 
 def mean_f1(rows: list[Species], run: int) -> float | None:
     """Macro F1 of one run over some of the tested species."""
-    known = [row.scores[run]["f1"] for row in rows if row.scores[run]["f1"] is not None]
+    known = [f1 for row in rows if (f1 := row.scores[run]["f1"]) is not None]
     return sum(known) / len(known) if known else None
 
 
