@@ -13,7 +13,6 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.fetch.layout import (
     Folder,
-    Places,
     amount,
     complete,
     finish,
@@ -23,6 +22,7 @@ from watkins_ml.fetch.layout import (
     tape_rule,
     working,
 )
+from watkins_ml.fetch.recording_paths import RecordingPaths
 
 ABOUT = {"release": "r", "page": "p", "version": "v", "licence": "l", "citation": "c"}
 
@@ -51,7 +51,7 @@ SPELLINGS = st.sampled_from(["Walrus", "../x", "A b/c", "", "..", "."])
 
 @given(st.lists(st.tuples(SPELLINGS, st.text("aA~2./\\ \0é", max_size=6) | st.text(max_size=90)), max_size=9))
 def test_no_name_leads_outside_and_no_two_meet(names):
-    places, taken = Places(), set()
+    places, taken = RecordingPaths(), set()
     for species, name in names:
         path = places.of(species, f"{name}.wav")
         assert path.lower() not in taken and path.count("/") == 1
@@ -63,10 +63,10 @@ def test_no_name_leads_outside_and_no_two_meet(names):
 
 
 def test_later_files_know_the_names_of_earlier_ones():
-    first = Places()
+    first = RecordingPaths()
     paths = [first.of("Walrus", "a.wav"), first.of("Walrus", "A.WAV"), first.of("HarpSeal", "x/y\\a.wav")]
     assert paths == ["Walrus/a.wav", "Walrus/A~2.WAV", "HarpSeal/a.wav"]
-    assert Places(paths).of("Walrus", "a.wav") == "Walrus/a~3.wav"
+    assert RecordingPaths(paths).of("Walrus", "a.wav") == "Walrus/a~3.wav"
 
 
 def staged(folder: Folder) -> pd.DataFrame:

@@ -75,7 +75,7 @@ def main() -> None:
     """Run a command; exit with 0, 1 (failed) or 2 (misused) and one clear line for an error."""
     use_memory_freely()
     open_standard_streams()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home folder that it cannot write to
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it reports a home folder that it cannot write to
     warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")  # a machine without /dev/shm
     try:
         status = app(prog_name="watkins", standalone_mode=False)
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def _print_misuse(error: Exception) -> NoReturn:
-    """Say what typer says of the command line; it would print the arguments as they are."""
+    """Print typer's message about the command line; typer itself would print the arguments unescaped."""
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
@@ -120,7 +120,7 @@ def _one_line(message: str) -> str:
 
 
 def _leave(words: str, status: int) -> NoReturn:
-    with suppress(UserError, SystemExit):  # there is something worse to tell
+    with suppress(UserError, SystemExit):  # the message below is worse
         finish()
     Standard("stderr").write(f"{words}\n")
     Standard("stderr").flush()

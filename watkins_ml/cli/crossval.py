@@ -29,7 +29,7 @@ def crossval(
     fold_column: Annotated[str | None, typer.Option(help="Column of the annotations that holds the fold.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder in runs/; default the recipe's name with -crossval.")] = None,
 ) -> None:
-    """Cross-validation by tape: every recording is judged once, by a network that has heard none of its tape.
+    """Cross-validation by tape: every recording is tested once, by a network that was not trained on its tape.
 
     The same command continues one that was interrupted.
     """

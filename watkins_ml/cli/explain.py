@@ -25,7 +25,7 @@ def explain(
 ) -> None:
     """A picture of a recording and of what in it the model looked at.
 
-    Grad-CAM on the last convolutions: a coarse map of what speaks for the
+    Grad-CAM on the last convolutions: a coarse map of what counts for the
     species. Of a long recording, the window in which it is most probable.
     """
     from watkins_ml.core.console import out as console

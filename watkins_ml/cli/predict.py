@@ -48,7 +48,7 @@ def predict(
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a detection.")] = 0.5,
     max_novelty: Annotated[
         float,
-        typer.Option(min=0, help="Unknown above it; 1 keeps 19 of 20 validation recordings, inf never says unknown."),
+        typer.Option(min=0, help="Unknown above it; 1 keeps 19 of 20 validation recordings, inf never gives unknown."),
     ] = 1.0,
     species: Annotated[list[str] | None, typer.Option(help="Only detections of this one; may be repeated.")] = None,
     overlap: Annotated[float, typer.Option(min=0, max=0.95, help="Share of a window that the next repeats.")] = 0.5,

@@ -29,8 +29,8 @@ def server(
     from watkins_ml.tracking.server import check_port, server_command, server_environment
 
     if backend is not None and "://" not in backend:
-        told = "" if "@" in backend else f" {backend}"  # what stands before an @ may be a password
-        raise UsageError(f"--backend{told}: not a database URL such as postgresql+psycopg://user@host/database")
+        named = "" if "@" in backend else f" {backend}"  # what stands before an @ may be a password
+        raise UsageError(f"--backend{named}: not a database URL such as postgresql+psycopg://user@host/database")
     check_port(host, port)
     check_temporary_files()
     if backend is None:

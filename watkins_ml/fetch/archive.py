@@ -36,9 +36,9 @@ def _look() -> Offer:
 def _remote() -> Remote:
     """The release's zip, by the item's own list of files."""
     endpoint = (os.environ.get("WATKINS_ARCHIVE_ENDPOINT") or ENDPOINT).rstrip("/")
-    told = get_json("the Internet Archive", f"{endpoint}/metadata/{ITEM}")
+    item = get_json("the Internet Archive", f"{endpoint}/metadata/{ITEM}")
     try:
-        zips = [one for one in told.get("files", []) if one["name"].lower().endswith(".zip") and "size" in one]
+        zips = [one for one in item.get("files", []) if one["name"].lower().endswith(".zip") and "size" in one]
         sizes = [whole_number(one["size"]) for one in zips]
         if None in sizes:
             raise ValueError("a size that is no number")

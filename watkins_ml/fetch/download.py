@@ -36,12 +36,12 @@ CHECKSUMS = {"sha256": 64, "sha1": 40, "md5": 32}
 """Hexadecimal digits by kind."""
 
 OnBytes = Callable[[int], None]
-"""Is told how many bytes of the file there are now."""
+"""Is called with how many bytes of the file there are now."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on a server, and what its publisher says of it."""
+    """A file on a server, and the checksum and size that its publisher gives."""
 
     name: str
     address: Callable[[], str]

@@ -1,4 +1,4 @@
-"""Asking a server patiently, and believing nothing it says.
+"""HTTP requests with retries and limits; nothing that a server sends is trusted.
 
 What may pass is tried again with growing waits, what will not is one clear sentence; an answer has an end in time and
 in bytes, and so have its redirects.

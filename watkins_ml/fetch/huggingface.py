@@ -34,7 +34,8 @@ from watkins_ml.fetch.catalogue import (
     text_of,
 )
 from watkins_ml.fetch.download import MOST_BYTES, Remote, bytes_there, download
-from watkins_ml.fetch.layout import CITATION, COLUMNS, LICENCE, Folder, Places, Seal, finish, require_room, row
+from watkins_ml.fetch.layout import CITATION, COLUMNS, LICENCE, Folder, Seal, finish, require_room, row
+from watkins_ml.fetch.recording_paths import RecordingPaths
 from watkins_ml.fetch.release import Offer, Release
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.zips import details_of
@@ -104,7 +105,7 @@ def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, st
         if not rows.exists():
             _download(shard, target, f"file {number} of {len(shards)}")
             taken = (path for table in tables for path in table["path"])
-            write_csv(rows, _convert(folder, shard.name, target, Places(taken), catalogue))
+            write_csv(rows, _convert(folder, shard.name, target, RecordingPaths(taken), catalogue))
         target.unlink(missing_ok=True)
         tables.append(read_csv(rows, dtype=str, keep_default_na=False))
         if sum(map(len, tables)) > MOST_ROWS:
@@ -131,7 +132,7 @@ def _download(shard: Remote, target: Path, which: str) -> None:
 
 
 def _convert(
-    folder: Folder, name: str, shard: Path, places: Places, catalogue: dict[str, dict[str, str]]
+    folder: Folder, name: str, shard: Path, places: RecordingPaths, catalogue: dict[str, dict[str, str]]
 ) -> pd.DataFrame:
     """Write the recordings of a shard; their rows, with the scientific name that the release gives."""
     rows, left = [], MOST_RATIO * shard.stat().st_size

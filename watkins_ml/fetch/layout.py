@@ -12,9 +12,7 @@ import json
 import os
 import re
 import shutil
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,6 @@ from filelock import FileLock, Timeout
 
 from watkins_ml.core.errors import UsageError, UserError, plain
 from watkins_ml.core.files import write_bytes, write_csv, write_json, write_text
-from watkins_ml.core.names import RESERVED
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
 from watkins_ml.fetch.species import find
@@ -49,7 +46,7 @@ tape, so that each recording is one of its own."""
 
 @dataclass(frozen=True)
 class Seal:
-    """What `release.json` says of a complete folder."""
+    """The content of `release.json` in a complete folder."""
 
     release: str
     page: str
@@ -178,54 +175,6 @@ def require_room(folder: Folder, needed: int) -> None:
         )
 
 
-class Places:
-    """Gives each recording of a release its path: by its species, under its own name, and never outside or twice.
-
-    Two names are the same where any system takes them for the same: by case, and by how an accent is written.
-    """
-
-    def __init__(self, taken: Iterable[str] = ()):
-        taken = list(taken)
-        self._uses = Counter(_base(path) for path in taken)
-        self._labels: dict[str, str] = {}
-        for path in taken:
-            self._labels.setdefault(_folded(path.split("/")[0]), path.split("/")[0])
-
-    def of(self, spelling: str, name: str) -> str:
-        """`RissosDolphin/58004001.wav`; a second file of that name becomes `58004001~2.wav`.
-
-        Args:
-            spelling: the species as the release calls it.
-            name: the file's name; folders before it are left away.
-        """
-        species = find(spelling)
-        label = species.label if species else _plain(spelling) or "Unknown"
-        label = self._labels.setdefault(_folded(label), label)
-        stem, _, suffix = re.split(r"[/\\]", name)[-1].rpartition(".")
-        stem = _plain(stem) or "recording"
-        base = _base(f"{label}/{stem}.{suffix}")
-        self._uses[base] += 1
-        again = f"~{self._uses[base]}" if self._uses[base] > 1 else ""
-        return f"{label}/{stem}{again}.{suffix}"
-
-
-def _base(path: str) -> str:
-    return _folded(re.sub(r"~\d+(?=\.\w+$)", "", path))
-
-
-def _folded(name: str) -> str:
-    """What Windows and macOS compare names by, or more: equal for names that meet on one of them."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper().casefold())
-
-
-def _plain(name: str) -> str:
-    """A name that can be a file's on every system, is not hidden, and has no `~`, which numbers files of one name."""
-    name = unicodedata.normalize("NFC", name[:200])
-    kept = (one if one.isalnum() or one in "_().' ,+=&-" or unicodedata.combining(one) else "_" for one in name)
-    name = "".join(kept).encode()[:120].decode(errors="ignore").strip(". ")
-    return f"_{name}" if RESERVED.fullmatch(name) else name
-
-
 def row(path: str, spelling: str, details: dict[str, str]) -> dict[str, str]:
     """A recording's row of the table, but for its tape: names from the table of species, the rest as published."""
     species = find(spelling)
@@ -263,7 +212,7 @@ def finish(folder: Folder, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
 
 
 def write_table(path: Path, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
-    """Write the metadata table; what is to be said of it."""
+    """Write the metadata table; the seal that describes it."""
     rule = tape_rule(rows["path"])
     stems = rows["path"].str.rpartition("/")[2].str.rpartition(".")[0]
     rows = rows.assign(tape=stems.map(lambda stem: _tape(rule, stem))).sort_values("path", ignore_index=True)
@@ -294,8 +243,8 @@ def complete(folder: Folder) -> Seal:
 
 def _parse(path: Path) -> Seal:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        seal = Seal(**told | {"unknown_species": tuple(told["unknown_species"])})
+        content = json.loads(path.read_text(encoding="utf-8"))
+        seal = Seal(**content | {"unknown_species": tuple(content["unknown_species"])})
         texts = (seal.release, seal.page, seal.version, seal.group_regex, seal.sites_missing, *seal.unknown_species)
         numbers = (seal.recordings, seal.species, seal.tapes, seal.bytes, seal.with_site)
         if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int) for one in numbers):

@@ -22,7 +22,7 @@ class Offer:
     download_bytes: int | None
     recording_bytes: int
     run: Callable[[Folder, dict[str, str]], Seal]
-    """Fetches it into a folder that is this process's alone; takes what the seal shall say of the release."""
+    """Fetches it into a folder that is this process's alone; takes what the seal records of the release."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Fetched:
     """An earlier call had completed it, so nothing was done."""
 
 
-def fetch(release: Release, out: Path, say: Callable[[Offer], None]) -> Fetched:
+def fetch(release: Release, out: Path, announce: Callable[[Offer], None]) -> Fetched:
     """Fetch a release to `out`, or go on with what an earlier call has begun.
 
     Args:
-        say: is told what the host offers before the first byte comes.
+        announce: is called with what the host offers before the first byte comes.
 
     Raises:
         UserError: out of reach, damaged, no room; what was verified until then stays for the next call.
@@ -68,7 +68,7 @@ def fetch(release: Release, out: Path, say: Callable[[Offer], None]) -> Fetched:
             with working(folder, None):
                 return Fetched(folder, complete(folder), was_there=False)
         offer = release.look()
-        say(offer)
+        announce(offer)
         folder.root.mkdir(parents=True, exist_ok=True)
         with working(folder, {"release": release.name, "version": offer.version}):
             about = {

@@ -20,7 +20,6 @@ from watkins_ml.fetch.layout import (
     DETAILS,
     LONGEST_DETAIL,
     Folder,
-    Places,
     Seal,
     finish,
     require_room,
@@ -28,6 +27,7 @@ from watkins_ml.fetch.layout import (
     write_table,
 )
 from watkins_ml.fetch.ranges import NoRangesError, RangeFile
+from watkins_ml.fetch.recording_paths import RecordingPaths
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.unpack import open_zip, recordings_in, unpack_member
 
@@ -101,7 +101,7 @@ def fetch_zip(folder: Folder, remote: Remote, facts: dict[str, Any], room: int) 
 def _unpack(
     folder: Folder, archive: zipfile.ZipFile, members: list[Member], catalogue: dict[str, dict[str, str]]
 ) -> list[dict[str, str]]:
-    places, rows = Places(), []
+    places, rows = RecordingPaths(), []
     with progress() as bar:
         task = bar.add_task("Unpacking recordings", total=len(members), note="")
         for member in members:

@@ -101,7 +101,7 @@ def _title(name: str) -> str:
 
 
 def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:
-    """Keep the page in MLflow, apart from the trainings; the page on disk counts, so a fault is only told.
+    """Keep the page in MLflow, apart from the trainings; the page on disk counts, so a fault is only reported.
 
     Its text, and not the file: another command may have written its own there by now.
     """

@@ -1,10 +1,11 @@
-"""`watkins explain`: where in a spectrogram a network found its answer.
+"""`watkins explain`: the places of a spectrogram on which a prediction rests.
 
 Grad-CAM (Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017)
 at the last stage of `features`, the fourth block of the baseline and the ninth stage of EfficientNet-B0. Both networks
-average its maps and weigh the averages, so the map says what each place adds to the species' logit; places that speak
-against the species are left at zero. On 30 test cuts of watkins10, hiding the strongest 15 % of what this layer shows
-cost EfficientNet twice the probability that hiding as much elsewhere did; with stages five to seven they were closer.
+average its maps and weigh the averages, so the map says what each place adds to the species' logit; places that
+count against the species are left at zero. On 30 test cuts of watkins10, hiding the strongest 15 % of what this layer
+shows cost EfficientNet twice the probability that hiding as much elsewhere did; with stages five to seven they were
+closer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from watkins_ml.models.scoring import window_outputs
 
 @dataclass(frozen=True)
 class Explanation:
-    """One window of a recording, and where in it a network found what speaks for a species."""
+    """One window of a recording, and the places in it that count for a species."""
 
     species: str
     probability: float
@@ -38,11 +39,11 @@ class Explanation:
     unknown: bool
     """Whether the whole recording is unlike what the network was trained on, as `predict` would answer."""
     windows: int
-    """How many windows the recording was judged by; this is the one that speaks most for the species."""
+    """How many windows the prediction was made from; this is the one with the highest probability of the species."""
     spectrogram: np.ndarray
     """What the network saw: (n_mels, frames), standardised decibels."""
     attribution: np.ndarray
-    """(n_mels, frames), from 0 to 1 at the strongest place; all zero where nothing speaks for the species."""
+    """(n_mels, frames), from 0 to 1 at the strongest place; all zero where nothing counts for the species."""
     start_s: float
     """Where in the recording the window begins."""
     sound_s: float
@@ -127,7 +128,7 @@ def explain_file(model: str, path: Path, out: Path, species: str | None = None) 
 
 
 def grad_cam(network: torch.nn.Module, spectrogram: torch.Tensor, label: int) -> np.ndarray:
-    """Where in `spectrogram`, (1, n_mels, frames), the network finds what speaks for `label`.
+    """Where in `spectrogram`, (1, n_mels, frames), something counts for `label`.
 
     Returns:
         (n_mels, frames), at least 0 and at most 1, interpolated from the much coarser maps of the last stage.

@@ -42,7 +42,7 @@ RECIPE = (
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was written, and the largest differences between its answers and PyTorch's."""
+    """A model that was written, and the largest differences between its outputs and PyTorch's."""
 
     path: Path
     bytes: int
@@ -53,7 +53,7 @@ class Exported:
 
 
 class WaveformClassifier(nn.Module):
-    """A classifier from waveform to answer; what decoding decides of a sound is in it as arithmetic."""
+    """A classifier from waveform to probabilities; what decoding decides about a sound is in it as arithmetic."""
 
     def __init__(self, classifier: Classifier):
         super().__init__()
@@ -67,11 +67,11 @@ class WaveformClassifier(nn.Module):
         numbers = waveforms.abs() <= LOUDEST  # NaN is not
         audio = torch.where(numbers, waveforms, 0.0)
         sounding = audio.abs() > SILENCE
-        heard = numbers.all(dim=1) & sounding.any(dim=1) & (audio.amax(dim=1) > audio.amin(dim=1))
+        audible = numbers.all(dim=1) & sounding.any(dim=1) & (audio.amax(dim=1) > audio.amin(dim=1))
         embeddings = self.network.embed(self.frontend(_between_silence(audio, sounding)))
         logits = self.network.head(embeddings)
         novelty = torch.zeros_like(logits[:, 0]) if self.novelty is None else self.novelty(embeddings)
-        return (logits / self.temperature).softmax(dim=1), logits, torch.where(heard, novelty, torch.inf)
+        return (logits / self.temperature).softmax(dim=1), logits, torch.where(audible, novelty, torch.inf)
 
 
 def _between_silence(audio: torch.Tensor, sounding: torch.Tensor) -> torch.Tensor:
@@ -89,10 +89,10 @@ def _between_silence(audio: torch.Tensor, sounding: torch.Tensor) -> torch.Tenso
 
 
 def export_model(model: str, path: Path) -> Exported:
-    """Write the model that a MODEL argument names as ONNX, after onnxruntime has given the same answers as PyTorch.
+    """Write the model that a MODEL argument names as ONNX, after onnxruntime has given the same outputs as PyTorch.
 
     Raises:
-        UserError: no such model, packages are missing, or the answers differ; `path` is then as it was.
+        UserError: no such model, packages are missing, or the outputs differ; `path` is then as it was.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -177,7 +177,7 @@ def trial_sounds(classifier: Classifier) -> np.ndarray:
 def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
     """The largest differences of probabilities and logits between an ONNX file in onnxruntime and `classifier`.
 
-    Compared over `trial_sounds`, one by one and all at once, with what `watkins predict` says of them as files.
+    Compared over `trial_sounds`, one by one and all at once, with what `watkins predict` gives for them as files.
 
     Raises:
         UserError: they are above `TOLERANCE`, or those of novelty are above `NOVELTY_TOLERANCE`.
@@ -186,14 +186,14 @@ def differences(content: bytes, classifier: Classifier) -> tuple[float, float]:
 
     sounds, rate = trial_sounds(classifier), classifier.frontend.settings.sample_rate
     cuts = [_spectrogram(classifier, sound, rate) for sound in sounds]
-    right = classifier.predict(cuts, batch_size=1)
+    predictions = classifier.predict(cuts, batch_size=1)
     expected = (
-        right.probabilities,
+        predictions.probabilities,
         cut_logits(classifier.network, cuts, batch_size=1).numpy(),
-        np.where(sounds.any(axis=1), right.novelty, np.inf).clip(max=2),
+        np.where(sounds.any(axis=1), predictions.novelty, np.inf).clip(max=2),
     )
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    together, singly = _answers(session, sounds), [_answers(session, sound[None]) for sound in sounds]
+    together, singly = _outputs(session, sounds), [_outputs(session, sound[None]) for sound in sounds]
     probabilities, logits, novelty = (
         float(np.abs(np.concatenate([at_once, *alone]) - np.concatenate([value, value])).max())
         for value, at_once, *alone in zip(expected, together, *singly, strict=True)
@@ -218,6 +218,6 @@ def _spectrogram(classifier: Classifier, sound: np.ndarray, rate: int) -> torch.
         return classifier.frontend(sound, rate).unsqueeze(0)
 
 
-def _answers(session, waveforms: np.ndarray) -> list[np.ndarray]:
+def _outputs(session, waveforms: np.ndarray) -> list[np.ndarray]:
     probabilities, logits, novelty = session.run(OUTPUTS, {"waveform": waveforms})
     return [probabilities, logits, novelty.clip(max=2)]

@@ -20,7 +20,7 @@ SINGLE = {"raven": "selections.txt", "audacity": "labels.txt"}
 
 
 class Output(NamedTuple):
-    """The detections in one recording, and what its own files say of it."""
+    """The detections in one recording, and what its own files are called."""
 
     name: str
     """What its files are called, without an ending."""
@@ -41,7 +41,7 @@ def write_outputs(
 
     Args:
         unchanged: names of recordings whose own files stay as they are, since somebody may have edited them.
-        band: the lowest and the highest frequency (Hz) that the model hears.
+        band: the lowest and the highest frequency (Hz) that the model uses.
     """
     outputs, written = sorted(outputs, key=lambda each: (each.location.parts, each.name)), []
     for format, name in WHOLE.items():
@@ -73,7 +73,7 @@ def raven_table(output: Output, band: tuple[float, float]) -> str:
     """A sound selection table of Raven Pro and Lite: tab-separated, a row a selection, channels counted from 1.
 
     `Begin Path` and `File Offset (s)` let Raven find the sound from anywhere. The edges of a selection are what
-    the model hears, within what the recording holds: Raven takes none above.
+    the model uses, within what the recording holds: Raven takes none above.
     """
     rows, rate = output.detections.rows, output.detections.rate
     start = rows["start_s"].to_numpy()
