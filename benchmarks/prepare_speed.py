@@ -49,7 +49,8 @@ SECONDS = (0.05, 0.70, 0.97, 1.20, 1.42, 1.58, 1.91, 2.42, 3.11, 4.57, 23.2)
 
 def generate(folder: Path, table: Path | None, clips: int, longest: float = SECONDS[-1]) -> None:
     """About so many clips of noise in `folder`, each another stretch of it; tapes have their own rate and colour."""
-    from watkins_ml.demo.archive import draw_table, read_labels, thin
+    sys.path.append(str(ROOT / "experiments"))
+    from archive import draw_table, read_labels, thin
     from watkins_ml.demo.tape import write_wav
 
     labels = read_labels(draw_table() if table is None else table)

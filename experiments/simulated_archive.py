@@ -23,8 +23,8 @@ from matplotlib.lines import Line2D
 from real_data import finished, watkins
 from sklearn.metrics import accuracy_score, f1_score
 
+from archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
 from watkins_ml.core.errors import UserError
-from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
 from watkins_ml.evaluation.plots import save
 from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.resolve import load_classifier

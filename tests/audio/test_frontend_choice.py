@@ -162,7 +162,6 @@ OTHERS = {
     "audio/containers.py": "bytes a second of packed audio",
     "audio/excerpt.py": "rates of MP3",
     "audio/packets.py": "bit rates and tags of MP3",
-    "demo/archive.py": "native rates of recorders",
     "demo/calls.py": "pitch, length and native rate of calls",
     "evaluation/lettering.py": "weight of a font",
     "models/baseline.py": "channels of a convolution",

@@ -12,10 +12,10 @@ import soundfile as sf
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
+from voices import Voice
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.scan import scan
-from watkins_ml.demo.archive import Strengths, draw_table, on_new_tapes, read_labels, simulate_archive, thin
-from watkins_ml.demo.voices import Voice
 
 SPECIES = ["KillerWhale", "Heaviside'sDolphin", "Short_Finned(Pacific)PilotWhale", "Beluga_WhiteWhale"]
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import soxr
 
+from voices import Voice
 from watkins_ml.core.console import progress
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors
@@ -27,7 +28,6 @@ from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
 from watkins_ml.demo.tape import Response, Tape, record, unit_loudness, write_wav
-from watkins_ml.demo.voices import Voice
 
 MARKER = ".simulated-archive.json"
 TAPE_REGEX = r"^.{5}"
