@@ -52,7 +52,7 @@ def test_a_trial_pruned_twice_since_its_worker_died_in_between_is_pruned_at_the_
     assert [entry.step for entry in journal(runner, "epoch")] == [1, 2]
     marks = [entry.values for entry in journal(runner, "tags") if "pruned_at_epoch" in entry.values]
     assert marks == [{"watkins.state": "pruned", "pruned_at_epoch": "2"}]
-    assert journal(runner, "end")[-1]["status"] == "KILLED"
+    assert journal(runner, "end")[-1].status == "KILLED"
 
 
 def test_a_finished_trial_is_answered_from_its_record(runner, config):
