@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import EXPERIMENTS
+from tests.support.pictures import drawing
 from tests.support.servers import Server
 
 sys.path.append(str(EXPERIMENTS))
@@ -40,7 +41,7 @@ def tracked(chromium, recipe, empty_store, tmp_path_factory) -> Tracked:
     folder = tmp_path_factory.mktemp("ui")
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, drawing():
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("DO_NOT_TRACK", "true")
         patch.chdir(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.manyspecies import CLASSES, RARE, UNTESTED, make_pair
+from tests.support.pictures import drawing
 from watkins_ml.evaluation.page import write_page
 from watkins_ml.evaluation.runs import ComparedRun
 
@@ -18,8 +19,9 @@ VISIBLE = "element => element.checkVisibility()"
 def showcase(chromium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("showcase")
     labels = ("Baseline", "EfficientNet-B0")
-    runs = [ComparedRun.from_dir(path, label) for path, label in zip(make_pair(folder), labels, strict=True)]
-    write_page(runs, folder / "page.html")
+    with drawing():
+        runs = [ComparedRun.from_dir(path, label) for path, label in zip(make_pair(folder), labels, strict=True)]
+        write_page(runs, folder / "page.html")
     return folder / "page.html", runs
 
 
