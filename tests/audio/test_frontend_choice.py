@@ -164,7 +164,7 @@ OTHERS = {
     "audio/packets.py": "bit rates and tags of MP3",
     "demo/calls.py": "pitch, length and native rate of calls",
     "evaluation/lettering.py": "weight of a font",
-    "models/baseline.py": "channels of a convolution",
+    "models/families/baseline.py": "channels of a convolution",
     "models/novelty.py": "how many noises are made",
 }
 
