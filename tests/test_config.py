@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def write(tmp_path):
 @pytest.mark.parametrize("name", [*shipped("baseline"), *shipped("efficientnet")])
 def test_shipped_recipes_load(name):
     assert load_config(EXPERIMENTS / name).train.epochs <= 10
+
+
+@pytest.mark.parametrize("name", ["baseline.yaml", "efficientnet.yaml"])
+def test_a_configuration_goes_to_another_process(name):
+    config = load_config(EXPERIMENTS / name)
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config and type(again) is type(config)
 
 
 def test_shipped_recipes_differ_in_model_and_registered_name():

@@ -117,6 +117,10 @@ class ExperimentConfig(Section):
     augment: AugmentConfig
     tracking: TrackingConfig
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers get the settings, since the class of a family is made when it is first asked for."""
+        return validate, (self.model_dump(), "the configuration")
+
     def flat(self) -> dict[str, Any]:
         """The configuration as dotted keys, the form in which MLflow holds it."""
         return flatten(self.model_dump())
