@@ -33,19 +33,26 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-COSTLY = {"server", "proxy", "service", "native", "postgres", "tracked", "finished", "champions", "training"}
+COSTLY = {
+    "server", "proxy", "service", "native", "postgres", "tracked", "finished", "champions", "training", "train", "two",
+}  # fmt: skip
 """Fixtures that start a server or train; what uses one is slow, so that `make test-fast` leaves it out."""
+COSTLY_FILES = {
+    "test_before_families.py", "test_bundle.py", "test_faults.py", "test_features.py", "test_hostile_host.py",
+    "test_imports.py", "test_other_frontends.py", "test_output.py", "test_study_book.py", "test_timm.py",
+}  # fmt: skip
+"""Files whose tests train, start commands or wait for others, each for itself."""
 LONGEST = ("test_crossval.py", "test_tune.py", "test_loop.py", "test_served_model.py", "test_distributed.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: in parallel a file is one piece of work, and a long one must not be the last."""
+    for item in items:
+        if item.path.name in COSTLY_FILES or COSTLY.intersection(item.fixturenames):
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name not in LONGEST, item.path not in slow))
-    for item in items:
-        if COSTLY.intersection(item.fixturenames):
-            item.add_marker("slow")
 
 
 def without_server(patch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,7 @@ def test_development_tools_are_pinned():
     assert names - {"watkins-ml"} <= pinned
 
 
+@pytest.mark.slow
 def test_hooks_run_the_tools_of_the_environment_and_mend_a_file(tmp_path):
     """The shipped hooks in a repository of their own, without a network."""
     shutil.copy(ROOT / ".pre-commit-config.yaml", tmp_path)
