@@ -130,7 +130,7 @@ REFUSED = {
     "a workbook": (b"PK\x03\x04\x14\0", "this is a workbook of a spreadsheet program (.xlsx, .ods) and no CSV table"),
     "an old workbook": (b"\xd0\xcf\x11\xe0\xa1", "this is an old workbook of Excel (.xls) and no CSV table"),
     "a web page": (b"<!DOCTYPE html><html>", "this is a web page or XML and no CSV table"),
-    "no letters": (b"id,site\n00000000,\x81\x9d\n", "its letters cannot be told; open it in a spreadsheet program"),
+    "no letters": (b"id,site\n00000000,\x81\x9d\n", "its encoding is unknown; open it in a spreadsheet program"),
     "no id": (
         b"name,site\nx,y\n",
         "has no column id (one of cut_id, clip_id, id, path, file, filename); its columns are",

@@ -60,11 +60,12 @@ def _reading(samples: Samples, length: int, problem: str | None = None, note: st
 
 
 def _longer(samples: Samples, length: int) -> Plan | None:
-    says = "gives no length" if samples.declared < samples.width else f"says {_clock(samples, samples.declared)}"
+    declared = samples.declared or 0
+    says = "gives no length" if declared < samples.width else f"says {_clock(samples, declared)}"
     if samples.raw is None:
-        if samples.declared < samples.width:
+        if declared < samples.width:
             return Plan(problem=f"empty: its header {says}, without which {length:,} packed bytes cannot be read")
-        return Plan(note=f"its header says {samples.declared:,} bytes; the rest of {length:,} packed ones was not read")
+        return Plan(note=f"its header says {declared:,} bytes; the rest of {length:,} packed ones was not read")
     return _reading(samples, length, note=f"its header {says}, but the file holds {_clock(samples, length)}; "
                                           "all of it was read")  # fmt: skip
 

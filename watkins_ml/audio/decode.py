@@ -131,11 +131,11 @@ def _read(audio: Sound, excerpt_s: float | None, most: int, slack_s: float) -> R
     (middle,) = window_starts(last - first, wanted, 1)
     offsets = window_starts(last - first, wanted, most, round(slack_s * audio.samplerate))
     windows = {at: window for at in offsets if sounds(window := excerpt(at))} if len(offsets) > 1 else {}
-    all_heard = wanted == last - first or (len(offsets) > 1 and not windows)
+    is_complete = wanted == last - first or (len(offsets) > 1 and not windows)
     if len(windows) == 1:
         windows = {}
     waveform = windows[middle] if middle in windows else excerpt(middle)
-    if all_heard and not sounds(waveform):
+    if is_complete and not sounds(waveform):
         raise SilenceError("silent: nothing but an offset")
     return Recording(
         waveform, audio.samplerate, audio.channels, position, digest.hexdigest(), tuple(windows.values()),
@@ -154,7 +154,7 @@ def _sound_in(block: np.ndarray) -> range | None:
 
 
 def _silent_before(samples: np.ndarray) -> int:
-    """How many samples are silent before the first sound; most recordings are heard at once."""
+    """How many samples are silent before the first sound; most recordings begin at once."""
     step = 1 << 14
     for start in range(0, len(samples), step):
         sounding = np.abs(samples[start : start + step]) > SILENCE
@@ -175,7 +175,7 @@ def window_starts(length: int, window: int, most: int, slack: int = 0) -> list[i
 
 
 def flaw_between(low: float, high: float) -> str | None:
-    """Why audio with these extremes (NaN where any sample is) cannot be judged; None where it can."""
+    """Why audio with these extremes (NaN where any sample is) cannot be used; None where it can."""
     if np.isnan(low) or np.isnan(high):
         return "holds samples that are not numbers"
     if np.isinf(low) or np.isinf(high):

@@ -20,6 +20,7 @@ class FrontendGraph(nn.Module):
         self.frontend = frontend
         s = frontend.settings
         waves = torch.fft.rfft(torch.diag(frontend.window.double()), n=s.n_fft).T  # (bins, win_length); phases cancel
+        self.waves: torch.Tensor
         self.register_buffer("waves", torch.cat([waves.real, waves.imag]).float().unsqueeze(1))
         before = s.n_fft // 2 - (s.n_fft - s.win_length) // 2  # torch.stft centres the window in its frame
         self.padding = (before, s.win_length - 1 - before)

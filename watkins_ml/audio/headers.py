@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from watkins_ml.audio.parts import Source
+from watkins_ml.audio.parts import ByteOrder, Source
 
 UNKNOWN_LENGTHS = (range(0x7FFFEF00, 0x80000001), range(0xFFFFFF00, 0x100000000))
 """What recorders that stream (ffmpeg, SoX and others) leave in a header: the largest length that fits."""
@@ -37,7 +38,7 @@ class Samples:
     """Their first byte in the file."""
     declared: int | None
     """Bytes; None where the header leaves it open."""
-    raw: dict[str, object] | None
+    raw: dict[str, Any] | None
     """How they are stored; None where they are packed into blocks."""
     width: int = 1
     """Bytes of one sample of all channels."""
@@ -55,7 +56,7 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(32 <= each < 127 for each in name) and name[:1] != b" "
 
 
-def _chunks(source: Source, place: int, order: str, end: bytes) -> dict[bytes, tuple[int, int]] | None:
+def _chunks(source: Source, place: int, order: ByteOrder, end: bytes) -> dict[bytes, tuple[int, int]] | None:
     """Place and length of the contents of each chunk up to the one called `end`; None if it does not come."""
     found: dict[bytes, tuple[int, int]] = {}
     while len(found) < MOST_CHUNKS:
@@ -69,7 +70,7 @@ def _chunks(source: Source, place: int, order: str, end: bytes) -> dict[bytes, t
     return None
 
 
-def _chunk_follows(order: str) -> Callable[[Source, int], bool]:
+def _chunk_follows(order: ByteOrder) -> Callable[[Source, int], bool]:
     def follows(source: Source, place: int) -> bool:
         """A name, and a length that leads to another one or to the end; after a byte that makes it even or not."""
         for begin in (place, place + 1):
@@ -92,7 +93,8 @@ def _chunk_follows(order: str) -> Callable[[Source, int], bool]:
 def _riff(source: Source, head: bytes) -> Samples | None:
     if head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or head[8:12] != b"WAVE":
         return None
-    order, wide = "big" if head[:4] == b"RIFX" else "little", head[:4] in (b"RF64", b"BW64")
+    order: ByteOrder = "big" if head[:4] == b"RIFX" else "little"
+    wide = head[:4] in (b"RF64", b"BW64")
     chunks = _chunks(source, 12, order, b"data")
     if not chunks or b"fmt " not in chunks:
         return None
@@ -104,11 +106,11 @@ def _riff(source: Source, head: bytes) -> Samples | None:
         claimed = riff + 8
     unknown = declared < 0 or declared >= 1 << 62 or any(declared in lengths for lengths in UNKNOWN_LENGTHS)
     raw, width = _wave_format(source.at(chunks[b"fmt "][0], 40), order)
-    declared, foreign = None if unknown else declared, head[:4] == b"BW64"
-    return Samples(start, declared, raw, width, not wide, claimed, foreign, _chunk_follows(order))
+    length, foreign = None if unknown else declared, head[:4] == b"BW64"
+    return Samples(start, length, raw, width, not wide, claimed, foreign, _chunk_follows(order))
 
 
-def _wave_format(fmt: bytes, order: str) -> tuple[dict[str, object] | None, int]:
+def _wave_format(fmt: bytes, order: ByteOrder) -> tuple[dict[str, Any] | None, int]:
     if len(fmt) < 16:
         return None, 1
     sign = "<" if order == "little" else ">"
@@ -120,7 +122,7 @@ def _wave_format(fmt: bytes, order: str) -> tuple[dict[str, object] | None, int]
     return _raw(subtype, rate, channels, order), max(1, block)
 
 
-def _raw(subtype: str | None, rate: float, channels: int, order: str) -> dict[str, object] | None:
+def _raw(subtype: str | None, rate: float, channels: int, order: ByteOrder) -> dict[str, Any] | None:
     if subtype is None or not 0 < rate < 1 << 31 or not 0 < channels <= 1_024:
         return None
     return {"samplerate": int(rate), "channels": channels, "subtype": subtype, "endian": order.upper()}
@@ -138,23 +140,25 @@ def _aiff(source: Source, head: bytes) -> Samples | None:
     channels, _, bits, exponent, mantissa = struct.unpack(">hIhHQ", comm[:18])
     rate = mantissa * 2.0 ** (exponent - 16_446) if exponent < 16_500 else 0  # 80 bits; the sign makes it too large
     size = (bits + 7) // 8
-    subtype, order = {
+    kinds: dict[bytes, tuple[str | None, ByteOrder]] = {
         b"": (PCM.get(size), "big"), b"NONE": (PCM.get(size), "big"), b"twos": (PCM.get(size), "big"),
         b"sowt": (PCM.get(size), "little"), b"fl32": ("FLOAT", "big"), b"FL32": ("FLOAT", "big"),
         b"fl64": ("DOUBLE", "big"), b"FL64": ("DOUBLE", "big"), b"alaw": ("ALAW", "big"), b"ulaw": ("ULAW", "big"),
-    }.get(comm[18:], (None, "big"))  # fmt: skip
-    size = {"FLOAT": 4, "DOUBLE": 8, "ALAW": 1, "ULAW": 1}.get(subtype, size)
+    }  # fmt: skip
+    subtype, order = kinds.get(comm[18:], (None, "big"))
+    size = {"FLOAT": 4, "DOUBLE": 8, "ALAW": 1, "ULAW": 1}.get(subtype or "", size)
     start, declared = chunks[b"SSND"]
     skip = 8 + max(0, source.number(start, 4, "big"))
     unknown = any(declared in lengths for lengths in UNKNOWN_LENGTHS)
-    declared = None if unknown else max(0, declared - skip)
+    length = None if unknown else max(0, declared - skip)
     claimed = source.number(4, 4, "big") + 8
     raw = _raw(subtype, rate, channels, order)
-    return Samples(start + skip, declared, raw, max(1, size * channels), True, claimed, False, _chunk_follows("big"))
+    return Samples(start + skip, length, raw, max(1, size * channels), True, claimed, False, _chunk_follows("big"))
 
 
 def _au(source: Source, head: bytes) -> Samples | None:
-    order = {b".snd": "big", b"dns.": "little"}.get(head[:4])
+    orders: dict[bytes, ByteOrder] = {b".snd": "big", b"dns.": "little"}
+    order = orders.get(head[:4])
     if order is None:
         return None
     start, declared, code, rate, channels = (source.number(place, 4, order) for place in range(4, 24, 4))

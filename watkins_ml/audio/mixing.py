@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 MOST_TURNED = 64
@@ -18,7 +20,7 @@ def mixed(channels: np.ndarray) -> tuple[np.ndarray, bool]:
 
     It is the mean. Where that has less than half of the power that unrelated channels would leave of themselves, as
     with the two wires of a balanced cable, channels with the opposite of another one's sound are turned round first.
-    Each stretch that is judged is decided by itself: in an inverted recording all are, and nothing has to be known of
+    Each stretch is decided by itself: in an inverted recording all are, and nothing has to be known of
     the rest of it. Offsets play no part.
     """
     if channels.shape[1] == 1:  # the same, five times faster
@@ -67,6 +69,6 @@ def _signs(channels: np.ndarray) -> np.ndarray:
     return signs
 
 
-def _pieces(channels: np.ndarray):
+def _pieces(channels: np.ndarray) -> Iterator[np.ndarray]:
     step = max(1, PIECE // channels.shape[1])
     return (channels[start : start + step].astype(np.float64) for start in range(0, len(channels), step))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import soundfile
 
@@ -49,11 +49,11 @@ class Sound(soundfile.SoundFile):
     def _silence(self) -> contextlib.AbstractContextManager:
         return without_remarks() if self.format == "MP3" else contextlib.nullcontext()
 
-    def read(self, *args, **kwargs):
+    def read(self, *args: Any, **kwargs: Any) -> Any:
         with self._silence():
             return super().read(*args, **kwargs)
 
-    def seek(self, *args, **kwargs) -> int:
+    def seek(self, *args: Any, **kwargs: Any) -> int:
         with self._silence():
             return super().seek(*args, **kwargs)
 
@@ -107,7 +107,7 @@ def _open(path: Path | BinaryIO, file: BinaryIO, owned: BinaryIO | None) -> Soun
     try:
         if plan.parts or owned is None or os.name != "posix":
             return Sound(Parts(file, plan.parts or (range(source.size),)), plan, owned)
-        return Sound(os.fsencode(path), plan, owned)  # soundfile refuses names that are not UTF-8
+        return Sound(os.fsencode(str(path)), plan, owned)  # soundfile refuses names that are not UTF-8
     except (TypeError, ValueError) as error:
         raise AudioError(f"unreadable: {error}") from None
 
@@ -130,11 +130,11 @@ def _c_stderr() -> tuple[ctypes.c_void_p, int] | None:
         library = ctypes.CDLL(None)
         library.fopen.restype = ctypes.c_void_p
         try:
-            kept = ctypes.c_void_p.in_dll(library, "stderr")
+            stream = ctypes.c_void_p.in_dll(library, "stderr")
         except ValueError:
-            kept = ctypes.c_void_p.in_dll(library, "__stderrp")  # macOS
+            stream = ctypes.c_void_p.in_dll(library, "__stderrp")  # macOS
         nowhere = library.fopen(os.fsencode(os.devnull), b"w")
-        return (kept, nowhere) if nowhere else None
+        return (stream, nowhere) if nowhere else None
     except (OSError, ValueError, AttributeError, TypeError):
         return None
 
@@ -154,10 +154,10 @@ def without_remarks() -> Iterator[None]:
     if found is None:
         yield
         return
-    kept, nowhere = found
+    stream, nowhere = found
     with _lock:
         if _silenced == 0:
-            _usual, kept.value = kept.value, nowhere
+            _usual, stream.value = stream.value, nowhere
         _silenced += 1
     try:
         yield
@@ -165,4 +165,4 @@ def without_remarks() -> Iterator[None]:
         with _lock:
             _silenced -= 1
             if _silenced == 0:
-                kept.value = _usual
+                stream.value = _usual

@@ -93,12 +93,12 @@ def _plan_mpeg(source: Source, start: int, first: Frame) -> Plan | None:
     if start + first.length < source.size and not (follows and (follows.head ^ first.head) & SAME_STREAM == 0):
         return None
     about = start + 4 + first.side_info if first.layer == 3 else start
-    told = source.at(about, 4) in (b"Xing", b"Info")
-    flags = source.number(about + 4, 4, "big") if told else 0
+    has_info = source.at(about, 4) in (b"Xing", b"Info")
+    flags = source.number(about + 4, 4, "big") if has_info else 0
     declared = source.number(about + 8, 4, "big") if flags & 1 else -1
     if flags & 3 == 3 and source.number(about + 12, 4, "big") == _mpeg_end(source) - start:
         return None  # by frames and by bytes
-    own = told or source.at(start + 36, 4) == b"VBRI"
+    own = has_info or source.at(start + 36, 4) == b"VBRI"
     runs, frames, cut = _runs(source, start + first.length if own else start, first)
     if not frames:
         return None
@@ -153,9 +153,10 @@ def _runs(source: Source, place: int, first: Frame) -> tuple[list[range], int, b
 def _about(first: Frame, frames: int) -> bytes:
     """A frame of silence that says how many follow, as encoders write it."""
     head = (first.head | 0x10000) & ~0xF200 | 14 << 12  # without a checksum, large enough for the numbers
-    length = _frame_of(head).length
+    frame = _frame_of(head)
+    assert frame is not None  # whose only changes are to one that exists
     content = struct.pack(">I", head) + bytes(first.side_info) + b"Xing" + struct.pack(">II", 1, frames)
-    return content.ljust(length, b"\0")
+    return content.ljust(frame.length, b"\0")
 
 
 def _plan_flac(source: Source, start: int) -> Plan | None:
@@ -231,17 +232,17 @@ def _crc8_table() -> list[int]:
 
 def _plan_ogg(source: Source) -> Plan | None:
     """Streams one after the other (joined files, radio) are read up to the end of the first."""
-    place, begun = 0, False
+    place, started = 0, False
     source.ahead = 1 << 16
     while source.at(place, 4) == PAGE:
         head = source.at(place, 27)
         if len(head) < 27:
             break
         first = bool(head[5] & 2)
-        if first and begun:
+        if first and started:
             note = "holds several Ogg streams one after the other; only the first was read"
             return Plan((range(0, place),), note=note)
-        begun |= not first
+        started |= not first
         lacing = source.at(place + 27, head[26])
         place += 27 + head[26] + sum(lacing)
     return None

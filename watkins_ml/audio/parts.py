@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
+
+ByteOrder = Literal["little", "big"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Plan:
 
     parts: tuple[bytes | range, ...] = ()
     """What the decoder sees, in order: bytes as they are, or places of the file. None: the file itself."""
-    raw: dict[str, object] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
     """For samples without a header: samplerate, channels, subtype and endian, as soundfile takes them."""
     note: str | None = None
     """What the user has to know: that more was read than the header says, or that there is more than was read."""
@@ -32,18 +34,18 @@ class Source:
     def __init__(self, file: BinaryIO):
         self.file, self.ahead = file, 1 << 12
         self.size = file.seek(0, os.SEEK_END)
-        self._start, self._kept = 0, b""
+        self._start, self._buffer = 0, b""
 
     def at(self, place: int, length: int) -> bytes:
         """`length` bytes from `place` on, fewer where the file ends, none before its beginning."""
         if not 0 <= place < self.size:
             return b""
-        if not self._start <= place <= place + length <= self._start + len(self._kept):
+        if not self._start <= place <= place + length <= self._start + len(self._buffer):
             self.file.seek(place)
-            self._start, self._kept = place, self.file.read(max(length, self.ahead))
-        return self._kept[place - self._start : place - self._start + length]
+            self._start, self._buffer = place, self.file.read(max(length, self.ahead))
+        return self._buffer[place - self._start : place - self._start + length]
 
-    def number(self, place: int, length: int, order: str, signed: bool = False) -> int:
+    def number(self, place: int, length: int, order: ByteOrder, signed: bool = False) -> int:
         """The whole number in `length` bytes; -1 where the file ends before."""
         found = self.at(place, length)
         return int.from_bytes(found, order, signed=signed) if len(found) == length else -1

@@ -17,7 +17,7 @@ MOST_NUMBERS = 1 << 26
 MOST_PIXELS = 1 << 19
 """Of one spectrogram: ten times what the usual settings give. A network takes some hundred times that for itself."""
 MOST_WINDOWS = 16
-"""How many spectrograms, evenly spread, a long recording is judged by at most."""
+"""By how many spectrograms, evenly spread, a long recording is classified at most."""
 
 
 class FrontendSettings(BaseModel):
@@ -46,7 +46,7 @@ class FrontendSettings(BaseModel):
 
     @classmethod
     def stored(cls, description: dict[str, Any]) -> FrontendSettings:
-        """Settings as `model_dump` gave them, also before there was `remove_offset`: then offsets were kept."""
+        """Settings as `model_dump` gave them, also before there was `remove_offset`: then offsets stayed."""
         return cls(**cls.stored_form(description))
 
     @staticmethod

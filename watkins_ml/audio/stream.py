@@ -1,8 +1,8 @@
-"""Windows over a recording of any length, decoded as they are asked for: only what is being judged is in memory."""
+"""Windows over a recording of any length, decoded as they are asked for: only the windows in use are in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,8 @@ def _slide(audio: Sound, window: int, step: int, each_channel: bool) -> Iterator
     def cut(start: int) -> Iterator[Window]:
         samples = room[start - first : min(start + window, total) - first]
         ends = start / rate, (start + len(samples)) / rate
-        notes = (audio.plan.note,) if audio.plan.note else ()
+        notes: tuple[str, ...] = (audio.plan.note,) if audio.plan.note else ()
+        parts: Iterable[tuple[int, np.ndarray]]
         if each_channel:
             parts = ((channel, part.copy()) for channel, part in enumerate(samples.T, start=1))
         else:

@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import printable, unguarded
 from watkins_ml.core.names import normal
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 MOST_BYTES = 1 << 26
 MOST_ROWS = 1_000_000
@@ -89,7 +93,7 @@ def _content(path: Path) -> bytes:
 
 def _text(content: bytes) -> tuple[str, tuple[str, ...]]:
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
-    encoding, notes = MARKS.get(mark), ()
+    encoding, notes = MARKS.get(mark), list[str]()
     if encoding is None and b"\0" in content[:1000]:  # UTF-16 without its mark: every second byte of plain letters is 0
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     try:
@@ -101,14 +105,14 @@ def _text(content: bytes) -> tuple[str, tuple[str, ...]]:
         try:
             text = content.decode("mac-roman" if of_mac else "cp1252")
         except UnicodeDecodeError:
-            raise _NoTableError(f"its letters cannot be told; open it in a spreadsheet program and {SAVE}") from None
+            raise _NoTableError(f"its encoding is unknown; open it in a spreadsheet program and {SAVE}") from None
         kind = "an old Mac" if of_mac else "Windows in Western Europe"
-        notes = (f"its letters are read as those of {kind}; if names look wrong, {SAVE}",)
+        notes.append(f"its letters are read as those of {kind}; if names look wrong, {SAVE}")
     if "\0" in text:
         raise _NoTableError(f"damaged, or no CSV table (it holds zero bytes); open it and {SAVE}")
     if not text.strip():
         raise _NoTableError("empty; a table has a line of headings and a row for each recording")
-    return text, notes
+    return text, tuple(notes)
 
 
 def _separator(text: str, known: set[str]) -> tuple[str, io.StringIO]:
@@ -135,16 +139,16 @@ def _heading(cell: str, known: set[str]) -> str:
     return next((name for name in known if name.replace("_", "") == letters), plain)
 
 
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+def _rows(reader: Reader) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error:
         raise _NoTableError(f"line {reader.line_num}: a quotation mark that is not closed, or none of a pair") from None
 
 
-def _frame(reader: Iterator[list[str]], known: set[str]) -> pd.DataFrame:
+def _frame(reader: Reader, known: set[str]) -> pd.DataFrame:
     headings: list[str] | None = None
-    rows = []
+    rows: list[list[str]] = []
     for row in _rows(reader):
         cells = [normal(unguarded(cell.strip())) for cell in row]
         while cells and not cells[-1]:  # columns that a spreadsheet adds

@@ -103,7 +103,9 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
     _check(table, rule)
     untestable = _untestable(table)
     if len(untestable) == table["species"].nunique():
-        raise UserError("folds of one species each test nothing: no network would have heard what it is asked for")
+        raise UserError(
+            "folds of one species each test nothing: no network would have been trained on what it is tested on"
+        )
     return Folds(data, rule, table, untestable)
 
 

@@ -39,7 +39,7 @@ class SpectrogramFiles(Sequence):
         settings = self.data.frontend
         return torch.Size((len(self), 1, settings.n_mels, settings.frames))
 
-    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_side`."""
         names, shape = self.frame["spectrogram"], self.shape[1:]
         if isinstance(rows, int):
@@ -156,7 +156,7 @@ def load_sides(data: PreparedData, names: Sequence[str], memory_gb: float | None
 
 
 def cut_windows(data: PreparedData, side: Side) -> Iterator[torch.Tensor]:
-    """What each cut of a side is judged by: (n, 1, n_mels, frames), those of long cuts read one cut after another.
+    """By which spectrograms each cut of a side is classified: (n, 1, n_mels, frames), read one long cut after another.
 
     Raises:
         UserError: windows are missing or damaged; names the file.

@@ -80,21 +80,21 @@ def read_metadata(path: Path) -> Metadata:
     for column in set(COORDINATES) & set(table):
         table[column] = table[column].str.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)  # decimal commas
     key = next((name for name in ID_COLUMNS if name in table), None)
-    kept = [name for name in METADATA_COLUMNS if name in table]
-    if key is None or not {"site", "fold"} & set(kept):
+    columns = [name for name in METADATA_COLUMNS if name in table]
+    if key is None or not {"site", "fold"} & set(columns):
         missing = "site (or fold)" if key else f"id (one of {', '.join(ID_COLUMNS)})"
         divided = SEPARATORS.get(foreign.separator, repr(foreign.separator))
         raise UsageError(
             f"--metadata {path}: has no column {missing}; its columns are {', '.join(table)[:500]} "
             f"(divided by {divided})"
         )
-    _tell(path, table, key)
+    _warn_of_ids(path, table, key)
     table[key] = table[key].map(_without_suffix)
     table = table.loc[table[key] != ""]
     if table.empty:
         raise UsageError(f"--metadata {path}: every {key} is empty")
     for column in ("site", "fold"):
-        if column not in kept:
+        if column not in columns:
             continue
         values = table.drop_duplicates([key, column])
         twice = values.loc[values[key].duplicated(keep=False)].sort_values(key, kind="stable")
@@ -103,10 +103,10 @@ def read_metadata(path: Path) -> Metadata:
             raise UsageError(
                 f"--metadata {path}: {key} {twice[key].iloc[0]} has two {column}s, '{first}' and '{second}'"
             )
-    return Metadata(path, table.drop_duplicates(key).set_index(key)[kept])
+    return Metadata(path, table.drop_duplicates(key).set_index(key)[columns])
 
 
-def _tell(path: Path, table: pd.DataFrame, key: str) -> None:
+def _warn_of_ids(path: Path, table: pd.DataFrame, key: str) -> None:
     """Say what a spreadsheet program has made of the ids."""
     numbers = table.loc[table[key].str.fullmatch(r"\d([.,]\d+)?[eE]\+?\d+"), key]
     if len(numbers):

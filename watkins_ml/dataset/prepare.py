@@ -251,7 +251,7 @@ def _metadata_summary(
     annotations: pd.DataFrame, metadata: pd.DataFrame | None, table: Path | None
 ) -> dict[str, Any] | None:
     """The table, its columns and how many recordings it has a row and a site for; other values, another digest."""
-    if metadata is None:
+    if metadata is None or table is None:
         return None
     text = annotations[list(metadata)].to_csv(index=False, lineterminator="\n")
     return {

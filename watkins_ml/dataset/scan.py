@@ -99,9 +99,9 @@ def _candidates(tapes: dict[Path, str], audio_dir: Path) -> list[Candidate]:
     # the same name may stand in subfolders, in several formats, or with other capitals
     cut_ids = unique_names(list(zip(species, stems, strict=True)), paths)
     found = []
-    for file, tape, *names in zip(tapes, tapes.values(), paths, species, cut_ids, strict=True):
+    for (file, tape), path, name, cut_id in zip(tapes.items(), paths, species, cut_ids, strict=True):
         status = file.stat()
-        found.append(Candidate(*names, tape, status.st_size, status.st_mtime_ns))
+        found.append(Candidate(path, name, cut_id, tape, status.st_size, status.st_mtime_ns))
     return found
 
 

@@ -50,9 +50,9 @@ class Examined:
     sha256: str = ""
     audio_digest: str = ""
     windows: int = 1
-    """How many spectrograms it is judged by; more than one are kept beside the central one."""
+    """By how many spectrograms it is classified; more than one are stored beside the central one."""
     file_note: str = ""
-    """What there is to know of the file, though it can be used."""
+    """A note on the file, though it can be used."""
     decoder: int = 1
     """Version of the code that read it; what an earlier one refused may be readable now."""
 
@@ -129,7 +129,8 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """A killed parent cannot end its workers, and they would wait for work for ever."""
-    parent_process().join()
+    if parent := parent_process():
+        parent.join()
     os._exit(1)
 
 

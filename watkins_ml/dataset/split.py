@@ -120,7 +120,7 @@ def _search(counts: np.ndarray, fixed: np.ndarray, rng: np.random.Generator) -> 
         cost and the side index of each tape.
     """
     placed, side = _Placed(counts), np.zeros(len(counts), dtype=int)
-    for tape in np.flatnonzero(fixed):
+    for tape in np.flatnonzero(fixed).tolist():
         placed.put(tape, 0)
     jitter = rng.random(len(counts))
     order = [tape for tape in np.lexsort((jitter, -counts.sum(axis=1))) if not fixed[tape]]
