@@ -128,7 +128,7 @@ class Frontend:
         return self.recording(self.read(path))
 
     def file_windows(self, path: Path | BinaryIO) -> torch.Tensor:
-        """By which spectrograms a file is classified, as `windows` gives them; raises AudioError as `read_recording` does."""
+        """By which spectrograms a file is classified, see `windows`; raises AudioError as `read_recording` does."""
         return self.windows(self.read(path, MOST_WINDOWS))
 
     def read(self, path: Path | BinaryIO, most_windows: int = 1) -> Recording:
