@@ -145,7 +145,8 @@ def on_new_tapes(labels: pd.DataFrame) -> pd.DataFrame:
 
     What a model is worth on them is what it is worth in the sea, as an average over tapes.
     """
-    known, number, tapes = set(labels["tape"]), 0, []
+    known, number = set(labels["tape"]), 0
+    tapes: list[str] = []
     while len(tapes) < len(labels):
         tape = "n" + np.base_repr(number, 36).zfill(4)
         number += 1

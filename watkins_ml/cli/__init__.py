@@ -8,28 +8,12 @@ import sys
 import traceback
 import warnings
 from contextlib import suppress
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import NoReturn
 
 import typer
 
-from watkins_ml.cli import (
-    compare,
-    crossval,
-    demo,
-    evaluate,
-    explain,
-    export,
-    fetch,
-    models,
-    predict,
-    prepare,
-    promote,
-    report,
-    server,
-    sync,
-    train,
-    tune,
-)  # fmt: skip
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.files import check_working_directory
 from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
@@ -46,13 +30,15 @@ app = typer.Typer(
     epilog="Example: watkins demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (
-    prepare, demo, fetch, train, sync, server, tune, crossval, models, promote, evaluate, compare, report, predict,
-    export, explain,
-)  # fmt: skip
-"""A module each, in the order in which the help lists them."""
-for module in COMMANDS:
-    module.add_to(app)
+HELPERS = {"arguments", "tables", "prediction_tables"}
+"""Modules of this package that are no commands."""
+ORDER = (
+    "prepare demo fetch train sync server tune crossval models promote evaluate compare report predict export explain"
+).split()
+"""In which the help lists the commands; any others follow by name."""
+_found = {module.name for module in iter_modules(__path__)} - HELPERS
+for _name in sorted(_found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+    import_module(f"{__name__}.{_name}").add_to(app)
 
 
 @app.callback()

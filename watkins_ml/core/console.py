@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -27,14 +27,18 @@ from rich.text import Text
 from watkins_ml.core.streams import Standard
 from watkins_ml.core.text import shown
 
-PLAIN = {"markup": False, "emoji": False, "highlight": False}  # a file may be called `call [noisy] :whale:.wav`
+PLAIN: dict[str, Any] = {
+    "markup": False,
+    "emoji": False,
+    "highlight": False,
+}  # a file may be called `call [noisy] :whale:.wav`
 
 
 class _Terminal(Console):
     """Shows a str as one line (`text.shown`), also in the cells of a table; several lines are several of them."""
 
     def __init__(self, name: str):
-        super().__init__(**PLAIN, soft_wrap=True, file=Standard(name))
+        super().__init__(**PLAIN, soft_wrap=True, file=cast(IO[str], Standard(name)))
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(shown(text), **options)

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from watkins_ml.config import TrainConfig
 from watkins_ml.core.distributed import current
 from watkins_ml.core.errors import UsageError
 
@@ -28,7 +27,8 @@ def choose_device(wanted: str = "auto", setting: str = "train.device") -> torch.
         raise UsageError(f"{setting} {wanted}: must be auto, cpu, cuda or mps")
     if not available[wanted]:
         raise UsageError(f"{setting} {wanted}: this machine has none that torch can use; write auto or cpu")
-    return torch.device(wanted) if current().local_rank is None else _own(wanted, setting, current().local_rank)
+    local_rank = current().local_rank
+    return torch.device(wanted) if local_rank is None else _own(wanted, setting, local_rank)
 
 
 def _own(wanted: str, setting: str, number: int) -> torch.device:
@@ -61,13 +61,14 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return nullcontext() if precision is None else torch.autocast(device.type, precision)
 
 
-def make_repeatable(config: TrainConfig) -> None:
+def make_repeatable(seed: int, compiles: bool) -> None:
     """Same configuration, seed and device: same history."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.manual_seed(config.seed)
-    if config.compile:
+    torch.manual_seed(seed)
+    if compiles:
         torch.use_deterministic_algorithms(True, warn_only=True)
     else:  # the same for the kernels, without importing the compiler
         torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # no layer reads what it has not written
+    # no layer reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

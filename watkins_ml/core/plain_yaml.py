@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = self._values = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         event = self.peek_event()
         self._values += 1
         if self._values > MOST_VALUES:
@@ -48,8 +48,8 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node, seen = super().compose_mapping_node(anchor), set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set[str]()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse("a key that is no text", key)
@@ -64,9 +64,9 @@ class _Loader(yaml.SafeLoader):
     def _check(self, event: yaml.Event) -> None:
         """Refuse an alias, of which a kilobyte can stand for gigabytes; a tag; a text that is no name, path or word."""
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(f"the alias *{event.anchor[:40]}; write the value out, or name a `base` recipe", event)
-        if getattr(event, "tag", None) is not None:
-            self._refuse(f"the tag {shown(event.tag)}; write the value without it", event)
+            self._refuse(f"the alias *{(event.anchor or '')[:40]}; write the value out, or name a `base` recipe", event)
+        if (tag := getattr(event, "tag", None)) is not None:
+            self._refuse(f"the tag {shown(tag)}; write the value without it", event)
         if not isinstance(event, yaml.ScalarEvent):
             return
         if len(event.value) > LONGEST_TEXT:
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         if event.implicit[0] and self.resolve(yaml.ScalarNode, event.value, event.implicit) not in TAGS:
             self._refuse(f"{shown(event.value)} is a sign of YAML's own; put it into quotes", event)
 
-    def _refuse(self, problem: str, where: yaml.Event | yaml.Node) -> None:
+    def _refuse(self, problem: str, where: Any) -> None:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 

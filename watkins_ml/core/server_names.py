@@ -16,12 +16,12 @@ MODEL = rf"{_ANY}, without / \ : ? @ and ', and without . at its beginning"
 
 def is_experiment(name: object) -> bool:
     """Whether a name can be an experiment's; some servers put them into folders, so it may have `/`."""
-    return _is_name(name) and "\\" not in name and not {".", ".."} & set(name.split("/"))
+    return isinstance(name, str) and _is_name(name) and "\\" not in name and not {".", ".."} & set(name.split("/"))
 
 
 def is_model(name: object) -> bool:
     """Whether a name can be a registered model's, also in `models:/NAME@champion` and in a filter of MLflow."""
-    return _is_name(name) and not set("/\\:?@'") & set(name) and not name.startswith(".")
+    return isinstance(name, str) and _is_name(name) and not set("/\\:?@'") & set(name) and not name.startswith(".")
 
 
 def check_experiment(name: object, source: object) -> None:
@@ -36,6 +36,6 @@ def check_model(name: object, source: object) -> None:
         raise UserError(f"{source}: {shown(str(name)[:100])!r} cannot name a model; it must be {MODEL}")
 
 
-def _is_name(name: object) -> bool:
-    plain = isinstance(name, str) and name == name.strip() != "" and name.isprintable()
+def _is_name(name: str) -> bool:
+    plain = name == name.strip() != "" and name.isprintable()
     return plain and len(name.encode(errors="surrogatepass")) <= LONGEST

@@ -58,7 +58,8 @@ def humpback_whale(rng: Rng, rate: int, seconds: float) -> np.ndarray:
     longest = min(0.9, 0.6 * seconds)
     phrase = [_humpback_unit(rng, rate, rng.uniform(0.15, longest)) for _ in range(rng.integers(2, 4))]
     gap = rng.uniform(0.1, 0.35)
-    onset, events = rng.uniform(0, 0.3 * seconds), []
+    onset = rng.uniform(0, 0.3 * seconds)
+    events: list[tuple[float, np.ndarray]] = []
     for unit in phrase * 20:
         end = onset + len(unit) / rate
         if events and end > seconds:

@@ -38,7 +38,8 @@ def positions(length: float, rate: int) -> np.ndarray:
 def harmonics(frequency: np.ndarray, rate: int, weights: Iterable[float]) -> np.ndarray:
     """A tone following `frequency` (hertz per sample) with the given amplitudes for harmonics 1, 2, 3, ..."""
     phase = 2 * np.pi * np.cumsum(frequency) / rate
-    return sum(weight * np.sin(k * phase) for k, weight in enumerate(weights, start=1) if weight)
+    parts = (weight * np.sin(k * phase) for k, weight in enumerate(weights, start=1) if weight)
+    return sum(parts, np.zeros_like(phase))
 
 
 def envelope(u: np.ndarray, attack: float, release: float) -> np.ndarray:

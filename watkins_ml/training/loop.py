@@ -53,7 +53,7 @@ def fit(
     Raises:
         UserError: the loss is not a number any more.
     """
-    make_repeatable(config.train)
+    make_repeatable(config.train.seed, config.train.compile)
     alike = config.train.class_weights == "none"
     weights = torch.ones(species) if alike else balanced_weights(train.labels, species)
     trainer = Trainer(config, build(), weights, choose_device(config.train.device))
