@@ -48,7 +48,7 @@ def follow(heading: str, checkout: Path) -> str:
             env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        printed += done.stdout
+        printed += done.stdout + done.stderr
     return printed
 
 
