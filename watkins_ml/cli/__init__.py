@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -54,7 +54,7 @@ def _options(
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
         from watkins_ml.core.distributed import refuse
 
-        refuse(context.invoked_subcommand)
+        refuse(context.invoked_subcommand or "")
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _print_misuse(error: Exception) -> NoReturn:
+def _print_misuse(error: Any) -> NoReturn:
     """Print typer's message about the command line; typer itself would print the arguments unescaped."""
     if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
         sys.exit(error.exit_code)

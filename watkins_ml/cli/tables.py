@@ -89,7 +89,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.evaluation.selective import threshold_sentence
     from watkins_ml.tracking.rundir import RunDirectory
 
-    protocol = RunDirectory(run_dir).facts.split_protocol
+    protocol = RunDirectory(run_dir).facts.split_protocol or ""
     table = table_of("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
     for key, name in SCORES.items():
         table.add_row(name, _number(metrics.get(BEST_VAL + key)), _number(metrics.get(TEST + key)))

@@ -44,12 +44,15 @@ def _train(recipe: Path | None, overrides: list[str], run_dir: Path | None, resu
 
     if resume is not None and run_dir is not None:
         raise UsageError("--run-dir is for a new run, --resume for an interrupted one; give one of them")
-    if resume is None and recipe is None:
-        raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
     if resume is not None and not (resume / "run.json").exists():
         raise UserError(f"--resume {resume}: not a run directory (it has no run.json)")
-    own = resume and resume / "config.yaml"
-    config = load_stored(own, overrides) if recipe in (None, own) else load_config(recipe, overrides)
+    own = None if resume is None else resume / "config.yaml"
+    if own is not None and recipe in (None, own):
+        config = load_stored(own, overrides)
+    elif recipe is not None:
+        config = load_config(recipe, overrides)
+    else:
+        raise UsageError("name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume")
     from watkins_ml.cli.tables import print_run
     from watkins_ml.runs.train import resume_experiment, run_experiment
 

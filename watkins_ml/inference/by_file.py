@@ -80,12 +80,12 @@ def _predict(classifier: Classifier, files: list[Path], max_novelty: float) -> I
         with pool.device_lock:
             outputs = window_outputs(classifier.network, cuts, pool.batch_size)
         predicted = classifier.predict_outputs(outputs, max_novelty)
-        known = (classifier.window_novelty(outputs) <= max_novelty).split(outputs.counts)
+        known_windows = (classifier.window_novelty(outputs) <= max_novelty).split(outputs.counts)
         made = (
             _FilePrediction(
-                *values, bool(of_file.any()), "; ".join(recording.notes) or None, _final(recording, of_file)
+                probabilities, novelty, bool(known.any()), "; ".join(each.notes) or None, _final(each, known)
             )
-            for recording, of_file, *values in zip(recordings, known, *predicted, strict=True)
+            for each, probabilities, novelty, known in zip(recordings, *predicted, known_windows, strict=True)
         )
         return [next(made) if isinstance(each, Recording) else each for each in read]
 

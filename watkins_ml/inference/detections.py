@@ -100,8 +100,9 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 
 
 def _above_threshold(scores: WindowScores, classes: list[str], options: DetectionOptions) -> list[Detection]:
-    found, numbers = [], Counter()
-    for (channel, *ends), novelty, probabilities in zip(
+    found: list[Detection] = []
+    numbers: Counter[int] = Counter()
+    for (channel, start_s, end_s), novelty, probabilities in zip(
         scores.spans.tolist(), scores.novelty, scores.probabilities, strict=True
     ):
         channel = int(channel)
@@ -111,7 +112,7 @@ def _above_threshold(scores: WindowScores, classes: list[str], options: Detectio
         for label in np.argsort(-probabilities, kind="stable")[: options.top]:
             probability, species = float(probabilities[label]), classes[label]
             if probability >= options.min_confidence and (not options.species or species in options.species):
-                found.append(Detection(channel, numbers[channel], *ends, species, probability, float(novelty)))
+                found.append(Detection(channel, numbers[channel], start_s, end_s, species, probability, float(novelty)))
     return found
 
 
@@ -126,8 +127,8 @@ def _merged(found: list[Detection]) -> list[Detection]:
             # windows that only touch are neighbours or not, whatever way their samples were rounded
             if each.window == last.window + 1 or each.start_s < last.end_s - 0.01 * (each.end_s - each.start_s):
                 surest = max(last, each, key=lambda one: one.probability)
-                ends = {"start_s": last.start_s, "end_s": max(each.end_s, last.end_s)}
-                merged[place] = surest._replace(window=each.window, **ends)
+                end_s = max(each.end_s, last.end_s)
+                merged[place] = surest._replace(window=each.window, start_s=last.start_s, end_s=end_s)
                 continue
         latest[each.channel, each.species] = len(merged)
         merged.append(each)

@@ -7,6 +7,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -58,7 +59,7 @@ class WaveformClassifier(nn.Module):
     def __init__(self, classifier: Classifier):
         super().__init__()
         self.frontend = FrontendGraph(classifier.frontend)
-        self.network = classifier.network
+        self.network: Any = classifier.network
         self.temperature = classifier.temperature
         self.novelty = classifier.novelty
 
@@ -120,7 +121,7 @@ def to_onnx(classifier: Classifier, model: str) -> bytes:
     example = torch.from_numpy(trial_sounds(classifier)[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own insides
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             WaveformClassifier(classifier).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=["waveform"], output_names=OUTPUTS, dynamic_shapes=({0: rows},),
         )  # fmt: skip
@@ -218,6 +219,6 @@ def _spectrogram(classifier: Classifier, sound: np.ndarray, rate: int) -> torch.
         return classifier.frontend(sound, rate).unsqueeze(0)
 
 
-def _outputs(session, waveforms: np.ndarray) -> list[np.ndarray]:
+def _outputs(session: Any, waveforms: np.ndarray) -> list[np.ndarray]:
     probabilities, logits, novelty = session.run(OUTPUTS, {"waveform": waveforms})
     return [probabilities, logits, novelty.clip(max=2)]

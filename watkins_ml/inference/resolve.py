@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watkins_ml.core import names
 from watkins_ml.core.errors import UserError
@@ -14,6 +15,9 @@ from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.bundle_files import DESCRIPTION
 from watkins_ml.tracking.faults import TrackingError, diagnose
 from watkins_ml.tracking.server import client, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 REPORT_ARTIFACTS = ("config.yaml", "history.csv", "run.json", "reports", "preds", "plots", "galleries")
 
@@ -56,7 +60,8 @@ def run_directory(model: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
         with tracker_errors(model):
             server = client()
-            run_id = _run_id(server, model)
+            if (run_id := _run_id(server, model)) is None:
+                raise UserError(f"{model}: was not logged by a run; name a run directory or another version")
             target = Path(folder) / names.file_name(names.spelled(server.get_run(run_id).info.run_name or run_id))
             target.mkdir()
             present = {artifact.path for artifact in server.list_artifacts(run_id)}
@@ -88,7 +93,7 @@ def _is_uri(model: str) -> bool:
     return model.startswith(("models:/", "runs:/"))
 
 
-def _run_id(server, model: str) -> str:
+def _run_id(server: MlflowClient, model: str) -> str | None:
     if model.startswith("runs:/"):
         return model[len("runs:/") :].split("/")[0]
     name = model[len("models:/") :]

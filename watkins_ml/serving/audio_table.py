@@ -156,8 +156,12 @@ def _path(path: object) -> Path:
 
 def _recorded(waveform: object, sample_rate: object) -> tuple[BinaryIO, float]:
     """The WAV file that the waveform was read from, so that files and waveforms take the same code."""
-    is_number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
-    if not is_number or not 1 <= sample_rate < 2**31 or sample_rate != int(sample_rate):
+    if (
+        not isinstance(sample_rate, int | float)
+        or isinstance(sample_rate, bool)
+        or not 1 <= sample_rate < 2**31
+        or sample_rate != int(sample_rate)
+    ):
         raise UserError("a waveform needs a sample_rate in Hz, a whole number from 1")
     try:
         samples = np.asarray(waveform)

@@ -40,7 +40,7 @@ csv.field_size_limit(1 << 30)
 class Request:
     """What one request has used of its limits of time, sound and windows; a `Budget`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.timeout = float(TIMEOUT.get())
         self.end = time.monotonic() + self.timeout
         self.seconds, self.windows = 0.0, 0
@@ -79,7 +79,7 @@ REQUEST: ContextVar[Request | None] = ContextVar("REQUEST", default=None)
 
 def limit_requests(model_class: type) -> None:
     """Handle requests for models of this class here, if this process runs MLflow's scoring server."""
-    server = sys.modules.get("mlflow.pyfunc.scoring_server")
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
     original = getattr(server, "invocations", None)
     if original is None:
         return

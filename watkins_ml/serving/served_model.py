@@ -11,8 +11,8 @@ import mlflow
 import pandas as pd
 
 
-class SpeciesModel(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
+class SpeciesModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+    def load_context(self, context):  # type: ignore[no-untyped-def]
         from watkins_ml.serving.request_limits import (
             limit_requests,  # not above: MLflow runs this file also to store it
         )
@@ -21,7 +21,7 @@ class SpeciesModel(mlflow.pyfunc.PythonModel):
         self.model = TableModel(Path(context.artifacts["bundle"]))
         limit_requests(SpeciesModel)
 
-    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         return self.model.predict(model_input)
 
 

@@ -6,6 +6,7 @@ import logging
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ class TableModel:
 
 def _is_evaluated() -> bool:
     """Whether `mlflow.models.evaluate` calls as for a classifier: it gives a model no way to learn what to return."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != EVALUATOR:
         frame = frame.f_back
     return frame is not None
