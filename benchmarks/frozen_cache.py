@@ -31,7 +31,7 @@ from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.demo.ocean import generate_ocean
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
-from watkins_ml.training.features import FeatureStore, Shortened
+from watkins_ml.training.features import FeatureCache, Shortened
 from watkins_ml.training.loop import fit
 
 RECIPE = Path(__file__).parents[1] / "experiments" / "efficientnet.yaml"
@@ -39,7 +39,7 @@ LARGE = 15_000
 """Recordings of the whole Watkins database."""
 
 
-class TimedStore(FeatureStore):
+class TimedStore(FeatureCache):
     """A feature store that notes how long the first pass took."""
 
     seconds = 0.0

@@ -50,7 +50,7 @@ from watkins_ml.dataset.layout import DataFolder, PreparedData
 from watkins_ml.dataset.loading import Side, open_side
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
-from watkins_ml.training import replay
+from watkins_ml.training import cuda_graph
 from watkins_ml.training.loop import fit
 
 HERE = Path(__file__).resolve().parents[1] / "experiments"
@@ -206,7 +206,7 @@ def row(name: str, config: ExperimentConfig, clips: int, options: argparse.Names
     if not options.give_back:
         keep_freed_memory()  # as the command does; the bare loop gains by it too
     if options.one_by_one:
-        replay.WARM_UP = sys.maxsize
+        cuda_graph.WARM_UP = sys.maxsize
     turns = measure(config, clips, options.streamed, options.alone)
     ours, bare, whole = (np.array(each[1:]) for each in (turns.ours, turns.theirs, turns.whole))
     text = f"{name:<14}{clips:>8,}{np.median(ours):>12.1f}"

@@ -10,6 +10,7 @@ import yaml
 
 from tests.support import EXPERIMENTS
 from watkins_ml.config import ExperimentConfig, load_config, validate
+from watkins_ml.config.recipe_files import set_value
 from watkins_ml.core.errors import UsageError
 
 DESIGN_KEYS = yaml.safe_load("""
@@ -84,10 +85,10 @@ def test_flat_form_holds_every_value_under_its_dotted_key(name):
     flat = config.flat()
     assert flat["train.seed"] == 7
     assert not any(isinstance(value, dict) for value in flat.values())
-    tree: dict = {}
+    assert flat["augment.0.name"] == "time_roll"
+    tree: dict = {"augment": [{}]}
     for key, value in flat.items():
-        section, name = key.split(".")
-        tree.setdefault(section, {})[name] = value
+        set_value(tree, key.split("."), value)
     assert validate(tree, "flat") == config
 
 
@@ -248,3 +249,74 @@ def test_a_configuration_cannot_be_changed_afterwards():
 def test_a_registered_model_has_a_name_that_mlflow_can_find_again(name):
     said = message(EXPERIMENTS / "baseline.yaml", f"tracking.register_as={name}")
     assert "tracking.register_as must be a name of at most 200 bytes" in said
+
+
+ROLL, MASK = {"name": "time_roll"}, {"name": "freq_mask", "width": 8, "count": 2}
+MIXUP = {"name": "mixup", "alpha": 0.2}
+
+
+def augment(recipe: Path, *overrides: str) -> list[dict]:
+    return load_config(recipe, overrides).model_dump()["augment"]
+
+
+def test_transforms_stand_in_a_list_in_the_order_of_application(write):
+    listed = write("augment: [{name: mixup, alpha: 0.2}, {name: freq_mask, width: 8}, {name: time_roll}]")
+    assert augment(listed) == [MIXUP, MASK, ROLL]
+    assert augment(listed, "augment.1.width=9", "augment.0={name: time_roll}") == [ROLL, MASK | {"width": 9}, ROLL]
+    assert augment(listed, "augment=[]") == []
+
+
+@pytest.mark.parametrize("text", ["augment: {mixup: 0.2, freq_mask: 8, time_mask: 0, time_roll: true}",
+                                  "augment: {mixup: 0.2, freq_mask: 8}"])  # fmt: skip
+def test_the_keys_of_earlier_recipes_stand_for_transforms_in_the_order_that_was(text, write):
+    """Also where the base recipe has a list, of which the second names only what it adds."""
+    assert augment(write(text)) == [ROLL, MASK, MIXUP]
+
+
+def test_a_recipe_without_base_may_have_the_keys_too(write):
+    tree = load_config(EXPERIMENTS / "baseline.yaml").model_dump() | {"augment": {"time_roll": False, "freq_mask": 8}}
+    assert augment(write(yaml.safe_dump(tree), base=None)) == [MASK]
+    assert validate(tree, "an old configuration").model_dump()["augment"] == [MASK]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "entries"),
+    [
+        (["augment.time_roll=false"], []),
+        (["augment.time_roll=false", "augment.time_roll=true"], [ROLL]),
+        (["augment.mixup=0.2", "augment.freq_mask=8"], [ROLL, MASK, MIXUP]),
+        (["augment.mixup=0.4", "augment.mixup=0.2"], [ROLL, MIXUP]),
+        (["augment.mixup=0.4", "augment.mixup=0"], [ROLL]),
+        (["augment={time_roll: true, mixup: 0.2}"], [ROLL, MIXUP]),
+    ],
+)
+def test_the_keys_of_earlier_overrides_change_the_list(overrides, entries):
+    assert augment(EXPERIMENTS / "baseline.yaml", *overrides) == entries
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "augment=[{name: freq_mask, width: 3, cuont: 2}]",
+            "unknown key augment.0.cuont; did you mean augment.0.count?",
+        ),
+        ("augment=[{name: freq_mask}]", "missing key augment.0.width"),
+        (
+            "augment=[{name: frq_mask, width: 3}]",
+            "augment.0.name must be one of freq_mask, mixup, time_mask",
+        ),
+        ("augment=[{name: frq_mask, width: 3}]", "not 'frq_mask'; did you mean freq_mask?"),
+        ("augment=[{alpha: 1}]", "missing key augment.0.name"),
+        ("augment=[{name: mixup, alpha: 0}]", "augment.0.alpha must be greater than 0, not 0"),
+        ("augment=[time_roll]", "augment.0 must be a section with keys of its own, not 'time_roll'"),
+        ("augment=3", "augment must be a list, not 3"),
+        ("augment.3.width=1", "3 is none of the 1 entries of a list"),
+        ("augment.mixpu=1", "unknown key augment.mixpu; did you mean augment.mixup?"),
+        ("augment.mixup=much", "augment.mixup must be a number, not 'much'"),
+        ("augment.mixup=-1", "augment.mixup must be greater than 0, not -1"),
+        ("augment.time_roll=1", "augment.time_roll must be true or false, not 1"),
+    ],
+)
+def test_a_wrong_transform_is_refused_with_its_dotted_key(override, sentence):
+    assert sentence in message(EXPERIMENTS / "baseline.yaml", override)

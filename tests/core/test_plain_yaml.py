@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from tests.support import EXPERIMENTS
-from watkins_ml.config import MOST_BASES, load_config
+from watkins_ml.config import load_config
+from watkins_ml.config.recipe_files import MOST_BASES
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.plain_yaml import DEEPEST, MOST_BYTES, MOST_VALUES, parse_yaml
 from watkins_ml.tuning.recipe import load_study

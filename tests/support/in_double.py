@@ -20,7 +20,7 @@ from tests.support import EXPERIMENTS
 from tests.support.small import CLASSES, bands, contradicted
 from watkins_ml.config import load_config
 from watkins_ml.core import device, distributed
-from watkins_ml.core.distributed import joined
+from watkins_ml.core.distributed import init_process_group
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.training.loop import fit
@@ -77,7 +77,7 @@ def share_one_gpu(count: int) -> None:
     """Let processes be a group on a machine with one GPU: a single one, which meets NCCL, or several over gloo."""
     distributed._launched = lambda: True
     if count > 1:  # NCCL wants a GPU for each
-        device._own = lambda *_: torch.device("cuda", 0)
+        device._local_device = lambda *_: torch.device("cuda", 0)
         begin = dist.init_process_group
         dist.init_process_group = lambda backend, **settings: begin("gloo", **settings)
 
@@ -88,7 +88,7 @@ def main() -> None:
         share_one_gpu(int(os.environ["WORLD_SIZE"]))
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
-    with joined() as group:
+    with init_process_group() as group:
         found = {name: history(name, group.is_first) for name in sys.argv[2:]}
         if group.is_first:
             Path(sys.argv[1]).write_text(json.dumps(found))

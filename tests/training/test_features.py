@@ -20,7 +20,7 @@ from watkins_ml.models.registry import build_model
 from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import latest_checkpoint, load_checkpoint
-from watkins_ml.training.features import BATCH, FeatureStore
+from watkins_ml.training.features import BATCH, FeatureCache
 from watkins_ml.training.loop import fit
 
 DIGEST = "0123456789abcdef"
@@ -51,7 +51,7 @@ def config(recipe):
 def train(config, tmp_path):
     """A function that trains, or goes on from the newest checkpoint; returns the network and the history."""
 
-    def run(record: str | RunDirectory, depth: int, *overrides: str, store: FeatureStore | None = None):
+    def run(record: str | RunDirectory, depth: int, *overrides: str, store: FeatureCache | None = None):
         chosen = config(depth, *overrides)
         record = RunDirectory(tmp_path / record) if isinstance(record, str) else record
         start = latest_checkpoint(record.checkpoints)
@@ -69,15 +69,15 @@ def train(config, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    return FeatureStore(tmp_path / "features", DIGEST, limit_gb=1)
+    return FeatureCache(tmp_path / "features", DIGEST, limit_gb=1)
 
 
-def shorten(store: FeatureStore, config, seed: int = 0, precision: torch.dtype | None = None):
+def shorten(store: FeatureCache, config, seed: int = 0, precision: torch.dtype | None = None):
     torch.manual_seed(seed)
     return store.shorten(build_model(config.model, 3), bands(), bands(12, seed=1), CPU, precision)
 
 
-def entries(store: FeatureStore) -> list[str]:
+def entries(store: FeatureCache) -> list[str]:
     return sorted(path.name for path in store.folder.glob("*.npy"))
 
 
@@ -181,7 +181,7 @@ def test_another_network_data_set_depth_or_precision_is_another_entry(config, st
     shorten(store, config(6), seed=1)
     shorten(store, config(7))
     shorten(store, config(6), precision=torch.bfloat16)
-    shorten(FeatureStore(store.folder, "another", 1), config(6))
+    shorten(FeatureCache(store.folder, "another", 1), config(6))
     assert len(entries(store)) == 5
 
 
@@ -216,7 +216,7 @@ def test_where_nothing_can_be_gained_nothing_is_kept_or_said(train, store, capsy
     depth = {"depth 0": 0, "a wide stage": 2}.get(reason, 9)
     limit = 0 if reason == "switched off" else 1
     rolled = ["augment.time_roll=true"] if reason == "rolled" else []
-    train("run", depth, *rolled, "train.epochs=1", store=FeatureStore(store.folder, DIGEST, limit))
+    train("run", depth, *rolled, "train.epochs=1", store=FeatureCache(store.folder, DIGEST, limit))
     assert not store.folder.exists()
     assert "frozen" not in capsys.readouterr().err
 
@@ -229,17 +229,17 @@ def test_the_baseline_has_nothing_to_keep(recipe, store):
 
 
 def too_small(folder):
-    return FeatureStore(folder, DIGEST, 1e-4), r"0\.5 MB exceed the limit of 0\.1 MB"
+    return FeatureCache(folder, DIGEST, 1e-4), r"0\.5 MB exceed the limit of 0\.1 MB"
 
 
 def in_the_way(folder):
     folder.write_text("a file")
-    return FeatureStore(folder, DIGEST, 1), "File exists"
+    return FeatureCache(folder, DIGEST, 1), "File exists"
 
 
 def below_a_file(folder):
     folder.write_text("a file")
-    return FeatureStore(folder / "features", DIGEST, 1), "Not a directory"
+    return FeatureCache(folder / "features", DIGEST, 1), "Not a directory"
 
 
 @pytest.mark.parametrize("refusal", [too_small, in_the_way, below_a_file])
@@ -251,13 +251,13 @@ def test_where_nothing_can_be_kept_it_says_so_once_and_trains_naively(train, tmp
     assert history.equals(expected)
     said = [line for line in capsys.readouterr().err.splitlines() if "frozen" in line]
     assert len(said) == 1
-    assert said[0].startswith("Outputs of the 9 frozen stages of 96 recordings: not kept in ")
+    assert said[0].startswith("Outputs of the 9 frozen stages of 96 recordings: not cached in ")
     assert said[0].endswith("; they are computed anew in every epoch")
     assert pd.Series(said).str.contains(reason).all()
 
 
 def test_several_depths_stay_below_the_limit(config, tmp_path):
-    store = FeatureStore(tmp_path / "features", DIGEST, 3e-4)
+    store = FeatureCache(tmp_path / "features", DIGEST, 3e-4)
     for depth in (4, 5, 6, 7, 8, 9, 4, 6):
         assert shorten(store, config(depth)).train.spectrograms.shape[1] != 1  # kept, not spectrograms
         assert sum(path.stat().st_size for path in store.folder.iterdir()) <= 3e5
@@ -273,7 +273,7 @@ def folder(prepared, tmp_path):
 def test_preparing_again_leaves_what_is_kept(folder, config):
     data = read_prepared(folder)
     train, val = (load_side(data, side) for side in ("train", "val"))
-    store = FeatureStore(folder / "features", data.digest, 1)
+    store = FeatureCache(folder / "features", data.digest, 1)
     torch.manual_seed(0)
     store.shorten(build_model(config(9).model, 3), train, val, CPU, None)
     kept = entries(store)
@@ -288,5 +288,5 @@ def test_preparing_again_leaves_what_is_kept(folder, config):
 def test_a_run_keeps_them_in_the_data_folder(config, folder, store):
     chosen = config(9, "train.epochs=1", f"data.dir={folder}", "tracking.register_as=null")
     run = run_experiment(chosen)
-    assert len(entries(FeatureStore(folder / "features", DIGEST, 1))) == 1
+    assert len(entries(FeatureCache(folder / "features", DIGEST, 1))) == 1
     assert np.isfinite(run.metrics["test_nll"])

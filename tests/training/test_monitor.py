@@ -72,7 +72,7 @@ def trainer(monitor: str, patience: int = 1) -> Trainer:
 
 def told(one: Trainer, row: dict[str, float]) -> float:
     """The learning rate after an epoch."""
-    one.judge(row)
+    one.finish_epoch(row)
     one.last = one.checkpoint({"metrics": row, "timing": {}})
     return one.optimizer.param_groups[0]["lr"]
 

@@ -14,16 +14,16 @@ import torch
 from tests.support import ROOT
 from tests.support.launch import Launched
 from tests.support.small import CLASSES, RECIPES, CutOff, bands, same_weights
-from watkins_ml.core.distributed import Alone
+from watkins_ml.core.distributed import SingleProcess
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import Side, open_side
 from watkins_ml.evaluation.metrics import score_epoch
 from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.training import replay
+from watkins_ml.training import cuda_graph
 from watkins_ml.training.checkpoints import latest_checkpoint
-from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.loop import fit
 from watkins_ml.training.trainer import Trainer
 
@@ -74,9 +74,9 @@ def test_replayed_steps_give_the_history_of_steps_taken_one_by_one(train, monkey
     overrides = how.pop("overrides", ALSO.get(name, []))
     counts = replays_of(monkeypatch)
     network, record = train("replayed", *overrides, **how)
-    steps = 4 * (MANY // 8) + 4 * 1 - 2 * replay.WARM_UP  # twelve recordings of validation are one whole batch
+    steps = 4 * (MANY // 8) + 4 * 1 - 2 * cuda_graph.WARM_UP  # twelve recordings of validation are one whole batch
     assert counts == [steps]
-    monkeypatch.setattr(replay, "WARM_UP", 1000)
+    monkeypatch.setattr(cuda_graph, "WARM_UP", 1000)
     again, one_by_one = train("one-by-one", *overrides, **how)
     assert counts == [steps]
     assert record.history.read_bytes() == one_by_one.history.read_bytes()
@@ -117,7 +117,7 @@ def test_a_training_that_was_cut_off_goes_on_here_and_on_a_machine_without(train
 @pytest.mark.parametrize("mixed", [[], ["augment.mixup=0.4", "augment.freq_mask=8"]], ids=["plain", "mixed"])
 def test_the_host_does_not_wait_inside_an_epoch(train, monkeypatch, model, mixed):
     """From the second epoch on; in the first the step is recorded."""
-    epoch, total = Trainer.train_epoch, Alone.total
+    epoch, total = Trainer.train_epoch, SingleProcess.all_reduce
 
     def watched(trainer, split, on_step):
         if trainer.progress.epoch:
@@ -135,7 +135,7 @@ def test_the_host_does_not_wait_inside_an_epoch(train, monkeypatch, model, mixed
 
     epochs = [0]
     monkeypatch.setattr(Trainer, "train_epoch", watched)
-    monkeypatch.setattr(Alone, "total", until_the_end)
+    monkeypatch.setattr(SingleProcess, "all_reduce", until_the_end)
     try:
         train("run", "train.epochs=3", *mixed, model=model)
     finally:
@@ -160,7 +160,7 @@ def test_spectrograms_read_from_the_disk_give_the_history_of_those_on_the_gpu(re
 def test_outputs_of_frozen_stages_are_trained_on(train, monkeypatch, tmp_path):
     counts = replays_of(monkeypatch)
     plain = ["augment.time_roll=false", "model.freeze_depth=6", *SURE]
-    store = FeatureStore(tmp_path / "features", "digest", 1.0)
+    store = FeatureCache(tmp_path / "features", "digest", 1.0)
     _, record = train("kept", *plain, model="efficientnet", features=store)
     assert counts[0] and any((tmp_path / "features").iterdir())
     _, other = train("anew", *plain, model="efficientnet")

@@ -28,9 +28,9 @@ def train(
     Under torchrun, by several processes on one machine or many:
     torchrun --standalone --nproc-per-node 2 -m watkins_ml train RECIPE
     """
-    from watkins_ml.core.distributed import joined
+    from watkins_ml.core.distributed import init_process_group
 
-    with joined() as group:
+    with init_process_group() as group:
         if group.is_first:
             _train(recipe, override or [], run_dir, resume)
         else:

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, and how to make it repeat itself."""
+"""Which device computes, in which precision, and how to make it reproducible."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def choose_device(wanted: str = "auto", setting: str = "train.device") -> torch.
     if not available[wanted]:
         raise UsageError(f"{setting} {wanted}: this machine has none that torch can use; write auto or cpu")
     local_rank = current().local_rank
-    return torch.device(wanted) if local_rank is None else _own(wanted, setting, local_rank)
+    return torch.device(wanted) if local_rank is None else _local_device(wanted, setting, local_rank)
 
 
-def _own(wanted: str, setting: str, number: int) -> torch.device:
-    """The device of the process of this number, from 0, among those on this machine."""
+def _local_device(wanted: str, setting: str, local_rank: int) -> torch.device:
+    """The device of the process of this local rank."""
     if wanted == "mps":
         raise UsageError(f"{setting} mps: cannot be shared by several processes; start one, or write cpu")
     if wanted == "cpu":
         return torch.device("cpu")
-    if number >= torch.cuda.device_count():
+    if local_rank >= torch.cuda.device_count():
         raise UsageError(
             f"torchrun --nproc-per-node: more than the {torch.cuda.device_count()} GPUs of this machine; start one "
             f"process a GPU, or set {setting}=cpu"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
@@ -61,14 +61,14 @@ def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractCon
     return nullcontext() if precision is None else torch.autocast(device.type, precision)
 
 
-def make_repeatable(seed: int, compiles: bool) -> None:
-    """Same configuration, seed and device: same history."""
+def make_deterministic(seed: int, uses_compiler: bool) -> None:
+    """Seed torch and choose deterministic kernels; `uses_compiler`: whether `torch.compile` is imported anyway."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
-    if compiles:
+    if uses_compiler:
         torch.use_deterministic_algorithms(True, warn_only=True)
     else:  # the same for the kernels, without importing the compiler
         torch.set_deterministic_debug_mode("warn")
-    # no layer reads what it has not written
+    # no layer reads uninitialised memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

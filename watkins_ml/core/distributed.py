@@ -1,7 +1,7 @@
-"""The processes of one training: which of them this is, its part of the work, and what they tell each other.
+"""Distributed training: rank and world size of this process, its shard of the work, and the collectives it needs.
 
-`torchrun` starts them, on one machine or on many. A process that is alone answers every question as a group of one
-would, so that nobody has to ask whether there is a group.
+`torchrun` starts the processes, on one machine or on many. A single process has the same interface, so that no caller
+has to check whether there is a process group.
 """
 
 from __future__ import annotations
@@ -23,147 +23,150 @@ from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UsageError, UserError
 
 TIMEOUT = timedelta(minutes=10)
-"""A process that is dead is noticed at once; one that is silent, or whose machine is gone, after so long."""
+"""How long a silent process, or one whose machine is gone, is waited for; one that has died is noticed at once."""
 
 
-class LostError(UserError):
-    """Another process of the training has ended, or is silent."""
+class ProcessLostError(UserError):
+    """Another process of the training has ended, or does not answer."""
 
 
-class Alone:
-    """The only process of a training."""
+class SingleProcess:
+    """The only process of a training: every collective returns its input."""
 
-    rank, count = 0, 1
-    here = 1
-    """How many of them are on this machine."""
+    rank, world_size = 0, 1
+    local_world_size = 1
+    """Number of processes on this machine."""
     local_rank: int | None = None
-    """Which of the processes on this machine, and so which of its GPUs; None: whichever torch takes."""
+    """Rank among the processes on this machine, and so the number of its GPU; None leaves the choice to torch."""
     command = "watkins"
     """How a command is started the way this process was."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that tracks, writes and prints."""
+        """Whether this is rank 0, the process that tracks, writes and prints."""
         return self.rank == 0
 
-    def share(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """This process's rows of what all have of one batch; there may be none where a batch is small."""
+    def shard(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """This process's rows of a batch that all processes hold; there may be none where a batch is small."""
         return tensors
 
-    def share_of(self, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """A mean loss over recordings of some weight, so scaled that the mean gradient is that of the whole batch."""
+    def scale_loss(self, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Scale this shard's mean loss, over recordings of a total `weight`, for the gradients that are averaged.
+
+        The average over the processes is then the gradient of the whole batch's mean loss.
+        """
         return loss
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""
         return tensor
 
-    def deals(self, number: int) -> bool:
-        """Whether the batch of this number is this process's to judge.
+    def owns_batch(self, number: int) -> bool:
+        """Whether this process computes the batch of this number when a network is evaluated.
 
-        Batches are dealt whole: the last bits of what a network gives depend on what else is in the batch.
+        Batches are assigned whole, since the last bits of an output depend on what else is in the batch.
         """
         return True
 
-    def merge(self, parts: list[torch.Tensor | int]) -> torch.Tensor:
-        """What all processes made of their batches, (rows, columns) on the CPU, in the order of the batches.
+    def gather(self, parts: list[torch.Tensor | int]) -> torch.Tensor:
+        """The outputs of all processes, (rows, columns) on the CPU, in the order of the batches.
 
         Args:
-            parts: for each batch its rows (n, columns) or, where another process has them, only n.
+            parts: for each batch its rows (n, columns) or, where another process owns it, only n.
         """
         return torch.cat(parts).cpu()
 
-    def told(self, content: Any = None) -> Any:
-        """What the first process says, in JSON's types; the others only listen."""
+    def broadcast(self, content: Any = None) -> Any:
+        """The content that rank 0 passes, of JSON's types; the other processes pass nothing."""
         return content
 
-    def told_tensors(self, content: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    def broadcast_tensors(self, content: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The same for tensors and containers of them, which arrive on the CPU."""
         return content
 
     def barrier(self) -> None:
-        """Wait until all have come here."""
+        """Wait for all processes."""
 
-    def speaks(self) -> bool:
-        """Whether this process may say how the command ended: the first to ask, lest each repeats it."""
+    def claim_error_report(self) -> bool:
+        """Whether this process is the first to ask, and so the one that prints the error that ended the command."""
         return True
 
     def ignore_signals(self) -> None:
-        """Close the record in peace: the launcher ends whoever is left when one process has ended."""
+        """Ignore the launcher's signals while the record is closed: it ends all processes once one has ended."""
 
 
-class Group(Alone):
-    """This process among several; made by `joined`."""
+class ProcessGroup(SingleProcess):
+    """This process as one of several; made by `init_process_group`."""
 
-    def __init__(self, store: dist.Store, rank: int, count: int):
-        self.rank, self.count, self._store = rank, count, store
+    def __init__(self, store: dist.Store, rank: int, world_size: int):
+        self.rank, self.world_size, self._store = rank, world_size, store
         self.local_rank = int(os.environ["LOCAL_RANK"])
-        self.batch = 0
-        """Rows of the batch that is shared out."""
-        self.here = int(os.environ["LOCAL_WORLD_SIZE"])
+        self.batch_size = 0
+        """Rows of the batch that was sharded last."""
+        self.local_world_size = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["GROUP_WORLD_SIZE"])
         where = "--standalone" if nodes == 1 else f"--nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint HOST:PORT"
-        self.command = f"torchrun {where} --nproc-per-node {self.here} -m watkins_ml"
+        self.command = f"torchrun {where} --nproc-per-node {self.local_world_size} -m watkins_ml"
 
     def rows(self) -> slice:
-        """Which rows of the batch are this process's: consecutive ones, the first processes having one more."""
-        each, more = divmod(self.batch, self.count)
+        """This process's rows of the batch: consecutive ones, one more for the first ranks if they do not divide."""
+        each, more = divmod(self.batch_size, self.world_size)
         start = self.rank * each + min(self.rank, more)
         return slice(start, start + each + (self.rank < more))
 
-    def share(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        self.batch = len(tensors[0])
+    def shard(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.batch_size = len(tensors[0])
         return tuple(tensor[self.rows()] for tensor in tensors)
 
-    def share_of(self, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return loss * (weight * self.count / self.total(weight))
+    def scale_loss(self, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return loss * (weight * self.world_size / self.all_reduce(weight))
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         summed = tensor.detach().clone()
         dist.all_reduce(summed)
         return summed
 
-    def gathered(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensors of all processes, stacked by rank."""
-        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(parts, tensor)
         return torch.stack(parts)
 
-    def deals(self, number: int) -> bool:
-        return number % self.count == self.rank
+    def owns_batch(self, number: int) -> bool:
+        return number % self.world_size == self.rank
 
-    def merge(self, parts: list[torch.Tensor | int]) -> torch.Tensor:
-        mine = [part for part in parts if isinstance(part, torch.Tensor)]
-        columns = torch.tensor([mine[0].shape[1] if mine else 0])
+    def gather(self, parts: list[torch.Tensor | int]) -> torch.Tensor:
+        own = [part for part in parts if isinstance(part, torch.Tensor)]
+        columns = torch.tensor([own[0].shape[1] if own else 0])
         dist.all_reduce(columns, dist.ReduceOp.MAX)
         rows = [torch.zeros(part, int(columns)) if isinstance(part, int) else part.cpu() for part in parts]
-        merged = torch.cat(rows)
-        dist.all_reduce(merged)  # each row is one process's, and zero with the others
-        return merged
+        gathered = torch.cat(rows)
+        dist.all_reduce(gathered)  # each row is one process's, and zero with the others
+        return gathered
 
-    def told(self, content: Any = None) -> Any:
-        return json.loads(self._told(json.dumps(content).encode() if self.is_first else b""))
+    def broadcast(self, content: Any = None) -> Any:
+        return json.loads(self._broadcast(json.dumps(content).encode() if self.is_first else b""))
 
-    def told_tensors(self, content: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    def broadcast_tensors(self, content: dict[str, Any] | None = None) -> dict[str, Any] | None:
         buffer = io.BytesIO()
         if self.is_first:
             torch.save(content, buffer)
-        return torch.load(io.BytesIO(self._told(buffer.getvalue())), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(self._broadcast(buffer.getvalue())), map_location="cpu", weights_only=True)
 
-    def _told(self, content: bytes) -> bytes:
+    def _broadcast(self, content: bytes) -> bytes:
         size = torch.tensor([len(content)])
         dist.broadcast(size, 0)
-        letters = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.is_first else None
-        letters = torch.empty(int(size), dtype=torch.uint8) if letters is None else letters
-        dist.broadcast(letters, 0)
-        return letters.numpy().tobytes()
+        data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.is_first else None
+        data = torch.empty(int(size), dtype=torch.uint8) if data is None else data
+        dist.broadcast(data, 0)
+        return data.numpy().tobytes()
 
     def barrier(self) -> None:
-        self.total(torch.zeros(1))
+        self.all_reduce(torch.zeros(1))
 
-    def speaks(self) -> bool:
+    def claim_error_report(self) -> bool:
         try:
-            return self._store.add("spoken", 1) == 1
+            return self._store.add("error reports", 1) == 1
         except dist.DistError:  # the launcher that keeps the store is gone too
             return True
 
@@ -172,17 +175,17 @@ class Group(Alone):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-ALONE = Alone()
-_current = ALONE
+SINGLE_PROCESS = SingleProcess()
+_current: SingleProcess = SINGLE_PROCESS
 
 
-def current() -> Alone:
-    """The group that this process belongs to."""
+def current() -> SingleProcess:
+    """This process, as one of its group."""
     return _current
 
 
 def refuse(command: str) -> None:
-    """A command that several processes cannot share says so once, under `torchrun`.
+    """Refuse, once, a command that was started by `torchrun` though several processes cannot share it.
 
     Raises:
         UsageError: in the first process; the others only exit.
@@ -198,43 +201,43 @@ def _launched() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Alone]:
-    """Be one of the processes that `torchrun` started, if it did; all but the first are silent.
+def init_process_group() -> Iterator[SingleProcess]:
+    """Join the process group where `torchrun` started this process; only rank 0 prints.
 
-    What ends the block with an error in all processes, each for its own reason, is said by the first that knows.
+    Where an error ends the block in all processes, only the first one to meet it reports it.
     """
     global _current
     if not _launched():
         yield _current
         return
-    store, rank, count = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
-    _current = group = Group(store, rank, count)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    _current = group = ProcessGroup(store, rank, world_size)
     err.quiet = out.quiet = not group.is_first
     try:
-        with noticing_losses():
+        with detect_process_loss():
             yield group
     except BaseException as error:
-        if not group.speaks() and not os.environ.get("WATKINS_DEBUG"):
+        if not group.claim_error_report() and not os.environ.get("WATKINS_DEBUG"):
             raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
         raise
     dist.destroy_process_group()
 
 
 @contextmanager
-def noticing_losses() -> Iterator[None]:
-    """Tell the end of another process from an error of this one; then, or after any error, close in peace.
+def detect_process_loss() -> Iterator[None]:
+    """Tell the loss of another process from an error of this one; after any error, ignore the launcher's signals.
 
     Raises:
-        LostError: another process has ended or is silent.
+        ProcessLostError: another process has ended or does not answer.
     """
     try:
         yield
     except BaseException as error:
         _current.ignore_signals()
         if isinstance(error, RuntimeError) and _is_loss(error):
-            raise LostError(
+            raise ProcessLostError(
                 "another process of this training has ended, or has not answered for "
                 f"{TIMEOUT.total_seconds() / 60:g} minutes"
             ) from error
@@ -242,5 +245,5 @@ def noticing_losses() -> Iterator[None]:
 
 
 def _is_loss(error: RuntimeError) -> bool:
-    """gloo's errors are of no kind of their own."""
-    return _current.count > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+    """gloo raises plain RuntimeErrors."""
+    return _current.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))

@@ -145,7 +145,9 @@ def load_sides(data: PreparedData, names: Sequence[str], memory_gb: float | None
     """
     sides = [open_side(data, name) for name in names]
     size = sum(4 * math.prod(side.spectrograms.shape) for side in sides)
-    room = psutil.virtual_memory().available / (2 * current().here) if memory_gb is None else memory_gb * 1e9
+    room = (
+        psutil.virtual_memory().available / (2 * current().local_world_size) if memory_gb is None else memory_gb * 1e9
+    )
     if size <= room:
         return [load_side(data, name) for name in names]
     err.print(

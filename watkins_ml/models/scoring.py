@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from watkins_ml.core.distributed import ALONE, Alone
+from watkins_ml.core.distributed import SINGLE_PROCESS, SingleProcess
 
 BATCH = 32
 
@@ -40,7 +40,7 @@ class WindowOutputs(NamedTuple):
 
 @torch.inference_mode()
 def window_outputs(
-    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: Alone = ALONE
+    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: SingleProcess = SINGLE_PROCESS
 ) -> WindowOutputs:
     """Put the windows of cuts through a network.
 
@@ -61,18 +61,18 @@ def window_outputs(
     stream = windows()
     embeddings, logits = [], []
     for number, batch in enumerate(iter(lambda: list(islice(stream, batch_size)), [])):
-        if not group.deals(number):
+        if not group.owns_batch(number):
             embeddings.append(len(batch))
             logits.append(len(batch))
             continue
         embedded = network.embed(torch.stack(batch).to(device))
         embeddings.append(embedded.float().cpu())
         logits.append(network.head(embedded).float().cpu())
-    return WindowOutputs(*(group.merge(parts or [torch.empty(0, 0)]) for parts in (embeddings, logits)), counts)
+    return WindowOutputs(*(group.gather(parts or [torch.empty(0, 0)]) for parts in (embeddings, logits)), counts)
 
 
 def cut_logits(
-    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: Alone = ALONE
+    network: nn.Module, cuts: Iterable[torch.Tensor], batch_size: int = BATCH, group: SingleProcess = SINGLE_PROCESS
 ) -> torch.Tensor:
     """The mean of the logits over the windows of each cut, (cuts, species); with no cuts, (0, 0)."""
     outputs = window_outputs(network, cuts, batch_size, group)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from watkins_ml.core.distributed import LostError, noticing_losses
+from watkins_ml.core.distributed import ProcessLostError, detect_process_loss
 from watkins_ml.core.errors import SurroundingsError, UserError, first_line
 from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory
 from watkins_ml.tracking.rundir import RunDirectory
@@ -45,9 +45,9 @@ def interruptible(how_to_continue: str) -> Iterator[None]:
         RunInterruptedError: Ctrl-C, a signal, or another process lost; the message ends with `how_to_continue`.
     """
     try:
-        with signals_as_interrupts(), noticing_losses():
+        with signals_as_interrupts(), detect_process_loss():
             yield
-    except (KeyboardInterrupt, LostError) as interrupt:
+    except (KeyboardInterrupt, ProcessLostError) as interrupt:
         raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {how_to_continue}") from None
 
 

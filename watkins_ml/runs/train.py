@@ -33,7 +33,7 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
-from watkins_ml.training.features import FeatureStore
+from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.loop import Recorder, fit
 from watkins_ml.training.monitor import best_epoch
 
@@ -53,7 +53,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
         UserError: bad data, weights or device (before anything is written), or a full disk.
     """
     check_address()
-    current().told(config.model_dump())
+    current().broadcast(config.model_dump())
     inputs = read_inputs(config)
     build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
     run = RunDirectory.create(run_dir, config, inputs.data)
@@ -79,9 +79,9 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
             run.close_if_dead()
             with Uploader(run):
                 err.print(f"{run.root}: this run has finished")
-            current().told(None)
+            current().broadcast(None)
             return RunResult(run.root, run.read_metrics())
-        current().told(config.model_dump())
+        current().broadcast(config.model_dump())
         inputs = read_inputs(config)
         if inputs.data.digest != run.facts.data_digest:
             raise UserError(
@@ -103,12 +103,12 @@ def help_training() -> None:
         UserError: other data than the first process has, or whatever ends a training.
     """
     group = current()
-    settings = group.told()
+    settings = group.broadcast()
     if settings is None:  # the run to be resumed had finished
         return
     config = validate(settings, "the configuration of the first process")
     inputs = read_inputs(config)
-    with interruptible(group.told()), reading(inputs.data.folder.root, "watkins train"):
+    with interruptible(group.broadcast()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
         for split in (inputs.val, open_side(inputs.data, "test")):
             _logits(network, inputs.data, split)
@@ -123,15 +123,17 @@ class Inputs(NamedTuple):
 def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
     """What a training needs, from `config.data.dir` or of other sides of it; the same in all of its processes."""
     group = current()
-    if config.data.batch_size < group.count:
-        raise UsageError(f"data.batch_size {config.data.batch_size}: too small for {group.count} processes to share")
+    if config.data.batch_size < group.world_size:
+        raise UsageError(
+            f"data.batch_size {config.data.batch_size}: too small for {group.world_size} processes to share"
+        )
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
     _check_frontend(config, data)
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
-    if (digest := group.told(data.digest)) != data.digest:
+    if (digest := group.broadcast(data.digest)) != data.digest:
         raise UserError(
             f"{config.data.dir}: not the data on {socket.gethostname()} that the first process has (data digest "
             f"{data.digest}, not {digest}); copy that folder"
@@ -163,9 +165,9 @@ def train_and_report(
     """
     group = current()
     how_to_continue = how_to_continue or f"continue with: {group.command} train --resume {run.root}"
-    group.told(how_to_continue)
-    if group.count > 1:
-        err.print(f"{group.count} processes; if one of them dies, {how_to_continue}")
+    group.broadcast(how_to_continue)
+    if group.world_size > 1:
+        err.print(f"{group.world_size} processes; if one of them dies, {how_to_continue}")
     uploader = Uploader(run, config.tracking.system_metrics)
     for sentence in leak_stamp(inputs.data.protocol).values():
         err.print(sentence, style="yellow")
@@ -207,7 +209,7 @@ def train(
         partial(score_epoch, classes=data.classes),
         recorder or run,
         start,
-        FeatureStore(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
+        FeatureCache(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
     )
 
 

@@ -38,7 +38,7 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device.type} ({platform.machine()})",
-        "processes": str(current().count),
+        "processes": str(current().world_size),
         "threads": str(torch.get_num_threads()),
         "host": socket.gethostname(),
         "python": platform.python_version(),

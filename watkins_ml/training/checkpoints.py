@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from watkins_ml.core.console import err
-from watkins_ml.core.distributed import Alone
+from watkins_ml.core.distributed import SingleProcess
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_json, write_tensors
 from watkins_ml.core.tensor_files import why
@@ -59,9 +59,9 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def told_checkpoint(checkpoint: Checkpoint | None, group: Alone) -> Checkpoint | None:
+def broadcast_checkpoint(checkpoint: Checkpoint | None, group: SingleProcess) -> Checkpoint | None:
     """The first process's checkpoint in all processes, for only its machine need have the run directory."""
-    tensors = group.told_tensors(checkpoint and {FACTS: json.dumps(checkpoint.facts), **checkpoint.tensors})
+    tensors = group.broadcast_tensors(checkpoint and {FACTS: json.dumps(checkpoint.facts), **checkpoint.tensors})
     return tensors and Checkpoint(tensors, json.loads(tensors.pop(FACTS)))
 
 

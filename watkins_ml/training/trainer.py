@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,17 +13,18 @@ from torch.nn import functional as F
 
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
-from watkins_ml.core.distributed import ALONE, Alone, Group, current
+from watkins_ml.core.distributed import SINGLE_PROCESS, ProcessGroup, SingleProcess, current
 from watkins_ml.core.errors import UserError, first_line
 from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL, VAL_LOSS
 from watkins_ml.dataset.loading import Side
 from watkins_ml.models.family import frozen_tensors
-from watkins_ml.training.augment import Augment
 from watkins_ml.training.checkpoints import Checkpoint
+from watkins_ml.training.cuda_graph import CudaGraphed
 from watkins_ml.training.monitor import rank
 from watkins_ml.training.optimizer import AdamW
-from watkins_ml.training.replay import Replayed
+from watkins_ml.transforms.transform import Batch, SpectrogramTransform, apply
 
+Forward = Callable[[torch.Tensor], torch.Tensor]
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """Labels (N,) and logits (N, C) to accuracy, macro_{f1,precision,recall} and calibrated_loss."""
 
@@ -42,74 +43,92 @@ class Progress:
         self.best_epoch, self.stale_epochs = (self.epoch, 0) if is_best else (self.best_epoch, self.stale_epochs + 1)
 
 
-@dataclass
 class Trainer:
-    """One network, its optimiser and the data order; everything that changes during training."""
+    """One network, its optimiser and the data order; everything that changes during training. See `compose`."""
 
-    config: ExperimentConfig
-    model: nn.Module
-    class_weights: torch.Tensor
-    """float32, shape (species,): what a recording counts in the loss."""
-    device: torch.device
-    progress: Progress = field(default_factory=Progress)
-    best: Checkpoint | None = None
-    """The network at the best epoch so far, and that epoch's facts."""
-    group: Alone = field(default_factory=current)
-    """The processes that train it; all draw the same batches, and each takes its rows."""
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        model: nn.Module,
+        class_weights: torch.Tensor,
+        device: torch.device,
+        forward: Forward | None = None,
+        train_forward: Forward | None = None,
+        transforms: Sequence[SpectrogramTransform] | None = None,
+        group: SingleProcess | None = None,
+    ):
+        """A trainer of `model` on `device`.
 
-    def __post_init__(self) -> None:
-        train, optim = self.config.train, self.config.optim
-        self.forward: Callable[[torch.Tensor], torch.Tensor] = self.model  # only its tail where features are kept
-        self.learn = self.forward  # the same, as all processes train it
-        self.precision = choose_precision(train.amp, self.device)
-        self.model.to(self.device, memory_format=torch.channels_last)
-        self.class_weights = self.class_weights.to(self.device)
+        Args:
+            class_weights: float32, shape (species,): the weight of a recording in the loss.
+            forward: the model, or its tail where outputs of frozen stages are cached.
+            train_forward: the same as it is called in a training step, by all processes together or compiled.
+            transforms: applied to training batches; default those of `config`.
+            group: the processes that train it; all draw the same batches, and each takes its shard.
+        """
+        train, optim = config.train, config.optim
+        self.config, self.device, self.group = config, device, group or current()
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.progress = Progress()
+        self.best: Checkpoint | None = None
+        """The network at the best epoch so far, and that epoch's facts."""
+        forward = self.model if forward is None else forward  # a module may have a length, and so be false
+        self._train_forward = forward if train_forward is None else train_forward
+        self.transforms = config.augment if transforms is None else transforms
+        self.precision = choose_precision(train.amp, device)
+        self.class_weights = class_weights.to(device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
-        counts = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
+        by_count = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience, **counts
+            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience, **by_count
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        replays = self.device.type == "cuda" and not isinstance(self.group, Group)
-        self.step = Replayed(self._step, self._learning_rate) if replays else self._step
-        self.answer = Replayed(self._answer, lambda: None) if replays else self._answer
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        uses_graphs = device.type == "cuda" and not isinstance(self.group, ProcessGroup)
+        self.step = CudaGraphed(self._step, self._learning_rate) if uses_graphs else self._step
+        self.predict = CudaGraphed(forward, lambda: None) if uses_graphs else forward
         self.order = torch.Generator().manual_seed(train.seed)
-        self.augment = Augment(self.config.augment, len(self.class_weights), self.order)
-        drawn = train.class_weights == "sampled"  # a rare species comes more often instead of counting more
-        self.step_weights = torch.ones_like(self.class_weights) if drawn else self.class_weights
-        self.chances = self.class_weights.cpu() if drawn else None
+        is_sampled = train.class_weights == "sampled"  # a rare species is drawn more often instead of weighing more
+        self.step_weights = torch.ones_like(self.class_weights) if is_sampled else self.class_weights
+        self.sampling_weights = self.class_weights.cpu() if is_sampled else None
 
     def _learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
+    def augment(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the transforms, in order, to spectrograms (batch, 1, n_mels, frames) and labels (batch,)."""
+        batch = apply(self.transforms, Batch(spectrograms, labels, len(self.class_weights)), self.order)
+        return batch.spectrograms, batch.labels
+
     def train_epoch(self, split: Side, on_step: Callable[[str], None]) -> dict[str, float]:
         """One pass over the training split; loss and accuracy are running means over it.
 
-        After each step `on_step` is told what there is to show of them.
+        After each step `on_step` gets a note of them to show.
         """
         self.model.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
-        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.chances):
-            spectrograms, labels = self.group.share(*self.augment(spectrograms, labels))
-            measured = self._explained_step(
-                *(each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
-            )
-            if len(labels):  # of a last batch smaller than their number a process may have none
+        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.sampling_weights):
+            spectrograms, labels = self.group.shard(*self.augment(spectrograms, labels))
+            moved = (each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
+            measured = self._step_or_explain(*moved)
+            if len(labels):  # the shard of a last batch may be empty
                 totals += measured
             seen += len(labels)
             readable = self.device.type == "cpu"  # reading totals from a GPU would make every step wait for it
             on_step(f"loss {totals[0] / totals[1]:.3f}  accuracy {totals[2] / seen:.3f}" if readable else "")
-        loss, weight, correct = self.group.total(totals).tolist()
+        loss, weight, correct = self.group.all_reduce(totals).tolist()
         self._assert_finite(loss)
         return {TRAIN_LOSS: loss / weight, TRAIN_ACCURACY: correct / len(split)}
 
-    def _explained_step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _step_or_explain(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         try:
             return self.step(spectrograms, targets)
         except RuntimeError as error:
-            if torch.OutOfMemoryError in (type(error), type(error.__context__)):  # a recording adds its own
+            if torch.OutOfMemoryError in (
+                type(error),
+                type(error.__context__),
+            ):  # a capture raises another
                 raise UserError(
                     f"data.batch_size {self.config.data.batch_size}: the GPU's memory cannot take so many recordings "
                     "at a time; lower it"
@@ -124,7 +143,7 @@ class Trainer:
     def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
         with autocast(self.device, self.precision):
-            logits = self.learn(spectrograms)
+            logits = self._train_forward(spectrograms)
         logits, smoothing = logits.float(), self.config.train.label_smoothing
         if smoothing and targets.ndim == 1:  # of labels, torch's smoothing makes the host of a GPU wait
             targets = torch.eye(logits.shape[1], dtype=logits.dtype, device=self.device)[targets]
@@ -135,27 +154,23 @@ class Trainer:
             labels, weight = targets.argmax(dim=1), (targets @ self.step_weights).sum()
             loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(self.group.share_of(loss, weight)).backward()
+        self.scaler.scale(self.group.scale_loss(loss, weight)).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
-    def _answer(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """Logits by what `forward` is when it is called."""
-        return self.forward(spectrograms)
-
     def validate(self, split: Side, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
-        logits = predict_logits(self.model, split, size, self.device, self.precision, self.answer, self.group)
+        logits = predict_logits(self.model, split, size, self.device, self.precision, self.predict, self.group)
         labels = split.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
         scores = score(labels.numpy(), logits.numpy())
         return {VAL_LOSS: loss} | {VAL + name: value for name, value in scores.items()}
 
-    def judge(self, metrics: dict[str, float]) -> bool:
-        """Count the epoch that gave `metrics`, and lower the rate if it is time to; whether it is the best so far."""
+    def finish_epoch(self, metrics: dict[str, float]) -> bool:
+        """Count the epoch and step the learning rate's schedule; returns whether it is the best so far."""
         monitor = self.config.train.monitor
         is_best = self.best is None or rank(metrics, monitor) < rank(self.best.facts["metrics"], monitor)
         self.progress.count(is_best)
@@ -171,12 +186,12 @@ class Trainer:
             )
 
     def checkpoint(self, epoch: dict[str, object]) -> Checkpoint:
-        """Everything that an exact continuation needs; `epoch` is what the one just ended measured."""
+        """Everything that an exact continuation needs; `epoch` holds the measurements of the one just ended."""
         facts = vars(self.progress) | epoch
         if self.progress.stale_epochs == 0:
-            still = frozen_tensors(self.model)  # shared, not copied: torch.save then writes them once
-            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in still}
-            self.best = Checkpoint({"model": still | copy}, facts)
+            frozen = frozen_tensors(self.model)  # shared, not copied: torch.save then writes them once
+            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in frozen}
+            self.best = Checkpoint({"model": frozen | copy}, facts)
         tensors = {
             "model": self.model.state_dict(),
             "best": self.best.tensors,
@@ -190,7 +205,7 @@ class Trainer:
         return Checkpoint(tensors, facts | {"best": self.best.facts})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Become what the trainer was when the checkpoint was made."""
+        """Take the state of the checkpoint."""
         tensors, facts = checkpoint
         self.model.load_state_dict(tensors["model"])
         self.best = Checkpoint({"model": tensors["best"]["model"] | frozen_tensors(self.model)}, facts["best"])
@@ -212,23 +227,24 @@ def predict_logits(
     batch_size: int,
     device: torch.device,
     precision: torch.dtype | None = None,
-    forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    group: Alone = ALONE,
+    forward: Forward | None = None,
+    group: SingleProcess = SINGLE_PROCESS,
 ) -> torch.Tensor:
     """Logits (recordings, species) on the CPU in float32, in the order of the split.
 
-    `forward` is called instead of the model, by its last part where the split holds what frozen stages give; it may
-    answer in the same memory every time. The processes of `group` share the work, and all have all logits.
+    `forward` is called instead of the model: its tail, where the side holds outputs of frozen stages; it may reuse the
+    memory of its output. The processes of `group` share the work, and all get all logits.
     """
     model.eval()
+    forward = model if forward is None else forward
     logits = []
     for number, (spectrograms, _) in enumerate(split.batches(batch_size)):
-        if not group.deals(number):
+        if not group.owns_batch(number):
             logits.append(len(spectrograms))
             continue
         with autocast(device, precision):
-            logits.append((forward or model)(spectrograms.to(device, non_blocking=True)).float().clone())
-    return group.merge(logits)
+            logits.append(forward(spectrograms.to(device, non_blocking=True)).float().clone())
+    return group.gather(logits)
 
 
 def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:

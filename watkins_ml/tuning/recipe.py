@@ -13,10 +13,12 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError
 
-from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, read_recipe, told, validate
+from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, told, validate
+from watkins_ml.config.recipe_files import naming, read_recipe, set_value
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import check_name
 from watkins_ml.core.plain_yaml import shown
+from watkins_ml.transforms.keys import key_values
 
 PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
 """Keys of the machine that a study runs on; they may differ between machines."""
@@ -59,7 +61,7 @@ class StudyRecipe:
     @property
     def own_point(self) -> dict[str, Any]:
         """The recipe's own values of what is searched, as the sampler would draw them: the first trial."""
-        flat = self.config.flat()
+        flat = _values(self.config)
         return {key: _as_sampled(distribution, flat[key]) for key, distribution in self.space.items()}
 
     def at(self, point: dict[str, Any]) -> ExperimentConfig:
@@ -150,8 +152,8 @@ def _space(config: ExperimentConfig, search: Any, source: str) -> dict[str, Base
             f"{source}: study.search is empty; name at least one key, for example "
             "optim.lr: {low: 0.0001, high: 0.01, log: true}"
         )
-    own = config.flat()
-    space = {}
+    own = _values(config)
+    space: dict[str, BaseDistribution] = {}
     for key, description in _dotted(search, own).items():
         where = f"{source}: study.search.{key}"
         if key not in own:
@@ -163,9 +165,19 @@ def _space(config: ExperimentConfig, search: Any, source: str) -> dict[str, Base
             raise UsageError(f"{where}: does not change a trial's score; leave it out")
         space[key] = _distribution(description, own[key], where)
         _check_values(config, key, space[key], own[key], where)
+    if len({key in config.flat() for key in space if key.startswith("augment.")}) > 1:
+        raise UsageError(
+            f"{source}: study.search names transforms by number and by key; a key may remove a transform and so change "
+            "the numbers, so take one way"
+        )
     if all(distribution.single() for distribution in space.values()):
         raise UsageError(f"{source}: study.search allows a single point only; widen a range or add a choice")
     return space
+
+
+def _values(config: ExperimentConfig) -> dict[str, Any]:
+    """All that can be searched, by dotted key: also the keys of `augment` from before it was a list."""
+    return config.flat() | key_values(config.model_dump()["augment"])
 
 
 def _dotted(search: dict[Any, Any], own: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -264,11 +276,8 @@ def _check_values(config: ExperimentConfig, key: str, distribution: BaseDistribu
 def _replaced(config: ExperimentConfig, point: dict[str, Any], source: str) -> ExperimentConfig:
     tree = config.model_dump()
     for key, value in point.items():
-        *sections, last = key.split(".")
-        node = tree
-        for section in sections:
-            node = node[section]
-        node[last] = value
+        with naming(source):
+            set_value(tree, key.split("."), value)
     return validate(tree, source)
 
 

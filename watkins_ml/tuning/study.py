@@ -25,7 +25,7 @@ from filelock import FileLock
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from watkins_ml.config import EARLIER
+from watkins_ml.config import with_earlier_flat
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.tuning.ownership import TrialLocks
 from watkins_ml.tuning.recipe import StudyRecipe
@@ -89,7 +89,7 @@ class Study:
                 )
             if stored is None:
                 study.set_user_attr(ATTRIBUTE, {"uid": uuid.uuid4().hex, "identity": identity})
-            elif (earlier := EARLIER | stored["identity"]) != identity:
+            elif (earlier := with_earlier_flat(stored["identity"])) != identity:
                 raise UsageError(_differences(recipe.name, database.name, earlier, identity))
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(recipe.own_point)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from watkins_ml.config import flatten
 from watkins_ml.core import metric_names
 from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.intervals import QUANTITIES, Interval, score_intervals
@@ -174,7 +175,7 @@ def confusion(run: ComparedRun) -> Matrix:
 
 def settings(runs: list[ComparedRun]) -> list[tuple[str, list[str], bool]]:
     """The configurations, flattened: dotted key, a value for each run, and whether the values differ."""
-    flat: list[dict[str, Any]] = [pd.json_normalize(run.config).iloc[0].to_dict() for run in runs]
+    flat: list[dict[str, Any]] = [flatten(run.config) for run in runs]
     keys = list(dict.fromkeys(key for each in flat for key in each))
     rows = [(key, [str(each.get(key, DASH)) for each in flat]) for key in keys]
     return [(key, values, len(set(values)) > 1) for key, values in rows]

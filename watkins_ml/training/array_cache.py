@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ArrayStore:
+class ArrayCache:
     """Float32 arrays in `folder`, which take `limit` bytes at most: those used longest ago make room for new ones."""
 
     folder: Path

@@ -1,4 +1,4 @@
-"""The one validated description of an experiment, and the only module that opens recipe files."""
+"""The one validated description of an experiment, read from a recipe."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from watkins_ml.audio.defaults import MOST_FRAMES, MOST_MELS
+from watkins_ml.config.recipe_files import apply_override, naming, read_recipe
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.metric_names import VAL_LOSS, VAL_MACRO_F1, Monitor
-from watkins_ml.core.plain_yaml import DEEPEST, LONGEST_KEY, parse_yaml, read_yaml, shown
+from watkins_ml.core.plain_yaml import shown
 from watkins_ml.core.section import Section
 from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
 from watkins_ml.models.family import ModelSection
 from watkins_ml.models.registry import family, family_names
+from watkins_ml.transforms import keys
+from watkins_ml.transforms.registry import all_transforms, transform_type
 
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
-MOST_BASES = 10
-"""A recipe has a `base`, which may have one itself, and so on."""
 MOST_TOLD = 10
+AnyTransform = transform_type()
 
 
 class DataConfig(Section):
@@ -69,24 +70,6 @@ class TrainConfig(Section):
     """Share of the target that is spread over all species (Szegedy et al. 2016); 0 is none."""
 
 
-class AugmentConfig(Section):
-    """Random changes to training spectrograms."""
-
-    time_roll: bool
-    """Shift by a random number of frames, wrapping round."""
-    freq_mask: int = Field(default=0, ge=0, le=MOST_MELS)
-    """SpecAugment: two bands of up to so many mel bands are blanked in each spectrogram; 0 is none."""
-    time_mask: int = Field(default=0, ge=0, le=MOST_FRAMES)
-    """SpecAugment: two stretches of up to so many frames are blanked; 0 is none."""
-    mixup: float = Field(default=0, ge=0, le=1000)
-    """Mixup: alpha of the beta distribution by which pairs of recordings are mixed; 0 is none, 0.2 is usual."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether any recording looks otherwise in every epoch."""
-        return bool(self.time_roll or self.freq_mask or self.time_mask or self.mixup)
-
-
 def _name(is_name: Callable[[str], bool], wanted: str) -> Callable[[str | None], str | None]:
     """A validator of names, see `server_names`."""
 
@@ -114,7 +97,8 @@ class ExperimentConfig(Section):
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
-    augment: AugmentConfig
+    augment: list[AnyTransform]  # type: ignore[valid-type]
+    """Transforms of training data, in the order of application."""
     tracking: TrackingConfig
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -130,9 +114,11 @@ class ExperimentConfig(Section):
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to one level of dotted keys."""
+    """Nested mapping to one level of dotted keys; those of a list have its indices, and an empty list is a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        if isinstance(value, list) and value:
+            value = {str(index): entry for index, entry in enumerate(value)}
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
@@ -163,29 +149,28 @@ def load_stored(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Expe
     """`load_config` for the `config.yaml` of a run directory, whichever version wrote it."""
     tree = with_earlier(read_recipe(path))
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return validate(tree, source=str(path))
 
 
 def with_earlier(tree: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, as a nested mapping, with EARLIER where it has no such key."""
+    """The configuration of a run, as a nested mapping, with the keys of EARLIER, and `augment` as a list."""
     for key, value in EARLIER.items():
         section, _, name = key.partition(".")
         if isinstance(tree.get(section), dict):  # else it is damaged, as `validate` will say
             tree = tree | {section: {name: value} | tree[section]}
-    return tree
+    return tree | {"augment": keys.as_list(tree["augment"])} if "augment" in tree else tree
 
 
-def read_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
-    """A recipe with its base and overrides as a nested mapping, not yet validated; raises as `load_config`."""
-    tree = _read_recipe(Path(recipe), seen=())
-    for override in overrides:
-        _apply_override(tree, override)
-    return tree
+def with_earlier_flat(flat: dict[str, Any]) -> dict[str, Any]:
+    """The same for a flat configuration, as the identity of a study has it."""
+    return flatten(keys.renamed(EARLIER | flat))
 
 
 def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
     """Turn a nested mapping into a configuration; `source` is what an error message names."""
+    with naming(source):
+        tree = tree | {"augment": keys.as_list(tree["augment"])} if "augment" in tree else tree
     model = tree.get("model")
     name = model.get("name") if isinstance(model, dict) else None
     problems = []
@@ -227,51 +212,12 @@ def told(problems: list[str]) -> str:
     return "; ".join(problems[:MOST_TOLD] + ["and more"] * (len(problems) > MOST_TOLD))
 
 
-def _read_recipe(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    tree = read_yaml(path)
-    if path.resolve() in seen:
-        raise UsageError(f"{path}: its `base` recipes form a circle; remove one of them")
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping with model, data, optim, train and tracking")
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise UsageError(f"{path}: base must be the name of a recipe file, not {shown(base)}")
-    if len(seen) >= MOST_BASES:
-        raise UsageError(f"{path}: has more than {MOST_BASES} `base` recipes above it; write some of them as one")
-    return _merge(_read_recipe(path.parent / base, (*seen, path.resolve())), tree)
-
-
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    what, parts = f"override {shown(override)}", key.strip().split(".")
-    if not equals or not all(parts):
-        raise UsageError(f"{what}: write it as key.path=value, for example train.epochs=3")
-    if len(parts) > DEEPEST or max(map(len, parts)) > LONGEST_KEY or not key.isprintable():
-        raise UsageError(f"{what}: no key is so long, or has so many parts or such letters")
-    value = parse_yaml(text, what)
-    node = tree
-    for part in parts[:-1]:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise UsageError(f"{what}: {part} is a value, not a section")
-    node[parts[-1]] = value
-
-
 EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "text",
     "bool_type": "true or false",
+    "list_type": "a list",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
 }
@@ -281,19 +227,30 @@ EXPECTED = {
 def _explain(detail: Any, kind: type[ExperimentConfig]) -> str:
     """One pydantic error as a phrase with the dotted key and what would be right."""
     location = [str(part) for part in detail["loc"]]
+    chosen = location.pop(2) if location[0] == "augment" and len(location) > 2 else ""  # pydantic adds the union's tag
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(location[-1], _known_keys(location[:-1], kind), n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(location[-1], _known_keys(location[:-1], kind, chosen), n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else ""
         return f"unknown key {key}{hint}"
+    if detail["type"] == "union_tag_not_found":
+        return f"missing key {key}.name"
     if detail["type"] == "missing":
         return f"missing key {key}"
+    if detail["type"] == "union_tag_invalid":
+        name = detail["input"]["name"]
+        hint = "".join(
+            f"; did you mean {near}?" for near in difflib.get_close_matches(str(name), all_transforms(), n=1)
+        )
+        return f"{key}.name must be one of {', '.join(all_transforms())}, not {shown(name)}{hint}"
     expected = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
     return f"{key} must be {expected}, not {shown(detail['input'])}"
 
 
-def _known_keys(location: list[str], kind: type[ExperimentConfig]) -> list[str]:
+def _known_keys(location: list[str], kind: type[ExperimentConfig], transform: str) -> list[str]:
     if not location:
         return list(kind.model_fields)
+    if transform:
+        return list(all_transforms()[transform].model_fields)
     section = kind.model_fields.get(location[0])
     return list(getattr(section.annotation, "model_fields", {})) if section else []

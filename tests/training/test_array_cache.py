@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watkins_ml.training.array_store import OVERHEAD, ArrayStore, Entry, NoRoomError, size_of, to_drop
+from watkins_ml.training.array_cache import OVERHEAD, ArrayCache, Entry, NoRoomError, size_of, to_drop
 
 SHAPE = (5, 40, 3)
 FORK = multiprocessing.get_context("fork")
@@ -32,7 +32,7 @@ def get(folder: Path, seed: int = 0, limit: int = 10**6, computed: list | None =
             computed.append(seed)
         yield from np.split(numbers(seed), [2, 4])
 
-    return ArrayStore(folder, limit).get({"seed": seed}, SHAPE, compute)
+    return ArrayCache(folder, limit).get({"seed": seed}, SHAPE, compute)
 
 
 def path_of(folder: Path, seed: int = 0) -> Path:
@@ -189,7 +189,7 @@ def test_a_folder_that_is_only_read_gives_what_it_has(small_disk, tmp_path):
 def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path):
     get(tmp_path, 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    store = ArrayStore(tmp_path, 10**8)
+    store = ArrayCache(tmp_path, 10**8)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
@@ -244,7 +244,7 @@ def test_two_processes_at_once_compute_once(tmp_path, capfd):
 
     def work():
         begin.wait()
-        array = ArrayStore(tmp_path / "store", 10**6).get({"seed": 0}, SHAPE, compute)
+        array = ArrayCache(tmp_path / "store", 10**6).get({"seed": 0}, SHAPE, compute)
         os._exit(0 if np.array_equal(array, numbers()) else 1)
 
     children = [in_child(work), in_child(work)]

@@ -1,0 +1,62 @@
+"""The parts of a training put together once, each after those that it needs; none is replaced later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from watkins_ml.config import ExperimentConfig
+from watkins_ml.core.device import choose_device, choose_precision
+from watkins_ml.core.distributed import current
+from watkins_ml.dataset.loading import Side
+from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
+from watkins_ml.training.distributed_layers import distribute
+from watkins_ml.training.features import FeatureCache
+from watkins_ml.training.trainer import Forward, Trainer, balanced_weights
+
+
+class Composition(NamedTuple):
+    """A trainer, and the sides that it reads: spectrograms, or cached outputs of frozen stages."""
+
+    trainer: Trainer
+    train: Side
+    val: Side
+
+
+def compose(
+    config: ExperimentConfig,
+    build: Callable[[], nn.Module],
+    train: Side,
+    val: Side,
+    species: int,
+    start: Checkpoint | None,
+    features: FeatureCache | None,
+) -> Composition:
+    """Network, cached features, process group, compiler and optimiser, in this order; arguments as those of `fit`."""
+    group, device = current(), choose_device(config.train.device)
+    network = build()
+    network.load_state_dict(group.broadcast_tensors(network.state_dict()))
+    start = broadcast_checkpoint(start, group)
+    if start is not None:  # cached features depend on the frozen weights
+        network.load_state_dict(start.tensors["model"])
+    network.to(device, memory_format=torch.channels_last)
+
+    forward: Forward = network
+    transforms = config.augment
+    if features is not None and not any(transform.is_random for transform in transforms):
+        precision = choose_precision(config.train.amp, device)
+        train, val, forward, transforms = features.shorten(network, train, val, transforms, device, precision)
+
+    train_forward = distribute(network, forward, group)
+    if config.train.compile:
+        train_forward = torch.compile(train_forward, dynamic=False)  # for whole batches, and the smaller last one
+
+    is_unweighted = config.train.class_weights == "none"
+    weights = torch.ones(species) if is_unweighted else balanced_weights(train.labels, species)
+    trainer = Trainer(config, network, weights, device, forward, train_forward, transforms, group)
+    if start is not None:
+        trainer.restore(start)
+    return Composition(trainer, train.near(device), val.near(device))

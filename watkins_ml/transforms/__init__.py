@@ -1,0 +1,1 @@
+"""Transforms of training data: one module a transform, named as in recipes; `registry` finds them."""
