@@ -220,6 +220,7 @@ def test_sync_without_any_run_says_so(watkins):
     assert (said.status, said.out) == (0, "no runs in runs/; name a run directory\n")
 
 
+@pytest.mark.slow
 def test_server_starts_mlflow_on_the_embedded_store(watkins, monkeypatch, tmp_path):
     started = []
 
@@ -236,6 +237,7 @@ def test_server_starts_mlflow_on_the_embedded_store(watkins, monkeypatch, tmp_pa
     assert "--host 127.0.0.1 --port 5123" in command
 
 
+@pytest.mark.slow
 def test_debug_shows_where_an_error_came_from():
     command = [sys.executable, "-m", "watkins_ml", "--debug", "train", "no/such.yaml"]
     said = subprocess.run(command, capture_output=True, text=True)
@@ -253,6 +255,7 @@ def test_a_fault_nobody_foresaw_is_one_line_too(watkins, monkeypatch):
     assert_one_line(watkins("train", BASELINE), 1, "unexpected ZeroDivisionError: first line second line", "--debug")
 
 
+@pytest.mark.slow
 def test_the_console_script_is_the_same_program():
     script = Path(sys.executable).with_name("watkins")
     said = subprocess.run([script, "train", "no/such.yaml"], capture_output=True, text=True)
