@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import EXPERIMENTS, ROOT
 from watkins_ml.core.errors import UsageError
+from watkins_ml.models import registry
 from watkins_ml.models.registry import all_families, family, family_names
 
 PACKAGE = ROOT / "watkins_ml"
@@ -65,6 +66,45 @@ def test_each_family_has_a_file_a_title_and_a_recipe_that_registers_under_its_na
 def test_an_unknown_family_is_refused_with_the_nearest_name():
     with pytest.raises(UsageError, match=r"^efficientnet_b1: must be one of .*; did you mean efficientnet_b0"):
         family("efficientnet_b1")
+
+
+@pytest.fixture
+def offer(tmp_path, monkeypatch):
+    """Install a package that offers a family by an entry point, for the length of a test."""
+    caches = (registry.family, registry._entry_points)
+
+    def install(package: str, name: str, target: str) -> None:
+        metadata = tmp_path / package / f"{package}-1.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {target}\n")
+        monkeypatch.syspath_prepend(metadata.parent)
+        for each in caches:
+            each.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    for each in caches:
+        each.cache_clear()
+
+
+def test_two_packages_with_a_family_of_one_name_are_refused_and_disturb_no_other(offer):
+    offer("first", "twin", "math:pi")
+    offer("second", "twin", "math:tau")
+    with pytest.raises(UsageError, match=r"^twin: the packages (first and second|second and first) offer a family"):
+        family("twin")
+    assert "baseline" in [each.name for each in all_families()]
+
+
+def test_a_name_of_this_package_cannot_be_taken_by_another(offer):
+    offer("thief", "baseline", "math:pi")
+    assert family("baseline").title == "Baseline" and family_names().count("baseline") == 1
+
+
+def test_an_entry_point_that_is_no_family_names_its_package(offer):
+    offer("numbers", "pi", "math:pi")
+    with pytest.raises(UsageError, match=r"^pi: the family of the package numbers is wrong: math:pi is no Family"):
+        family("pi")
 
 
 def test_no_other_module_knows_a_family_by_name():

@@ -48,7 +48,7 @@ def family(name: str) -> Family:
     if name in _own_modules():
         return import_module(f"{families.__name__}.{name}").FAMILY
     if name in _entry_points():
-        return _outside(_entry_points()[name])
+        return _outside(name, _entry_points()[name])
     nearest = difflib.get_close_matches(name, family_names(), n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise UsageError(f"{shown(name)[:100]}: must be one of {', '.join(family_names())}{hint}")
@@ -56,7 +56,7 @@ def family(name: str) -> Family:
 
 def entry_point(name: str) -> EntryPoint | None:
     """Where the family of another package stands; None for one of this package."""
-    return _entry_points().get(name)
+    return next(iter(_entry_points().get(name, [])), None)
 
 
 def build_model(config: ModelSection, species: int, pretrained: bool = True) -> nn.Module:
@@ -78,19 +78,26 @@ def _own_modules() -> tuple[str, ...]:
 
 
 @cache
-def _entry_points() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, list[EntryPoint]]:
     """Those of other packages, by name; this package's own names cannot be taken."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _own_modules()}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        if point.name not in _own_modules():
+            found.setdefault(point.name, []).append(point)
+    return found
 
 
-def _outside(point: EntryPoint) -> Family:
-    package = point.dist.name if point.dist else point.value
+def _outside(name: str, points: list[EntryPoint]) -> Family:
+    packages = [point.dist.name if point.dist else point.value for point in points]
+    if len(points) > 1:
+        raise UsageError(f"{name}: the packages {' and '.join(packages)} offer a family of this name; remove one")
+    (point,), (package,) = points, packages
     try:
         found = point.load()
     except Exception as error:  # the other package's import may fail in any way
         reason = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
-        raise UsageError(f"{point.name}: the family of the package {package} {reason}; mend or remove it") from None
-    if not isinstance(found, Family) or found.name != point.name:
+        raise UsageError(f"{name}: the family of the package {package} {reason}; mend or remove it") from None
+    if not isinstance(found, Family) or found.name != name:
         what = f"{point.value} is no Family of this name"
-        raise UsageError(f"{point.name}: the family of the package {package} is wrong: {what}; mend or remove it")
+        raise UsageError(f"{name}: the family of the package {package} is wrong: {what}; mend or remove it")
     return found

@@ -16,6 +16,7 @@ from watkins_ml.core.console import err, progress
 from watkins_ml.core.device import autocast
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.loading import Side
+from watkins_ml.models.family import PrefixedNetwork
 from watkins_ml.training.array_cache import ArrayCache, NoRoomError, in_words, size_of
 from watkins_ml.transforms.transform import Batch, SpectrogramTransform, apply
 
@@ -62,7 +63,7 @@ class FeatureCache:
         the spectrograms. No transform may be random.
         """
         whole = Shortened(train, val, network, transforms)
-        if self.limit_gb == 0 or getattr(network, "frozen_stages", 0) == 0:
+        if self.limit_gb == 0 or not isinstance(network, PrefixedNetwork) or network.frozen_stages == 0:
             return whole
         outputs = _Outputs(network.eval(), (train, val), transforms, device, precision)
         if np.prod(outputs.shape[1:]) > WORTH * train.spectrograms[0].numel():
