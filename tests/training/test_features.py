@@ -74,7 +74,7 @@ def store(tmp_path):
 
 def shorten(store: FeatureCache, config, seed: int = 0, precision: torch.dtype | None = None):
     torch.manual_seed(seed)
-    return store.shorten(build_model(config.model, 3), bands(), bands(12, seed=1), CPU, precision)
+    return store.shorten(build_model(config.model, 3), bands(), bands(12, seed=1), [], CPU, precision)
 
 
 def entries(store: FeatureCache) -> list[str]:
@@ -132,7 +132,7 @@ def test_the_frozen_stages_do_not_run_any_more(config, store):
     seen = []
     for stage in network.features[: network.frozen_stages]:
         stage.register_forward_hook(lambda stage, given, result: seen.append(len(result)))
-    train, _, forward = store.shorten(network, bands(), bands(12, seed=1), CPU, None)
+    train, _, forward, _ = store.shorten(network, bands(), bands(12, seed=1), [], CPU, None)
     assert seen == [1] * 6  # a single recording tells the shape
     for features, _ in train.batches(8):
         forward(features)
@@ -222,7 +222,7 @@ def test_where_nothing_can_be_gained_nothing_is_kept_or_said(train, store, capsy
 
 
 def test_the_baseline_has_nothing_to_keep(recipe, store):
-    train, val, forward = shorten(store, recipe("baseline"))
+    train, val, forward, _ = shorten(store, recipe("baseline"))
     assert torch.equal(train.spectrograms, bands().spectrograms) and len(val) == 12
     assert forward(train.spectrograms).shape == (24, 3)
     assert not store.folder.exists()
@@ -275,7 +275,7 @@ def test_preparing_again_leaves_what_is_kept(folder, config):
     train, val = (load_side(data, side) for side in ("train", "val"))
     store = FeatureCache(folder / "features", data.digest, 1)
     torch.manual_seed(0)
-    store.shorten(build_model(config(9).model, 3), train, val, CPU, None)
+    store.shorten(build_model(config(9).model, 3), train, val, [], CPU, None)
     kept = entries(store)
     options = PrepareOptions(workers=1, frontend=data.frontend)
     again = prepare(data.summary["audio_dir"], folder, options)
