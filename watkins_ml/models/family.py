@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.section import Section
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class ModelSection(Section):

@@ -10,13 +10,15 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from watkins_ml.core.errors import UsageError, first_line
 from watkins_ml.core.text import shown
 from watkins_ml.models import families
 from watkins_ml.models.family import Family, ModelSection
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GROUP = "watkins_ml.models"
 
