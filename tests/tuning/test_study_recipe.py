@@ -83,11 +83,11 @@ def test_watkins_train_refuses_a_study_and_says_what_to_run(watkins, name):
         ("optim: {lrr: {low: 0.1, high: 1}}", "study.search.optim.lrr: no such key"),
         ("1: {low: 0, high: 9}", "study.search.1: no such key"),
         ("model.name: {choices: [baseline, efficientnet_b0]}", "study.search.model.name: a study searches one model"),
-        ("data.dir: {choices: [data, other]}", "study.search.data.dir: changes nothing"),
-        ("train.device: {choices: [auto, cpu]}", "study.search.train.device: changes nothing"),
-        ("data.feature_cache_gb: {low: 1, high: 20}", "study.search.data.feature_cache_gb: changes nothing"),
-        ("tracking.experiment: {choices: [watkins, b]}", "study.search.tracking.experiment: changes nothing"),
-        ("tracking.register_as: {choices: [a, null]}", "study.search.tracking.register_as: changes nothing"),
+        ("data.dir: {choices: [data, other]}", "study.search.data.dir: does not change"),
+        ("train.device: {choices: [auto, cpu]}", "study.search.train.device: does not change"),
+        ("data.feature_cache_gb: {low: 1, high: 20}", "study.search.data.feature_cache_gb: does not change"),
+        ("tracking.experiment: {choices: [watkins, b]}", "study.search.tracking.experiment: does not change"),
+        ("tracking.register_as: {choices: [a, null]}", "study.search.tracking.register_as: does not change"),
     ],
 )
 def test_keys_that_cannot_be_searched_are_refused(tmp_path, search, right):
