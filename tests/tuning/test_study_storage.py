@@ -104,7 +104,7 @@ def test_a_trial_that_was_lost_while_it_was_claimed_can_be_continued(brittle, po
         with interfering(study, end_before_it_is_named):
             claim = study.claim()
         assert breaker.number and claim.run == "trial-001"
-        assert study._is_free("trial-000")
+        assert study.locks.is_free("trial-000")
     finally:
         gc.enable()
 
