@@ -15,8 +15,9 @@ from watkins_ml.cli import app
 
 COMMANDS = {
     "prepare": [
-        "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--no-upsampling",
-        "--metadata", "--workers",
+        "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--seconds",
+        "--mels", "--f-min", "--f-max", "--compression", "--normalisation", "--no-upsampling", "--metadata",
+        "--export-sides", "--workers",
     ],
     "demo": ["--out", "--seed"],
     "fetch": [],

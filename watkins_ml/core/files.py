@@ -145,7 +145,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text == text.strip()  # float() leaves spaces and line breaks away
 
 
 def write_tensors(path: Path, tensors: Any, durable: bool = True) -> None:
