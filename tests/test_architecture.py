@@ -55,7 +55,7 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
 
 def test_every_package_has_a_layer():
     found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if not path.name.startswith("__")}
-    assert found <= set(HEIGHT)
+    assert found == set(HEIGHT)
 
 
 def test_imports_go_downward_only():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def follow(heading: str, checkout: Path) -> str:
         (checkout / name).write_text(content, encoding="utf-8")
     printed = ""
     for line in COMMANDS.search(section)[1].splitlines():
-        watkins, *arguments = line.split()
+        watkins, *arguments = shlex.split(line)
         assert watkins == "watkins"
         done = subprocess.run(
             [sys.executable, "-m", "watkins_ml", *arguments],
@@ -58,6 +59,13 @@ def test_a_model_is_one_file_and_one_recipe(checkout):
     assert "watkins-linear" in printed
     assert (checkout / "runs" / "linear" / "model").is_dir()
     assert "one.wav" in printed
+
+
+@pytest.mark.slow
+def test_a_transform_is_one_file(checkout):
+    follow("How to add a transform", checkout)
+    stored = (checkout / "runs" / "flip" / "config.yaml").read_text()
+    assert "name: flip" in stored and "share: 0.5" in stored
 
 
 def test_a_command_is_one_file(checkout):

@@ -39,6 +39,7 @@ COMMANDS = {
     ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],
+    "config": [],
 }  # fmt: skip
 
 
