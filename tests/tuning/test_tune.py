@@ -140,7 +140,9 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
         assert not [key for key in child.data.metrics if key.startswith(("test_", "control_"))]
         artifacts = {each.path for each in at.list_artifacts(child.info.run_id)}
         assert {"config.yaml", "history.csv", "reports", "preds", "galleries", "plots", "checkpoints"} <= artifacts
-        assert {each.path for each in at.list_artifacts(child.info.run_id, "preds")} == {"preds/val.csv"}
+        assert {each.path for each in at.list_artifacts(child.info.run_id, "preds")} == {
+            "preds/val.csv", "preds/val_logits.npy",
+        }  # fmt: skip
         assert len(child.outputs.model_outputs) == 1 and len(child.inputs.dataset_inputs) == 3
 
 
