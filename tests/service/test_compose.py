@@ -8,10 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 
 import pytest
 
+import watkins_ml
 from tests.support import compose
 from tests.support.compose import FILE, ROOT, MissingVariable
 
@@ -83,7 +83,7 @@ def test_up_starts_postgres_and_mlflow_and_nothing_else(services):
 
 
 def test_images_are_named_by_tag_and_digest(services):
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = watkins_ml.__version__
     images = {name: service["image"] for name, service in services.items()}
     assert images["mlflow"] == images["trainer"] == images["serving"] == f"watkins-ml:{version}-cpu"
     assert images["trainer-gpu"] == f"watkins-ml:{version}-cuda"
