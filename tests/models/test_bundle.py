@@ -383,7 +383,7 @@ def test_a_frontend_whose_spectrogram_would_fill_the_memory_is_refused(bundle):
     described(bundle, {"frontend": FrontendSettings().model_dump() | {"n_mels": 1}})
     assert "model.json does not fit (Given input size" in refusal(bundle)
     described(bundle, {"frontend": FrontendSettings().model_dump() | {"n_mels": 1024}})
-    assert "mel bands would be empty" in refusal(bundle)
+    assert "would be empty" in refusal(bundle)
 
 
 @pytest.mark.parametrize("key", ["format", "model", "frontend", "classes", "facts"])

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support import EXPERIMENTS
 from tests.support.pictures import drawing
 from tests.support.servers import Server
-
-sys.path.append(str(EXPERIMENTS))
 
 MODELS = {"baseline": (), "efficientnet": ("model.freeze_depth=9",)}
 
