@@ -75,7 +75,7 @@ def set_value(tree: dict[str, Any], parts: list[str], value: Any) -> None:
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         if isinstance(node, list) and not (part.isdecimal() and int(part) < len(node)):
             raise UsageError(f"{part} is none of the {len(node)} entries of a list, which count from 0")
-        place = int(part) if isinstance(node, list) else part
+        place: Any = int(part) if isinstance(node, list) else part
         if following is None:
             node[place] = value
             return

@@ -34,5 +34,5 @@ def _on_spectrograms(transform: Transform) -> Transform:
 
 def transform_type() -> Any:
     """The annotation of one entry of `augment`: any transform, told by its `name`."""
-    union = Union[tuple(all_transforms().values())]  # noqa: UP007
+    union: Any = Union[tuple(all_transforms().values())]  # noqa: UP007
     return Annotated[Annotated[union, Field(discriminator="name")], AfterValidator(_on_spectrograms)]
