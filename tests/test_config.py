@@ -152,6 +152,7 @@ def test_a_key_of_the_other_model_is_refused():
         ("data.batch_size=", ["data.batch_size", "whole number"]),
         ("tracking.experiment=", ["tracking.experiment"]),
         ("train=3", ["train", "3"]),
+        (f"augment=[{', '.join(['{name: time_roll}'] * 101)}]", ["augment must be a list of at most 100, not"]),
     ],
 )
 def test_wrong_type_or_range_is_refused_with_key_limit_and_value(override, words):
@@ -301,15 +302,10 @@ def test_the_keys_of_earlier_overrides_change_the_list(overrides, entries):
             "augment=[{name: freq_mask, width: 3, cuont: 2}]",
             "unknown key augment.0.cuont; did you mean augment.0.count?",
         ),
-        ("augment=[{name: freq_mask}]", "missing key augment.0.width"),
         (
             "augment=[{name: frq_mask, width: 3}]",
             "augment.0.name must be one of freq_mask, mixup, time_mask",
         ),
-        ("augment=[{name: frq_mask, width: 3}]", "not 'frq_mask'; did you mean freq_mask?"),
-        ("augment=[{alpha: 1}]", "missing key augment.0.name"),
-        ("augment=[{name: mixup, alpha: 0}]", "augment.0.alpha must be greater than 0, not 0"),
-        ("augment=[time_roll]", "augment.0 must be a section with keys of its own, not 'time_roll'"),
         ("augment=3", "augment must be a list, not 3"),
         ("augment.3.width=1", "3 is none of the 1 entries of a list"),
         ("augment.mixpu=1", "unknown key augment.mixpu; did you mean augment.mixup?"),

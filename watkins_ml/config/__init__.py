@@ -26,6 +26,7 @@ from watkins_ml.transforms.registry import all_transforms, transform_type
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
 MOST_TOLD = 10
+MOST_TRANSFORMS = 100
 AnyTransform = transform_type()
 
 
@@ -97,7 +98,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
-    augment: list[AnyTransform]  # type: ignore[valid-type]
+    augment: list[AnyTransform] = Field(max_length=MOST_TRANSFORMS)  # type: ignore[valid-type]
     """Transforms of training data, in the order of application."""
     tracking: TrackingConfig
 
@@ -218,6 +219,7 @@ EXPECTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
+    "too_long": f"a list of at most {MOST_TRANSFORMS}",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
 }
