@@ -25,7 +25,7 @@ from watkins_ml.transforms.registry import all_transforms, transform_type
 
 LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
-MOST_TOLD = 10
+MOST_PROBLEMS = 10
 MOST_TRANSFORMS = 100
 AnyTransform = transform_type()
 
@@ -187,7 +187,7 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
             problems = [_without_family(tree)]
         problems += [_explain(detail, kind) for detail in found]
     if problems:
-        raise UsageError(f"{source}: {told(problems)}")
+        raise UsageError(f"{source}: {joined(problems)}")
     return config
 
 
@@ -208,9 +208,9 @@ def _without_family(tree: dict[str, Any]) -> str:
     return f"model.name must be one of {', '.join(family_names())}, not {shown(tree['model']['name'])}"
 
 
-def told(problems: list[str]) -> str:
-    """Problems of a recipe in one sentence, the first MOST_TOLD of them."""
-    return "; ".join(problems[:MOST_TOLD] + ["and more"] * (len(problems) > MOST_TOLD))
+def joined(problems: list[str]) -> str:
+    """Problems of a recipe in one sentence, the first MOST_PROBLEMS of them."""
+    return "; ".join(problems[:MOST_PROBLEMS] + ["and more"] * (len(problems) > MOST_PROBLEMS))
 
 
 EXPECTED = {

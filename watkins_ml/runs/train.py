@@ -110,8 +110,8 @@ def help_training() -> None:
     inputs = read_inputs(config)
     with interruptible(group.broadcast()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
-        for split in (inputs.val, open_side(inputs.data, "test")):
-            _logits(network, inputs.data, split)
+        for side in (inputs.val, open_side(inputs.data, "test")):
+            _logits(network, inputs.data, side)
 
 
 class Inputs(NamedTuple):
@@ -238,7 +238,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
 
 
 def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]) -> dict[str, float]:
-    """Read the test split, here for the only time: its report, and the controls beside it.
+    """Read the test side, here for the only time: its report, and the controls beside it.
 
     `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave.
 

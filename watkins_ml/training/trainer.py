@@ -100,15 +100,15 @@ class Trainer:
         batch = apply(self.transforms, Batch(spectrograms, labels, len(self.class_weights)), self.order)
         return batch.spectrograms, batch.labels
 
-    def train_epoch(self, split: Side, on_step: Callable[[str], None]) -> dict[str, float]:
-        """One pass over the training split; loss and accuracy are running means over it.
+    def train_epoch(self, side: Side, on_step: Callable[[str], None]) -> dict[str, float]:
+        """One pass over the training side; loss and accuracy are running means over it.
 
         After each step `on_step` gets a note of them to show.
         """
         self.model.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
-        for spectrograms, labels in split.batches(self.config.data.batch_size, self.order, self.sampling_weights):
+        for spectrograms, labels in side.batches(self.config.data.batch_size, self.order, self.sampling_weights):
             spectrograms, labels = self.group.shard(*self.augment(spectrograms, labels))
             moved = (each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
             measured = self._step_or_explain(*moved)
@@ -119,16 +119,13 @@ class Trainer:
             on_step(f"loss {totals[0] / totals[1]:.3f}  accuracy {totals[2] / seen:.3f}" if readable else "")
         loss, weight, correct = self.group.all_reduce(totals).tolist()
         self._assert_finite(loss)
-        return {TRAIN_LOSS: loss / weight, TRAIN_ACCURACY: correct / len(split)}
+        return {TRAIN_LOSS: loss / weight, TRAIN_ACCURACY: correct / len(side)}
 
     def _step_or_explain(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         try:
             return self.step(spectrograms, targets)
         except RuntimeError as error:
-            if torch.OutOfMemoryError in (
-                type(error),
-                type(error.__context__),
-            ):  # a capture raises another
+            if torch.OutOfMemoryError in (type(error), type(error.__context__)):  # capturing a graph raises another
                 raise UserError(
                     f"data.batch_size {self.config.data.batch_size}: the GPU's memory cannot take so many recordings "
                     "at a time; lower it"
@@ -160,10 +157,10 @@ class Trainer:
         correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
-    def validate(self, split: Side, score: Score) -> dict[str, float]:
+    def validate(self, side: Side, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
-        logits = predict_logits(self.model, split, size, self.device, self.precision, self.predict, self.group)
-        labels = split.labels.cpu()
+        logits = predict_logits(self.model, side, size, self.device, self.precision, self.predict, self.group)
+        labels = side.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
         scores = score(labels.numpy(), logits.numpy())
@@ -223,14 +220,14 @@ class Trainer:
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    split: Side,
+    side: Side,
     batch_size: int,
     device: torch.device,
     precision: torch.dtype | None = None,
     forward: Forward | None = None,
     group: SingleProcess = SINGLE_PROCESS,
 ) -> torch.Tensor:
-    """Logits (recordings, species) on the CPU in float32, in the order of the split.
+    """Logits (recordings, species) on the CPU in float32, in the order of the side.
 
     `forward` is called instead of the model: its tail, where the side holds outputs of frozen stages; it may reuse the
     memory of its output. The processes of `group` share the work, and all get all logits.
@@ -238,7 +235,7 @@ def predict_logits(
     model.eval()
     forward = model if forward is None else forward
     logits = []
-    for number, (spectrograms, _) in enumerate(split.batches(batch_size)):
+    for number, (spectrograms, _) in enumerate(side.batches(batch_size)):
         if not group.owns_batch(number):
             logits.append(len(spectrograms))
             continue

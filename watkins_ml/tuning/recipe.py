@@ -13,7 +13,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, ValidationError
 
-from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, told, validate
+from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, joined, validate
 from watkins_ml.config.recipe_files import naming, read_recipe, set_value
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import check_name
@@ -137,7 +137,7 @@ def _settings(study: dict[str, Any], source: str) -> StudySettings:
             else:
                 wanted = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
                 problems.append(f"study.{key} must be {wanted}, not {shown(detail['input'])}")
-        raise UsageError(f"{source}: {told(problems)}") from None
+        raise UsageError(f"{source}: {joined(problems)}") from None
 
 
 def _hint(name: str, known: dict[str, str]) -> str:
