@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, create_model
@@ -27,7 +27,10 @@ LARGEST_SEED = 2**63 - 1
 """Of PyTorch's generators."""
 MOST_PROBLEMS = 10
 MOST_TRANSFORMS = 100
-AnyTransform = transform_type()
+if TYPE_CHECKING:
+    from watkins_ml.transforms.transform import SpectrogramTransform as AnyTransform
+else:
+    AnyTransform = transform_type()
 
 
 class DataConfig(Section):
@@ -98,7 +101,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
-    augment: list[AnyTransform] = Field(max_length=MOST_TRANSFORMS)  # type: ignore[valid-type]
+    augment: list[AnyTransform] = Field(max_length=MOST_TRANSFORMS)
     """Transforms of training data, in the order of application."""
     tracking: TrackingConfig
 

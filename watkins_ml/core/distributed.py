@@ -74,7 +74,7 @@ class SingleProcess:
         Args:
             parts: for each batch its rows (n, columns) or, where another process owns it, only n.
         """
-        return torch.cat(parts).cpu()
+        return torch.cat([part for part in parts if isinstance(part, torch.Tensor)]).cpu()
 
     def broadcast(self, content: Any = None) -> Any:
         """The content that rank 0 passes, of JSON's types; the other processes pass nothing."""

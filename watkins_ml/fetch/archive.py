@@ -23,6 +23,7 @@ def release() -> Release:
 def _look() -> Offer:
     remote = _remote()
     room = unpacked_bytes(remote)
+    assert remote.size is not None and remote.checksum is not None  # both are in the item's own list
     if room is None:
         room = round(USUAL_RATIO * remote.size)
     return Offer(
@@ -39,8 +40,8 @@ def _remote() -> Remote:
     item = get_json("the Internet Archive", f"{endpoint}/metadata/{ITEM}")
     try:
         zips = [one for one in item.get("files", []) if one["name"].lower().endswith(".zip") and "size" in one]
-        sizes = [whole_number(one["size"]) for one in zips]
-        if None in sizes:
+        sizes = [size for one in zips if (size := whole_number(one["size"])) is not None]
+        if len(sizes) < len(zips):
             raise ValueError("a size that is no number")
         if not zips:
             raise UserError(

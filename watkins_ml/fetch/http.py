@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+from urllib.parse import urlparse
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from watkins_ml.core.errors import UserError, first_line
+from watkins_ml.core.errors import plain as plain_text
 
 TRIES = 6
 FIRST_WAIT_S = 1.0
@@ -128,7 +130,7 @@ def get(
         raise UserError(f"{url}: {first_line(error)}; the release may have moved, see its page") from None
     if response.status_code in accepted:
         return response
-    status = first_line(f"{response.status_code} {response.reason}")
+    status = plain_text(f"{response.status_code} {response.reason}")
     wait_s = _retry_after(response)
     response.close()
     if response.status_code in PASSING:
@@ -255,15 +257,15 @@ def _in_time(seconds: float, ask: Callable[[], requests.Response]) -> requests.R
     except Empty:
         late.set()
         raise PassingError(f"no whole answer within {seconds:.0f} s", weight=3) from None
-    if error is not None:
-        raise error
+    if response is None:
+        raise error or RuntimeError("no answer")
     return response
 
 
 def host_of(url: str) -> str:
     """The host of an address, as a sentence names it."""
     try:
-        return requests.utils.urlparse(url).netloc.rpartition("@")[2] or url
+        return urlparse(url).netloc.rpartition("@")[2] or url
     except ValueError:
         return url
 

@@ -58,7 +58,7 @@ def release(which: str = "full") -> Release:
 
 def _look(dataset: str) -> Offer:
     version, shards = _shards(dataset)
-    size = sum(shard.size for shard in shards)
+    size = sum(shard.size or 0 for shard in shards)
     if size > MOST_BYTES:
         raise UserError(f"{hub()}/datasets/{dataset}: announces {size:,} bytes; no release of the archive has so many")
     return Offer(version, size, size, lambda folder, about: _run(folder, shards, dataset, about))
@@ -91,7 +91,7 @@ def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, st
     todo = {number: shard for number, shard in enumerate(shards, start=1) if not _rows_of(folder, number).exists()}
     if todo:  # a shard and the recordings from it lie side by side
         there = sum(bytes_there(_target(folder, number)) for number in todo)
-        sizes = [shard.size for shard in todo.values()]
+        sizes = [shard.size or 0 for shard in todo.values()]
         require_room(folder, sum(sizes) + max(sizes) - there)
     missing, catalogue = "", {}
     if dataset != FULL_CUTS:
@@ -168,8 +168,8 @@ def _read(name: str, table: parquet.ParquetFile) -> Iterator[dict[str, Any]]:
     if not pyarrow.types.is_struct(sound) or not pyarrow.types.is_binary(sound.field("bytes").type):
         raise UserError(f"{name}: its column audio holds no files")
     classes = _class_names(schema, species)
-    columns = [column for column in ("audio", species, "scientific_name", *TEXT_COLUMNS) if column in schema.names]
-    for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns, use_threads=False):
+    wanted = [column for column in ("audio", species, "scientific_name", *TEXT_COLUMNS) if column in schema.names]
+    for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=wanted, use_threads=False):
         for one in batch.to_pylist():
             value = one[species]
             number = isinstance(value, int) and not isinstance(value, bool)

@@ -230,6 +230,7 @@ def write_table(path: Path, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
 
 def _tape(rule: str, stem: str) -> str:
     match = re.search(rule, stem)
+    assert match is not None  # each rule matches every name
     return match[match.re.groups and 1]
 
 

@@ -36,7 +36,7 @@ DAMAGE = (
 
 
 @contextmanager
-def open_zip(name: str, file: BinaryIO | Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(name: str, file: BinaryIO | io.RawIOBase | Path) -> Iterator[zipfile.ZipFile]:
     """A zip for reading; what is none, or is damaged while it is read, raises UserError with `name`."""
     with ExitStack() as opened:
         if isinstance(file, Path):
@@ -54,15 +54,21 @@ def open_zip(name: str, file: BinaryIO | Path) -> Iterator[zipfile.ZipFile]:
 class _Bounded(io.RawIOBase):
     """A file of which no piece is read that `zipfile` would need only for a directory without end."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO | io.RawIOBase):
         super().__init__()
-        self.seek, self.tell, self._file = file.seek, file.tell, file
+        self._file = file
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
         return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
         if size > MOST_DIRECTORY_BYTES:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple, Self
+from typing import Annotated, Any, BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.core.names import normal
 from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.models.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
-from watkins_ml.models.family import ModelSection
+from watkins_ml.models.family import ModelSection, Network
 from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
 from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
@@ -222,7 +222,7 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
     novelty = None
     if (folder / NOVELTY).exists():
         with _naming(folder, NOVELTY, name):
-            dimensions = network.embedding_size
+            dimensions = cast(Network, network).embedding_size
             tensors = read_tensors(folder / NOVELTY, 4 * dimensions * (MOST_KNOWN + NOISES) + SLACK)
             novelty = Novelty(**tensors)
             novelty.check(dimensions)

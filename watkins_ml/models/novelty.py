@@ -29,6 +29,10 @@ class Novelty(nn.Module):
     since standardised spectrograms of faint calls are mostly noise, and so lie near to noise without any call.
     """
 
+    known: torch.Tensor
+    noise: torch.Tensor
+    limit: torch.Tensor
+
     def __init__(self, known: torch.Tensor, noise: torch.Tensor, limit: torch.Tensor):
         """Directions (n, dimensions) of training recordings and of noise; the limit of distance, a scalar."""
         super().__init__()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 
 from watkins_ml.core.distributed import SINGLE_PROCESS, SingleProcess
+from watkins_ml.models.family import Network
 
 BATCH = 32
 
@@ -59,16 +60,19 @@ def window_outputs(
             yield from cut
 
     stream = windows()
-    embeddings, logits = [], []
+    embeddings: list[torch.Tensor | int] = []
+    logits: list[torch.Tensor | int] = []
+    two_steps = cast(Network, network)
     for number, batch in enumerate(iter(lambda: list(islice(stream, batch_size)), [])):
         if not group.owns_batch(number):
             embeddings.append(len(batch))
             logits.append(len(batch))
             continue
-        embedded = network.embed(torch.stack(batch).to(device))
+        embedded = two_steps.embed(torch.stack(batch).to(device))
         embeddings.append(embedded.float().cpu())
-        logits.append(network.head(embedded).float().cpu())
-    return WindowOutputs(*(group.gather(parts or [torch.empty(0, 0)]) for parts in (embeddings, logits)), counts)
+        logits.append(two_steps.head(embedded).float().cpu())
+    gathered = [group.gather(parts or [torch.empty(0, 0)]) for parts in (embeddings, logits)]
+    return WindowOutputs(gathered[0], gathered[1], counts)
 
 
 def cut_logits(

@@ -135,10 +135,10 @@ def _locked(folder: Path) -> AbstractContextManager:
 def _open(path: Path, facts: dict[str, Any]) -> np.ndarray | None:
     """An entry, read once to see that it is sound; None: missing or damaged."""
     try:
-        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="c")
         sound = array.dtype == np.float32 and array.shape == tuple(facts["shape"])
-        return array if sound and said == {**facts, "crc32": zlib.crc32(array)} else None
+        return array if sound and stored == {**facts, "crc32": zlib.crc32(array.data)} else None
     except Exception:  # numpy meets broken bytes with many kinds of error
         return None
 
@@ -152,8 +152,8 @@ def _write(path: Path, facts: dict[str, Any], pieces: Iterable[np.ndarray]) -> N
             header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": tuple(facts["shape"])}
             np.lib.format.write_array_header_1_0(file, header)
             for piece in pieces:
-                crc32 = zlib.crc32(piece, crc32)
-                file.write(piece)
+                crc32 = zlib.crc32(piece.data, crc32)
+                file.write(piece.data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

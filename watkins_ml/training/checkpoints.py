@@ -62,7 +62,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 def broadcast_checkpoint(checkpoint: Checkpoint | None, group: SingleProcess) -> Checkpoint | None:
     """The first process's checkpoint in all processes, for only its machine need have the run directory."""
     tensors = group.broadcast_tensors(checkpoint and {FACTS: json.dumps(checkpoint.facts), **checkpoint.tensors})
-    return tensors and Checkpoint(tensors, json.loads(tensors.pop(FACTS)))
+    return None if tensors is None else Checkpoint(tensors, json.loads(tensors.pop(FACTS)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
 from watkins_ml.training.distributed_layers import distribute
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.trainer import Forward, Trainer, balanced_weights
+from watkins_ml.transforms.transform import SpectrogramTransform
 
 
 class Composition(NamedTuple):
@@ -38,14 +39,14 @@ def compose(
     """Network, cached features, process group, compiler and optimiser, in this order; arguments as those of `fit`."""
     group, device = current(), choose_device(config.train.device)
     network = build()
-    network.load_state_dict(group.broadcast_tensors(network.state_dict()))
+    network.load_state_dict(group.broadcast_tensors(network.state_dict()) or {})
     start = broadcast_checkpoint(start, group)
     if start is not None:  # cached features depend on the frozen weights
         network.load_state_dict(start.tensors["model"])
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
 
     forward: Forward = network
-    transforms = config.augment
+    transforms: Sequence[SpectrogramTransform] = config.augment
     if features is not None and not any(transform.is_random for transform in transforms):
         precision = choose_precision(config.train.amp, device)
         train, val, forward, transforms = features.shorten(network, train, val, transforms, device, precision)

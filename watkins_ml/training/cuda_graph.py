@@ -30,6 +30,7 @@ class CudaGraphed:
         self._steps = 0
         """Run on batches of these shapes."""
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._output: torch.Tensor | None = None
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         shapes = [each.shape for each in batch]
@@ -43,6 +44,7 @@ class CudaGraphed:
             self._capture(batch)
         for static, each in zip(self._batch, batch, strict=True):
             static.copy_(each)
+        assert self._graph is not None and self._output is not None
         self._graph.replay()
         return self._output
 

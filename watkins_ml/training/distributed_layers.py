@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,9 +31,13 @@ def distribute(network: nn.Module, forward: Forward, group: SingleProcess) -> Fo
     device = next(network.parameters()).device
     for layer in network.modules():
         if isinstance(layer, (nn.Dropout, StochasticDepth)):
-            layer.forward = partial(_global_dropout, layer, layer.forward, group)
+            layer.forward = partial(  # type: ignore[method-assign]
+                _global_dropout, layer, layer.forward, group
+            )
         elif isinstance(layer, nn.BatchNorm2d) and device.type == "cpu":
-            layer.forward = partial(_synchronised_batch_norm, layer, layer.forward, group)
+            layer.forward = partial(  # type: ignore[method-assign]
+                _synchronised_batch_norm, layer, layer.forward, group
+            )
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # has no implementation for the CPU
     return DistributedDataParallel(
@@ -65,6 +70,8 @@ def _synchronised_batch_norm(
     if not layer.training:
         return forward(x)
     mean, variance, count = _moments(x.to(layer.weight.dtype), group)
+    assert layer.num_batches_tracked is not None and layer.running_mean is not None and layer.running_var is not None
+    assert layer.momentum is not None
     layer.num_batches_tracked.add_(1)
     layer.running_mean.lerp_(mean, layer.momentum)
     layer.running_var.lerp_(variance * count / (count - 1), layer.momentum)
@@ -94,13 +101,15 @@ class _BatchNorm(torch.autograd.Function):
     """Batch normalisation by the moments of the global batch."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, variance, count, eps, group):
+    def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
+        x, weight, bias, mean, variance, count, eps, group = arguments
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.count, ctx.eps, ctx.group = count, eps, group
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = gradients
         saved, weight, mean, variance = ctx.saved_tensors
         x = saved.to(mean.dtype)
         of_x, of_weight, of_bias = gradient.to(mean.dtype), torch.zeros_like(mean), torch.zeros_like(mean)

@@ -65,7 +65,8 @@ class FeatureCache:
         whole = Shortened(train, val, network, transforms)
         if self.limit_gb == 0 or not isinstance(network, PrefixedNetwork) or network.frozen_stages == 0:
             return whole
-        outputs = _Outputs(network.eval(), (train, val), transforms, device, precision)
+        network.eval()
+        outputs = _Outputs(network, (train, val), transforms, device, precision)
         if np.prod(outputs.shape[1:]) > WORTH * train.spectrograms[0].numel():
             return whole
 
@@ -83,7 +84,7 @@ class FeatureCache:
             return whole
         parts = torch.from_numpy(features).movedim(-1, 1).split([len(train), len(val)])
         sides = [replace(side, spectrograms=part) for side, part in zip((train, val), parts, strict=True)]
-        return Shortened(*sides, network.tail, ())
+        return Shortened(sides[0], sides[1], network.tail, ())
 
 
 class _Outputs:
@@ -91,7 +92,7 @@ class _Outputs:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: PrefixedNetwork,
         sides: tuple[Side, Side],
         transforms: Sequence[SpectrogramTransform],
         device: torch.device,

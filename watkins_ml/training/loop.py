@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from rich.progress import TaskID
 from torch import nn
 
 from watkins_ml.config import ExperimentConfig
@@ -63,14 +64,15 @@ def fit(
         last = trainer.checkpoint({"metrics": metrics, "timing": timing})
         if recorder is not None:
             save_last(recorder.checkpoints, last)
-            if trainer.progress.stale_epochs == 0:
+            if trainer.best is not None and trainer.progress.stale_epochs == 0:
                 save_checkpoint(recorder.checkpoints / "best.pt", trainer.best)
             recorder.epoch(metrics, timing)
+    assert trainer.best is not None  # there is an epoch at least
     trainer.model.load_state_dict(trainer.best.tensors["model"])
     return trainer.model
 
 
-def _epochs(trainer: Trainer, train: Side, val: Side, score: Score):
+def _epochs(trainer: Trainer, train: Side, val: Side, score: Score) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield metrics and timing, epoch after epoch."""
     limits = trainer.config.train
     steps = -(-len(train) // trainer.config.data.batch_size)
@@ -80,7 +82,7 @@ def _epochs(trainer: Trainer, train: Side, val: Side, score: Score):
             epoch = trainer.progress.epoch + 1
             bar.update(task, description=f"Epoch {epoch}/{limits.epochs}", completed=(epoch - 1) * steps)
 
-            def on_step(note: str, task=task) -> None:
+            def on_step(note: str, task: TaskID = task) -> None:
                 bar.update(task, advance=1, note=note)
 
             started = time.perf_counter()
@@ -118,6 +120,7 @@ def _standing(metrics: dict[str, float], best: dict[str, float] | None, is_best:
 def _ending(trainer: Trainer) -> str:
     """Why training ends, and which network is kept."""
     limits, stale = trainer.config.train, trainer.progress.stale_epochs
+    assert trainer.best is not None
     title, best = TITLES[limits.monitor], trainer.best.facts["metrics"]
     stopped = f"Stopped early: no better {title} for {plural(stale, 'epoch')}. "
     kept = f"Kept: epoch {best['epoch']}, {title} {best[limits.monitor]:.4f}"

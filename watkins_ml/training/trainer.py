@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Trainer:
         """
         train, optim = config.train, config.optim
         self.config, self.device, self.group = config, device, group or current()
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.progress = Progress()
         self.best: Checkpoint | None = None
         """The network at the best epoch so far, and that epoch's facts."""
@@ -79,7 +80,9 @@ class Trainer:
         self.class_weights = class_weights.to(device)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
-        by_count = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
+        by_count: dict[str, Any] = (
+            {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
+        )
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience, **by_count
         )
@@ -189,6 +192,7 @@ class Trainer:
             frozen = frozen_tensors(self.model)  # shared, not copied: torch.save then writes them once
             copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in frozen}
             self.best = Checkpoint({"model": frozen | copy}, facts)
+        assert self.best is not None  # the first epoch is the best so far
         tensors = {
             "model": self.model.state_dict(),
             "best": self.best.tensors,
@@ -234,7 +238,7 @@ def predict_logits(
     """
     model.eval()
     forward = model if forward is None else forward
-    logits = []
+    logits: list[torch.Tensor | int] = []
     for number, (spectrograms, _) in enumerate(side.batches(batch_size)):
         if not group.owns_batch(number):
             logits.append(len(spectrograms))

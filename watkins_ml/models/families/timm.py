@@ -36,7 +36,10 @@ class TimmModel(ModelSection):
 class TimmNetwork(nn.Module):
     """A timm backbone with its own pooling, then dropout and one linear layer."""
 
-    def __init__(self, backbone: nn.Module, name: str, species: int, dropout: float, frozen: list[list[str]]):
+    backbone: Any
+    """Of timm, whose modules have methods that `nn.Module` does not promise."""
+
+    def __init__(self, backbone: Any, name: str, species: int, dropout: float, frozen: list[list[str]]):
         """`frozen` has the names of the modules of each frozen stage group."""
         super().__init__()
         self.backbone, self.name = backbone, name
@@ -121,7 +124,7 @@ def build(config: TimmModel, species: int, pretrained: bool) -> TimmNetwork:
     return TimmNetwork(backbone, config.backbone, species, config.dropout, frozen)
 
 
-def _backbone(config: TimmModel, with_weights: bool) -> nn.Module:
+def _backbone(config: TimmModel, with_weights: bool) -> Any:
     import timm
 
     options: dict[str, Any] = {"in_chans": 1, "num_classes": 0, "pretrained": with_weights}
