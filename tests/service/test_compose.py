@@ -171,4 +171,4 @@ def test_secrets_recordings_and_runs_stay_out_of_the_image():
     lines = (ROOT / ".dockerignore").read_text().split("\n")
     kept = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
-    assert kept == {"pyproject.toml", "constraints.txt", "README.md", "watkins_ml", "experiments"}
+    assert kept == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "watkins_ml", "experiments"}
