@@ -304,7 +304,7 @@ def test_the_keys_of_earlier_overrides_change_the_list(overrides, entries):
         ),
         (
             "augment=[{name: frq_mask, width: 3}]",
-            "augment.0.name must be one of freq_mask, mixup, time_mask",
+            "augment.0.name must be one of background, bandwidth, filter_augment, freq_mask",
         ),
         ("augment=3", "augment must be a list, not 3"),
         ("augment.3.width=1", "3 is none of the 1 entries of a list"),

@@ -18,7 +18,8 @@ def bands(count: int = 24, seed: int = 0) -> Side:
     spectrograms = torch.randn(count, 1, 32, 24, generator=generator)
     for row, label in enumerate(labels.tolist()):
         spectrograms[row, 0, 10 * label : 10 * label + 10] += 3
-    return Side(pd.DataFrame({"label": labels}), spectrograms, labels)
+    tapes = [f"{label}-{row % 5}" for row, label in enumerate(labels.tolist())]
+    return Side(pd.DataFrame({"label": labels, "tape": tapes}), spectrograms, labels)
 
 
 def contradicted(split: Side) -> Side:
@@ -54,6 +55,18 @@ RECIPES = {
             "augment.mixup=0.4",
             "train.label_smoothing=0.1",
             "train.class_weights=sampled",
+        ]
+    },
+    "averaged-by-tape-along-a-cosine": {
+        "overrides": [
+            "train.ema_decay=0.8",
+            "train.class_weights=tapes",
+            "train.monitor=val_calibrated_loss",
+            "optim.schedule=cosine",
+            "optim.warmup_epochs=1",
+            "optim.clip_norm=0.5",
+            "optim.layer_decay=0.7",
+            "augment=[{name: filter_augment}, {name: background}, {name: bandwidth}, {name: freq_mixstyle}]",
         ]
     },
     "by-validation-loss": {

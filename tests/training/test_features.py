@@ -91,11 +91,11 @@ def assert_close(history: pd.DataFrame, expected: pd.DataFrame) -> None:
     ("depth", "overrides"),
     [
         (3, []),
-        (6, ["train.class_weights=none"]),
+        (6, ["train.class_weights=none", "train.ema_decay=0.5"]),
         (9, ["optim.lr=0.01"]),
         (9, ["data.batch_size=5", "optim.lr=0.01", "optim.plateau_patience=0"]),
     ],
-    ids=["3", "6-unweighted", "9", "9-small-batches"],
+    ids=["3", "6-unweighted-averaged", "9", "9-small-batches"],
 )
 def test_history_and_weights_are_those_of_the_naive_training(train, store, capsys, depth, overrides):
     naive, expected = train("naive", depth, *overrides)

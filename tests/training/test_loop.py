@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from functools import partial
 
@@ -17,7 +18,9 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from watkins_ml.training.loop import fit
 from watkins_ml.training.monitor import best_epoch, is_tie
-from watkins_ml.training.trainer import Trainer, balanced_weights, predict_logits
+from watkins_ml.training.optimizer import parameter_groups
+from watkins_ml.training.trainer import Trainer, move_average, predict_logits
+from watkins_ml.training.weighing import balanced_weights
 
 
 @pytest.fixture
@@ -213,15 +216,6 @@ def test_a_damaged_or_missing_checkpoint_is_named(tmp_path):
         load_checkpoint(path)
 
 
-def test_balanced_weights_by_hand():
-    labels = torch.tensor([0, 0, 0, 1, 2, 2])
-    assert balanced_weights(labels, 3).tolist() == pytest.approx([6 / 9, 6 / 3, 6 / 6])
-
-
-def test_a_class_never_seen_weighs_nothing():
-    assert balanced_weights(torch.tensor([0, 0, 2]), 4).tolist() == pytest.approx([3 / 8, 0, 3 / 4, 0])
-
-
 def test_class_weights_make_the_rare_class_count(train):
     common = bands(24)
     rows = torch.cat([torch.arange(0, 24, 3), torch.arange(1, 24, 3), torch.tensor([2])])
@@ -244,10 +238,71 @@ def test_sampling_makes_the_rare_class_count_as_weights_do(train):
     assert recall["sampled"] > recall["none"] + 0.05
 
 
+def test_the_learning_rate_rises_and_falls_along_a_cosine_to_the_last_epoch(train):
+    _, _, history = train(
+        "train.epochs=6",
+        "train.early_stopping_patience=6",
+        "optim.lr=0.008",
+        "optim.schedule=cosine",
+        "optim.warmup_epochs=2",
+    )
+    expected = [0.008 / 3, 0.016 / 3, *(0.004 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4))]
+    assert history["learning_rate"].tolist() == pytest.approx(expected)
+
+
+def test_a_short_training_may_have_fewer_epochs_than_its_warm_up(train):
+    _, _, history = train("train.epochs=1", "optim.schedule=cosine", "optim.warmup_epochs=3")
+    assert history["learning_rate"].tolist() == [0.002]
+
+
+def test_the_averaged_network_is_validated_and_kept(train):
+    network, run, history = train("train.ema_decay=0.9", "optim.lr=0.01")
+    last = load_checkpoint(run.checkpoints / "last.pt").tensors
+    assert last["average"].keys() == last["model"].keys()
+    assert not torch.equal(last["average"]["classifier.weight"], last["model"]["classifier.weight"])
+    best = load_checkpoint(run.checkpoints / "best.pt")
+    assert all(torch.equal(tensor, best.tensors["model"][name]) for name, tensor in network.state_dict().items())
+    logits = predict_logits(network, bands(12, seed=1), 32, torch.device("cpu"))
+    scores = score_epoch(bands(12, seed=1).labels.numpy(), logits.numpy(), CLASSES)
+    assert scores["accuracy"] == history["val_accuracy"][best.facts["epoch"] - 1]
+
+
+def test_an_average_moves_by_the_share_that_is_not_its_own():
+    average, model = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    torch.nn.init.constant_(model.weight, 5.0)
+    model.running_mean.fill_(10.0)
+    model.num_batches_tracked.fill_(7)
+    move_average(average, model, 0.75)
+    assert average.weight.tolist() == [2.0, 2.0] and average.running_mean.tolist() == [2.5, 2.5]
+    assert average.num_batches_tracked == 7
+
+
+def test_gradients_are_clipped_to_a_norm(recipe):
+    norms = {}
+    for limit in ("null", "0.01"):
+        config = recipe("baseline", f"optim.clip_norm={limit}")
+        torch.manual_seed(0)
+        trainer = Trainer(config, build_model(config.model, 3), torch.ones(3), torch.device("cpu"))
+        trainer._step(bands(8).spectrograms, bands(8).labels)
+        gradients = [parameter.grad for parameter in trainer.model.parameters()]
+        norms[limit] = float(torch.nn.utils.get_total_norm(gradients))
+    assert norms["null"] > 0.1 and norms["0.01"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_with_layer_decay_each_stage_learns_at_a_rate_of_its_own(recipe):
+    config = recipe("baseline", "optim.layer_decay=0.5", "optim.lr=0.8")
+    network = build_model(config.model, 3)
+    groups = parameter_groups(network, config.optim)
+    assert [group["lr"] for group in groups] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8])
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    with pytest.raises(UserError, match=r"optim\.layer_decay: this family of models has no stages; set it to 1"):
+        parameter_groups(torch.nn.Linear(2, 3), config.optim)
+
+
 def test_a_sampled_epoch_sees_every_species_equally_often():
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     split = Side(pd.DataFrame({"label": labels}), torch.zeros(1000, 1, 1, 1), labels)
-    chances = balanced_weights(labels, 3)
+    chances = balanced_weights(labels, 3)[labels]
     drawn = torch.cat([batch for _, batch in split.batches(64, torch.Generator().manual_seed(0), chances)])
     assert len(drawn) == 1000
     assert torch.bincount(drawn).sub(1000 / 3).abs().max() < 60

@@ -20,6 +20,14 @@ RECIPES = EXPERIMENTS
 NAN = math.nan
 
 
+@pytest.mark.parametrize(
+    ("monitor", "kept"), [("val_macro_f1", 2), ("val_accuracy", 3), ("val_loss", 1), ("val_calibrated_loss", 4)]
+)
+def test_each_monitor_keeps_the_best_of_its_own_column(monitor, kept):
+    table = history([0.4, 0.7, 0.5, 0.6], [1.0, 0.9, 0.8, 0.7], [1.0, 2.0, 3.0, 4.0])
+    assert best_epoch(table.assign(val_accuracy=[0.5, 0.6, 0.8, 0.8 - 1e-6]), monitor) == kept
+
+
 def history(f1: list[float], calibrated: list[float], loss: list[float]) -> pd.DataFrame:
     columns = {"val_macro_f1": f1, "val_calibrated_loss": calibrated, "val_loss": loss}
     return pd.DataFrame({"epoch": range(1, len(f1) + 1), **columns})

@@ -15,7 +15,7 @@ from watkins_ml.training.optimizer import AdamW
 def trained(kind, seed: int = 0) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
-    optimizer = kind(network.parameters(), lr=0.01, weight_decay=0.1)
+    optimizer = kind([{"params": list(network.parameters()), "lr": 0.01}], weight_decay=0.1)
     for batch in torch.randn(6, 8, 5):
         optimizer.zero_grad(set_to_none=True)
         network(batch).square().mean().backward()

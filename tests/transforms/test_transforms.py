@@ -18,6 +18,10 @@ ENTRIES = [
     {"name": "freq_mask", "width": 5},
     {"name": "time_mask", "width": 5, "count": 1},
     {"name": "mixup", "alpha": 0.4},
+    {"name": "filter_augment"},
+    {"name": "bandwidth"},
+    {"name": "background"},
+    {"name": "freq_mixstyle"},
 ]
 
 
@@ -100,7 +104,7 @@ def test_the_order_of_the_list_is_the_order_of_application_and_a_seed_gives_the_
 
 def test_another_order_gives_another_result(batch):
     """A mask that is mixed with another recording is no longer 0."""
-    results = [changed(batch, *order).spectrograms for order in permutations(ENTRIES[1:])]
+    results = [changed(batch, *order).spectrograms for order in permutations(ENTRIES[1:4])]
     assert len({int((result == 0).sum()) for result in results}) > 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from watkins_ml.config.recipe_files import apply_override, naming, read_recipe
@@ -48,10 +48,27 @@ class OptimConfig(Section):
     lr: float = Field(gt=0, le=1000)
     """AdamW's learning rate."""
     weight_decay: float = Field(ge=0, le=1000)
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """How the learning rate falls: after epochs without a better one, or along half a cosine to the last epoch
+    (Loshchilov and Hutter 2017, arXiv:1608.03983)."""
     plateau_factor: float = Field(gt=0, lt=1)
     """ReduceLROnPlateau multiplies the learning rate by this ..."""
     plateau_patience: int = Field(ge=0, le=1_000_000)
     """... after this many epochs that were not the best so far (see `train.monitor`)."""
+    warmup_epochs: int = Field(default=0, ge=0, le=1_000_000)
+    """Epochs in which the learning rate rises to `lr`, before the cosine."""
+    clip_norm: float | None = Field(default=None, gt=0, le=1_000_000)
+    """The largest norm of all gradients of a step together; longer ones are scaled down to it. Null: no limit."""
+    layer_decay: float = Field(default=1, gt=0, le=1)
+    """Each stage of the network learns at the rate of the next one times this; the head at `lr`. Below 1, pretrained
+    stages change less the nearer they are to the input (Howard and Ruder 2018, arXiv:1801.06146)."""
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _only_before_a_cosine(cls, epochs: int, others: ValidationInfo) -> int:
+        if epochs and others.data.get("schedule") == "plateau":
+            raise PydanticCustomError("warmup", "0, or optim.schedule cosine")
+        return epochs
 
 
 class TrainConfig(Section):
@@ -65,11 +82,15 @@ class TrainConfig(Section):
     early_stopping_patience: int = Field(ge=1, le=1_000_000)
     """Stop after this many epochs that were not the best so far (see `train.monitor`)."""
     monitor: Monitor = VAL_MACRO_F1
-    """By which column of `history.csv` the best epoch is found, whose network is kept: `val_macro_f1`, of equals the
-    one of the lower calibrated loss, or `val_loss`, the loss weighted by class, as in the original study."""
-    class_weights: Literal["balanced", "sampled", "none"]
-    """What rare species get: `balanced` weighs the loss by the inverse of their recordings, `sampled` draws every
-    species equally often instead, and the loss weighs all alike."""
+    """By which column of `history.csv` the best epoch is found, whose network is kept: `val_macro_f1` or
+    `val_accuracy`, of equals the one of the lower calibrated loss; `val_loss`, the loss weighted by class, as in the
+    original study; `val_calibrated_loss`, the loss once the temperature is fitted."""
+    ema_decay: float = Field(default=0, ge=0, lt=1)
+    """Above 0 the network that is validated and kept has the exponential moving average of the weights over the steps,
+    each with this share of the average before it (Polyak and Juditsky 1992); 0.99 is usual for short trainings."""
+    class_weights: Literal["balanced", "sampled", "tapes", "none"]
+    """What rare species get: `balanced` weighs the loss by the inverse of their recordings. `sampled` draws every
+    species equally often instead, `tapes` also every tape of a species, and the loss weighs all alike."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     """Share of the target that is spread over all species (Szegedy et al. 2016); 0 is none."""
 
@@ -130,7 +151,14 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-EARLIER = {"train.monitor": VAL_LOSS}
+EARLIER: dict[str, Any] = {
+    "train.monitor": VAL_LOSS,
+    "optim.schedule": "plateau",
+    "optim.warmup_epochs": 0,
+    "optim.clip_norm": None,
+    "optim.layer_decay": 1.0,
+    "train.ema_decay": 0.0,
+}
 """Keys that runs and studies of earlier versions do not have, with what these versions did."""
 
 

@@ -20,7 +20,7 @@ COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD = "coverage_at_threshold", "precis
 
 VAL_MACRO_F1: Final = "val_macro_f1"
 VAL_LOSS: Final = "val_loss"
-Monitor = Literal["val_macro_f1", "val_loss"]
+Monitor = Literal["val_macro_f1", "val_accuracy", "val_loss", "val_calibrated_loss"]
 """The columns of `history.csv` by which a network can be chosen."""
 TRAIN_LOSS, TRAIN_ACCURACY = TRAIN + "loss", TRAIN + ACCURACY
 VAL_ACCURACY, VAL_CALIBRATED_LOSS = VAL + ACCURACY, VAL + CALIBRATED_LOSS

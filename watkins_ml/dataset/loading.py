@@ -69,15 +69,14 @@ class Side:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches in the order of the table, or shuffled by `generator`; the last may be smaller.
 
-        With `chances`, one a species, as many recordings as there are come drawn with replacement instead.
+        With `chances`, one a recording, as many recordings as there are come drawn with replacement instead.
         """
         if generator is None:
             order = torch.arange(len(self))
         elif chances is None:
             order = torch.randperm(len(self), generator=generator)
         else:
-            drawn = chances[self.labels.cpu()]
-            order = torch.multinomial(drawn, len(self), replacement=True, generator=generator)
+            order = torch.multinomial(chances, len(self), replacement=True, generator=generator)
         batches = order.to(self.labels.device, non_blocking=True).split(batch_size)
         if torch.is_tensor(self.spectrograms) and (self.spectrograms.is_cuda or not torch.cuda.is_available()):
             for chosen in batches:

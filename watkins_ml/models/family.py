@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -58,6 +58,16 @@ class PrefixedNetwork(Protocol):
 
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
         """The part of the state dict that no training changes; with `frozen_stages` the key of cached outputs."""
+        ...
+
+
+@runtime_checkable
+class StagedNetwork(Protocol):
+    """A network whose stages can learn at rates of their own (`optim.layer_decay`)."""
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """From the input to the head; together they have all trainable parameters, each once."""
         ...
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -12,10 +13,12 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import choose_device, choose_precision
 from watkins_ml.core.distributed import current
 from watkins_ml.dataset.loading import Side
+from watkins_ml.models.family import PrefixedNetwork
 from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
 from watkins_ml.training.distributed_layers import distribute
 from watkins_ml.training.features import FeatureCache
-from watkins_ml.training.trainer import Forward, Trainer, balanced_weights
+from watkins_ml.training.trainer import Forward, Trainer
+from watkins_ml.training.weighing import balanced_weights, sampling_chances
 from watkins_ml.transforms.transform import SpectrogramTransform
 
 
@@ -44,6 +47,9 @@ def compose(
     if start is not None:  # cached features depend on the frozen weights
         network.load_state_dict(start.tensors["model"])
     network.to(device).to(memory_format=torch.channels_last)
+    average = (
+        copy.deepcopy(network) if config.train.ema_decay else None
+    )  # before layers are changed for several processes
 
     forward: Forward = network
     transforms: Sequence[SpectrogramTransform] = config.augment
@@ -57,7 +63,10 @@ def compose(
 
     is_unweighted = config.train.class_weights == "none"
     weights = torch.ones(species) if is_unweighted else balanced_weights(train.labels, species)
-    trainer = Trainer(config, network, weights, device, forward, train_forward, transforms, group)
+    chances = sampling_chances(train, weights, config.train.class_weights)
+    if average is not None:  # it is what is validated
+        forward = average if forward is network else cast(PrefixedNetwork, average).tail
+    trainer = Trainer(config, network, weights, device, forward, train_forward, transforms, group, average, chances)
     if start is not None:
         trainer.restore(start)
     return Composition(trainer, train.near(device), val.near(device))

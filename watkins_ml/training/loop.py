@@ -86,7 +86,7 @@ def _epochs(trainer: Trainer, train: Side, val: Side, score: Score) -> Iterator[
                 bar.update(task, advance=1, note=note)
 
             started = time.perf_counter()
-            rate = trainer.optimizer.param_groups[0]["lr"]
+            rate = trainer.learning_rate
             metrics = {"epoch": epoch, **trainer.train_epoch(train, on_step)}
             trained = time.perf_counter() - started
             metrics |= trainer.validate(val, score) | {"learning_rate": rate}

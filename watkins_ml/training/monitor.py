@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from watkins_ml.core.metric_names import VAL_CALIBRATED_LOSS, VAL_LOSS, VAL_MACRO_F1
+from watkins_ml.core.metric_names import VAL_ACCURACY, VAL_CALIBRATED_LOSS, VAL_LOSS, VAL_MACRO_F1
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TITLES = {VAL_MACRO_F1: "validation macro F1", VAL_LOSS: "validation loss"}
+TITLES = {
+    VAL_MACRO_F1: "validation macro F1",
+    VAL_ACCURACY: "validation accuracy",
+    VAL_LOSS: "validation loss",
+    VAL_CALIBRATED_LOSS: "calibrated validation loss",
+}
+LOSSES = (VAL_LOSS, VAL_CALIBRATED_LOSS)
 DECIMALS = 9
 """Macro F1 is a mean of fractions; values that agree to so many decimals are equal but for rounding."""
 
@@ -19,12 +25,12 @@ DECIMALS = 9
 def rank(epoch: Mapping[str, float], monitor: str) -> tuple[float, float]:
     """What a row of `history.csv` is ordered by: the lower, the better.
 
-    By `val_macro_f1`, the higher one is better, and of equals the one of the lower calibrated loss; by `val_loss` the
-    lower one. What is not a number, or missing, comes last.
+    By a loss the lower one is better; by macro F1 or accuracy the higher one, and of equals the one of the lower
+    calibrated loss. What is not a number, or missing, comes last.
     """
-    if monitor == VAL_LOSS:
-        return _or_last(epoch[VAL_LOSS]), 0.0
-    return _or_last(-round(epoch[VAL_MACRO_F1], DECIMALS)), _or_last(epoch.get(VAL_CALIBRATED_LOSS, math.nan))
+    if monitor in LOSSES:
+        return _or_last(epoch.get(monitor, math.nan)), 0.0
+    return _or_last(-round(epoch[monitor], DECIMALS)), _or_last(epoch.get(VAL_CALIBRATED_LOSS, math.nan))
 
 
 def best_epoch(history: pd.DataFrame, monitor: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from watkins_ml.models.family import frozen_tensors
 from watkins_ml.training.checkpoints import Checkpoint
 from watkins_ml.training.cuda_graph import CudaGraphed
 from watkins_ml.training.monitor import rank
-from watkins_ml.training.optimizer import AdamW
+from watkins_ml.training.optimizer import AdamW, parameter_groups, schedule
 from watkins_ml.transforms.transform import Batch, SpectrogramTransform, apply
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -57,46 +56,57 @@ class Trainer:
         train_forward: Forward | None = None,
         transforms: Sequence[SpectrogramTransform] | None = None,
         group: SingleProcess | None = None,
+        average: nn.Module | None = None,
+        chances: torch.Tensor | None = None,
     ):
         """A trainer of `model` on `device`.
 
         Args:
             class_weights: float32, shape (species,): the weight of a recording in the loss.
-            forward: the model, or its tail where outputs of frozen stages are cached.
-            train_forward: the same as it is called in a training step, by all processes together or compiled.
+            forward: what is validated: the network that is kept, or its tail where outputs of frozen stages are cached.
+            train_forward: the model as it is called in a training step, by all processes together or compiled.
             transforms: applied to training batches; default those of `config`.
             group: the processes that train it; all draw the same batches, and each takes its shard.
+            average: a copy of the model that gets the moving average of its weights, and is the one that is kept.
+            chances: float32, shape (recordings,): how often each is drawn, after which the loss weighs all alike.
         """
         train, optim = config.train, config.optim
         self.config, self.device, self.group = config, device, group or current()
         self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.average = average
+        self.kept = self.model if average is None else average
+        """What is validated and, at the best epoch, kept."""
         self.progress = Progress()
         self.best: Checkpoint | None = None
         """The network at the best epoch so far, and that epoch's facts."""
-        forward = self.model if forward is None else forward  # a module may have a length, and so be false
-        self._train_forward = forward if train_forward is None else train_forward
+        forward = self.kept if forward is None else forward  # a module may have a length, and so be false
+        self._train_forward = self.model if train_forward is None else train_forward
         self.transforms = config.augment if transforms is None else transforms
         self.precision = choose_precision(train.amp, device)
         self.class_weights = class_weights.to(device)
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = AdamW(trainable, lr=optim.lr, weight_decay=optim.weight_decay)
-        by_count: dict[str, Any] = (
-            {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
-        )
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer, factor=optim.plateau_factor, patience=optim.plateau_patience, **by_count
-        )
+        self.optimizer = AdamW(parameter_groups(self.model, optim), optim.weight_decay)
+        by_count = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
+        self.scheduler = schedule(self.optimizer, optim, train.epochs, **by_count)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         uses_graphs = device.type == "cuda" and not isinstance(self.group, ProcessGroup)
-        self.step = CudaGraphed(self._step, self._learning_rate) if uses_graphs else self._step
+        self.step = CudaGraphed(self._step, self._step_settings) if uses_graphs else self._step
         self.predict = CudaGraphed(forward, lambda: None) if uses_graphs else forward
         self.order = torch.Generator().manual_seed(train.seed)
-        is_sampled = train.class_weights == "sampled"  # a rare species is drawn more often instead of weighing more
-        self.step_weights = torch.ones_like(self.class_weights) if is_sampled else self.class_weights
-        self.sampling_weights = self.class_weights.cpu() if is_sampled else None
+        self.chances = chances
+        self.step_weights = self.class_weights if chances is None else torch.ones_like(self.class_weights)
 
-    def _learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+    @property
+    def learning_rate(self) -> float:
+        """That of the head, which is the highest."""
+        return self.optimizer.param_groups[-1]["lr"]
+
+    def _step_settings(self) -> tuple[float, float]:
+        return self.learning_rate, self._ema_decay
+
+    @property
+    def _ema_decay(self) -> float:
+        """None in the first epoch, whose weights are far from any that will be good."""
+        return self.config.train.ema_decay if self.progress.epoch else 0.0
 
     def augment(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the transforms, in order, to spectrograms (batch, 1, n_mels, frames) and labels (batch,)."""
@@ -111,7 +121,7 @@ class Trainer:
         self.model.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
-        for spectrograms, labels in side.batches(self.config.data.batch_size, self.order, self.sampling_weights):
+        for spectrograms, labels in side.batches(self.config.data.batch_size, self.order, self.chances):
             spectrograms, labels = self.group.shard(*self.augment(spectrograms, labels))
             moved = (each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
             measured = self._step_or_explain(*moved)
@@ -155,14 +165,19 @@ class Trainer:
             loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(self.group.scale_loss(loss, weight)).backward()
+        if (limit := self.config.optim.clip_norm) is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            move_average(self.average, self.model, self._ema_decay)
         correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
     def validate(self, side: Side, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
-        logits = predict_logits(self.model, side, size, self.device, self.precision, self.predict, self.group)
+        logits = predict_logits(self.kept, side, size, self.device, self.precision, self.predict, self.group)
         labels = side.labels.cpu()
         loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
         self._assert_finite(loss)
@@ -174,8 +189,11 @@ class Trainer:
         monitor = self.config.train.monitor
         is_best = self.best is None or rank(metrics, monitor) < rank(self.best.facts["metrics"], monitor)
         self.progress.count(is_best)
-        # the best epoch's number grows with each better epoch, also with one that only a tie makes better
-        self.scheduler.step(metrics[VAL_LOSS] if monitor == VAL_LOSS else self.progress.best_epoch)
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            # the best epoch's number grows with each better epoch, also with one that only a tie makes better
+            self.scheduler.step(metrics[VAL_LOSS] if monitor == VAL_LOSS else self.progress.best_epoch)
+        else:
+            self.scheduler.step()
         return is_best
 
     def _assert_finite(self, loss: float) -> None:
@@ -190,7 +208,7 @@ class Trainer:
         facts = vars(self.progress) | epoch
         if self.progress.stale_epochs == 0:
             frozen = frozen_tensors(self.model)  # shared, not copied: torch.save then writes them once
-            copy = {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name not in frozen}
+            copy = {name: tensor.clone() for name, tensor in self.kept.state_dict().items() if name not in frozen}
             self.best = Checkpoint({"model": frozen | copy}, facts)
         assert self.best is not None  # the first epoch is the best so far
         tensors = {
@@ -203,6 +221,8 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "cuda_rng": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
+        if self.average is not None:
+            tensors["average"] = self.average.state_dict() | frozen_tensors(self.model)
         return Checkpoint(tensors, facts | {"best": self.best.facts})
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -210,6 +230,8 @@ class Trainer:
         tensors, facts = checkpoint
         self.model.load_state_dict(tensors["model"])
         self.best = Checkpoint({"model": tensors["best"]["model"] | frozen_tensors(self.model)}, facts["best"])
+        if self.average is not None:
+            self.average.load_state_dict(tensors["average"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.scheduler.load_state_dict(tensors["scheduler"])
         self.scaler.load_state_dict(tensors["scaler"])
@@ -248,8 +270,12 @@ def predict_logits(
     return group.gather(logits)
 
 
-def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:
-    """Per-class weights inverse to frequency, mean 1 over the recordings (0 for a class never seen)."""
-    counts = torch.bincount(labels, minlength=species).float()
-    weights = len(labels) / (species * counts)
-    return torch.where(counts > 0, weights, torch.zeros(()))
+@torch.no_grad()
+def move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the tensors of `average` towards those of `model`, to `decay` of the former and the rest of the latter."""
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mine for mine, _ in moving], [new for _, new in moving], 1 - decay)
+    for mine, new in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(new)  # how many batches a normalisation has seen

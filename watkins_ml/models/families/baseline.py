@@ -61,6 +61,10 @@ class BaselineCNN(nn.Module):
     def explained_layer(self) -> nn.Module:
         return self.features[-1]
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [*self.features, self.classifier]
+
 
 def build(config: BaselineModel, species: int, pretrained: bool) -> BaselineCNN:
     return BaselineCNN(species, config.dropout)

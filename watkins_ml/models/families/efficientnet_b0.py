@@ -53,6 +53,10 @@ class SpectrogramEfficientNet(nn.Module):
         return self.features[-1]
 
     @property
+    def stages(self) -> list[nn.Module]:
+        return [*self.features, self.classifier]
+
+    @property
     def _frozen(self) -> nn.Sequential:
         return self.features[: self.frozen_stages]
 

@@ -1,0 +1,41 @@
+"""What transforms against a recorder's colour share: which spectrograms they change, and one scale for all after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+FLAT = 1e-6
+
+
+def standardised(spectrograms: torch.Tensor) -> torch.Tensor:
+    """(batch, 1, n_mels, frames) to mean 0 and deviation 1 over each, as the frontend leaves them."""
+    centred = spectrograms - spectrograms.mean(dim=(-2, -1), keepdim=True)
+    return centred / centred.std(dim=(-2, -1), keepdim=True).clamp(min=FLAT)
+
+
+def chosen(
+    changed: torch.Tensor, spectrograms: torch.Tensor, probability: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Each spectrogram changed with this probability, else as it was; both (batch, 1, n_mels, frames)."""
+    import torch
+
+    drawn = torch.rand(len(spectrograms), generator=generator) < probability
+    return torch.where(drawn.to(spectrograms.device)[:, None, None, None], changed, spectrograms)
+
+
+def uniform(batch: int, low: float, high: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """A number of each spectrogram, float32 (batch, 1, 1, 1), uniform from `low` to `high`."""
+    import torch
+
+    drawn = low + (high - low) * torch.rand(batch, generator=generator)
+    return drawn.to(device)[:, None, None, None]
+
+
+def others(spectrograms: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """For each recording of a batch another one, all different; the batch itself where there is only one."""
+    import torch
+
+    return spectrograms.roll(int(torch.randint(1, max(2, len(spectrograms)), (1,), generator=generator)), 0)
