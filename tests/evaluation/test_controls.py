@@ -1,9 +1,21 @@
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watkins_ml.evaluation.controls import CONTROLS, control_predictions, control_scores, control_table, controls
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.loading import load_side, open_side
+from watkins_ml.evaluation.controls import (
+    CONTROLS,
+    WITH_AUDIO,
+    control_predictions,
+    control_scores,
+    control_table,
+    controls,
+    spectrum_prediction,
+)
+from watkins_ml.evaluation.spectrum import band_statistics
 
 
 def cuts(*rows: tuple[str, str, int, float]) -> pd.DataFrame:
@@ -104,3 +116,63 @@ def test_the_table_has_a_row_for_each_control_that_was_scored():
     assert dict(zip(table.control, table.title, strict=True)) == CONTROLS
     assert table.set_index("control").macro_f1["tape"] == scores["control_tape_macro_f1"]
     assert list(control_table(controls(TRAIN, TRAIN)).control) == [name for name in CONTROLS if name != "site"]
+
+
+def test_the_features_are_mean_and_deviation_of_each_band_whether_in_memory_or_on_the_disk(prepared, monkeypatch):
+    data = read_prepared(prepared)
+    monkeypatch.setattr("watkins_ml.evaluation.spectrum.BATCH", 5)  # the last batch is smaller
+    sides = [load_side(data, name) for name in ("val", "train")]
+    found = band_statistics(sides)
+    spectrograms = np.concatenate([side.spectrograms.numpy()[:, 0] for side in sides])
+    assert found.index.tolist() == [*data.sides["val"].path, *data.sides["train"].path]
+    assert found.to_numpy() == pytest.approx(np.hstack([spectrograms.mean(axis=2), spectrograms.std(axis=2)]), abs=1e-4)
+    assert found.dtypes.eq(float).all() and found.shape[1] == 2 * data.frontend.n_mels
+    from_disk = band_statistics(open_side(data, name) for name in ("val", "train"))
+    pd.testing.assert_frame_equal(found, from_disk)
+
+
+def sounding(frame: pd.DataFrame, bands: dict[str, int], seed: int = 0) -> pd.DataFrame:
+    """Features in which each species is louder in a band of its own."""
+    features = np.random.default_rng(seed).standard_normal((len(frame), 8)) * 0.3
+    features[np.arange(len(frame)), [bands[name] for name in frame.species]] += 3
+    return pd.DataFrame(features, index=frame.path)
+
+
+BANDS = {"orca": 1, "walrus": 3, "beluga": 6}
+HEARD = TRAIN.assign(path=[f"a{n}" for n in range(len(TRAIN))])
+TO_HEAR = TRAIN.assign(path=[f"b{n}" for n in range(len(TRAIN))], tape="new", sample_rate=1, duration_s=1.0)
+SPECTRA = pd.concat([sounding(HEARD, BANDS), sounding(TO_HEAR, BANDS, seed=1)])
+
+
+def test_with_audio_the_species_are_told_by_their_bands_on_whatever_tape():
+    found = controls(HEARD, TO_HEAR, SPECTRA)
+    assert found["control_spectrum_accuracy"] == found["control_spectrum_macro_f1"] == 1
+    assert found["control_tape_accuracy"] < 0.5
+    assert "control_spectrum_accuracy" not in controls(HEARD, TO_HEAR)
+    assert list(control_table(found).control)[-1] == "spectrum"
+    assert control_table(found).title.iloc[-1] == WITH_AUDIO["spectrum"]
+
+
+def test_a_band_without_any_difference_and_bands_of_other_scales_do_no_harm():
+    scaled = SPECTRA * np.geomspace(1e-3, 1e3, 8) + 50
+    scaled[0] = 1.0
+    assert spectrum_prediction(HEARD, TO_HEAR, scaled).tolist() == TO_HEAR.species.tolist()
+
+
+def test_a_rare_species_weighs_as_much_as_a_common_one():
+    """With features that overlap, an unweighted regression never names the rarer of two species."""
+    train = cuts(*[("orca", "a", 1, 1.0)] * 95, *[("walrus", "b", 1, 1.0)] * 5).assign(
+        path=[str(n) for n in range(100)]
+    )
+    rng = np.random.default_rng(3)
+    spectra = pd.DataFrame(rng.standard_normal((100, 2)) + (train.species == "walrus").to_numpy()[:, None], train.path)
+    assert spectrum_prediction(train, train, spectra).eq("walrus")[95:].sum() >= 3
+
+
+def test_one_species_needs_no_regression_and_the_result_repeats_in_any_order():
+    alone = HEARD.head(6)
+    assert set(spectrum_prediction(alone, TO_HEAR, SPECTRA)) == {"orca"}
+    blurred = SPECTRA + np.random.default_rng(4).standard_normal(SPECTRA.shape) * 2
+    first = spectrum_prediction(HEARD, TO_HEAR, blurred)
+    assert spectrum_prediction(HEARD, TO_HEAR, blurred.sample(frac=1, random_state=2)).equals(first)
+    assert spectrum_prediction(HEARD, TO_HEAR.iloc[::-1], blurred).sort_index().equals(first)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from watkins_ml.core.files import read_csv, write_csv
 from watkins_ml.core.text import shown
+from watkins_ml.evaluation.controls import WITH_AUDIO
 from watkins_ml.evaluation.page import pictures, write_page
 from watkins_ml.evaluation.runs import TEST_REPORT, ComparedRun
 
@@ -118,6 +119,8 @@ def test_a_control_that_no_run_has_takes_no_row(same_data, run_dirs, tmp_path):
     with_sites = shutil.copytree(run_dirs["baseline"], tmp_path / "b")
     path = with_sites / "reports/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"control_site_accuracy": 0.25}))
+    assert f'<th scope="row">{WITH_AUDIO["spectrum"]}: accuracy</th><td class="number">40.0%</td>' in same_data[1]
+    assert "no audio: duration" in same_data[1] and f'scope="row">{WITH_AUDIO["spectrum"]}</th>' in same_data[1]
     runs = [ComparedRun.from_dir(with_sites, "b"), ComparedRun.from_dir(run_dirs["efficientnet_b0"], "e")]
     assert f'{row}<td class="number">25.0%</td><td class="number">–</td>' in write(runs, tmp_path / "x.html")[1]
 

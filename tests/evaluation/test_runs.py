@@ -14,7 +14,6 @@ from watkins_ml.evaluation.runs import (
     TEST_REPORT,
     ComparedRun,
     comparison_table,
-    control_note,
     data_warning,
     headline,
 )
@@ -50,7 +49,6 @@ def test_another_digest_is_exposed_and_nobody_leads(pair, copy, change_info):
     assert warning == data_warning(runs)
     assert "d1" in warning and "d2" in warning
     assert "above" not in headline(runs)
-    assert control_note(runs) is None
 
 
 def test_random_split_is_stamped_on_the_numbers(copy, change_info):
@@ -84,18 +82,6 @@ def test_headline_of_runs_tested_on_other_cuts_lets_none_lead(pair, copy, change
     pooled = ComparedRun.from_dir(copy, "pooled")
     assert "not tested on the same cuts" in headline([pair[0], pooled])
     assert headline([pooled]).endswith("accuracy pooled over 5 folds.")
-
-
-def test_control_note_names_runs_that_do_not_beat_metadata(pair):
-    scores = {"test_macro_f1": 0.5, "control_rate_duration_accuracy": 0.68, "control_tape_accuracy": 0.2}
-    runs = [
-        with_metrics(pair[0], test_accuracy=0.6, **scores),
-        with_metrics(pair[1], test_accuracy=0.9, **scores),
-    ]
-    note = control_note(runs)
-    assert "native sample rate and duration" in note and "68.0%" in note
-    assert "Not better than that: baseline." in note
-    assert control_note([with_metrics(pair[0], test_accuracy=0.6)]) is None
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,15 @@ def test_the_pooled_scores_are_those_of_the_pooled_predictions(validated):
         assert 0 <= low <= metrics[f"test_{quantity}"] <= high <= 1
     assert 0 <= metrics["control_tape_accuracy"] < 0.5, "no tape of a test cut has been seen, so nothing to look up"
     assert {"test_ece", "test_ece_uncalibrated", "test_coverage_at_threshold"} <= set(metrics)
+    controls = table(validated.run_dir / "preds" / "test_controls.csv")
+    assert controls["path"].tolist() == pooled["path"].tolist()
+    assert metrics["control_spectrum_accuracy"] == pytest.approx(
+        (controls["control_spectrum"] == controls["species"]).mean()
+    )
+    of_folds = [table(validated.run_dir / f"fold-{n}" / "preds" / "test_controls.csv") for n in (1, 2, 3)]
+    assert pd.concat(of_folds)["control_spectrum"].tolist() == controls["control_spectrum"].tolist(), (
+        "fitted anew for each fold"
+    )
     per_fold = [
         json.loads((validated.run_dir / f"fold-{n}" / "reports" / "metrics.json").read_text()) for n in (1, 2, 3)
     ]

@@ -58,11 +58,24 @@ def test_the_result_is_what_the_record_says(finished):
     assert finished.metrics == json.loads((finished.run_dir / "reports" / "metrics.json").read_text())
     assert {"best_epoch", "best_val_macro_f1", "test_accuracy", "test_ece"} <= finished.metrics.keys()
     controls = pd.read_csv(finished.run_dir / "reports" / "test_controls.csv").set_index("control")
-    assert list(controls.index) == ["majority", "tape", "sample_rate", "duration", "rate_duration"]
+    assert list(controls.index) == ["majority", "tape", "sample_rate", "duration", "rate_duration", "spectrum"]
     assert controls.title["rate_duration"] == "native sample rate and duration"
     for name, row in controls.iterrows():
         for quantity in ("accuracy", "macro_f1"):
             assert finished.metrics[f"control_{name}_{quantity}"] == pytest.approx(row[quantity], rel=1e-5)
+
+
+def test_the_control_with_audio_is_scored_on_validation_too(finished, prepared):
+    data = read_prepared(prepared)
+    for side, before in (("val", "best_val_"), ("test", "")):
+        predicted = pd.read_csv(finished.run_dir / "preds" / f"{side}_controls.csv")
+        assert predicted.path.tolist() == data.sides[side].path.tolist()
+        right = (predicted.species == predicted.control_spectrum).mean()
+        assert finished.metrics[f"{before}control_spectrum_accuracy"] == pytest.approx(right)
+    assert (
+        f"{finished.metrics['best_val_control_spectrum_macro_f1']:.5g}"
+        in (finished.run_dir / "reports" / "val_controls.csv").read_text()
+    )
 
 
 def test_the_model_is_the_best_epoch_not_the_last(finished):

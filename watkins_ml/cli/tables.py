@@ -95,6 +95,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
         table.add_row(name, _number(metrics.get(BEST_VAL + key)), _number(metrics.get(TEST + key)))
     _add_controls(table, metrics, columns=2)
     out.print(table, soft_wrap=False)
+    _print_shortfall(run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)
     out.print(f"Reports, galleries, plots and checkpoints: {run_dir}")
@@ -106,17 +107,30 @@ def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Pat
         table.add_row(name, _number(scores.get(key)))
     _add_controls(table, scores, columns=1)
     out.print(table, soft_wrap=False)
+    _print_shortfall(folder, {TEST + key: scores[key] for key in SCORES} | scores)
     out.print(f"Reports, galleries and plots: {folder}")
 
 
 def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None:
-    """Test accuracy that needs no audio at all, beside what the network scores."""
-    from watkins_ml.evaluation.controls import CONTROLS
+    """Test accuracy of the simple predictors, beside what the network scores; with audio macro F1 too."""
+    from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 
     table.add_section()
     for name, title in CONTROLS.items():
         if (value := metrics.get(metric_names.control(name, ACCURACY))) is not None:
             table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), _number(value), style="dim")
+    for name, title in WITH_AUDIO.items():
+        for key in (ACCURACY, MACRO_F1):
+            if (value := metrics.get(own := metric_names.control(name, key))) is not None:
+                validated = [_number(metrics.get(BEST_VAL + own))] * (columns - 1)
+                table.add_row(f"{SCORES[key]} of a {title}", *validated, _number(value), style="dim")
+
+
+def _print_shortfall(folder: Path, metrics: dict[str, float]) -> None:
+    from watkins_ml.evaluation.shortfall import shortfall_of
+
+    if sentence := shortfall_of(folder, metrics):
+        out.print(sentence, style="yellow")
 
 
 def print_crossval(result: CrossValidation) -> None:
@@ -136,6 +150,7 @@ def print_crossval(result: CrossValidation) -> None:
         counts = map(str, (row.train, row.val, row.test, row.best_epoch))
         folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
     out.print(folds, soft_wrap=False)
+    _print_shortfall(result.run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)
     for species, reason in result.untestable.items():
@@ -191,7 +206,7 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
     """The main rows of `evaluation.runs.comparison_table`; the page has them all."""
     if warning := comparison.attrs.get("warning"):
         err.print(warning, style="yellow")
-    from watkins_ml.evaluation.controls import CONTROLS
+    from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 
     table = Table("metric", *map(str, comparison.columns))
     for side, scope in (("test", TEST), ("val", BEST_VAL)):
@@ -204,6 +219,11 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
         values = comparison.loc[metric_names.control(name, ACCURACY)]
         if values.notna().any():
             table.add_row(f"accuracy without audio: {title}", *(_number(value) for value in values), style="dim")
+    for name, title in WITH_AUDIO.items():
+        for key in (ACCURACY, MACRO_F1):
+            values = comparison.loc[metric_names.control(name, key)]
+            if values.notna().any():
+                table.add_row(f"{SCORES[key]} of a {title}", *(_number(value) for value in values), style="dim")
     out.print(table)
     out.print(comparison.attrs["headline"])
     out.print(f"Side by side: {page}")

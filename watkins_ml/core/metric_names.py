@@ -1,8 +1,8 @@
 """The names of metrics; a metric has one name from the training loop to the tracking server.
 
 `train_*` and `val_*` have a value an epoch: columns of `history.csv`, curves in MLflow. What the kept network scores
-has one value a run: `best_val_*`, `test_*` and, of predictors without audio, `control_*`; in `reports/metrics.json`,
-MLflow, the facts of a model and the tags of its registered versions.
+has one value a run: `best_val_*`, `test_*` and, of simple predictors on test and on validation, `control_*` and
+`best_val_control_*`; in `reports/metrics.json`, MLflow, the facts of a model and the tags of its registered versions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 
 
 def control(name: str, quantity: str) -> str:
-    """Of a predictor without audio, on the test side."""
+    """Of a simple predictor, on the test side; with `BEST_VAL` before it, on validation."""
     return f"{CONTROL}{name}_{quantity}"
 
 

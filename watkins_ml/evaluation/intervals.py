@@ -65,13 +65,14 @@ def verdict(difference: Interval, first: str, second: str, quantity: str = "macr
     lead = f"{second} is {100 * value:.1f} points of {quantity} above {first}"
     if np.isnan(low):
         return f"{lead}; there are too few tapes to say whether that is more than noise."
-    span = f"95 % interval over tapes {_signed(low)} to {_signed(high)}"
+    span = f"95 % interval over tapes {signed(low)} to {signed(high)}"
     if value == 0:
         return f"{first} and {second} have the same {quantity} ({span})."
     return f"{lead} ({span}): {'more than' if low > 0 else 'no more than'} noise."
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
+    """A share in points, its sign in print."""
     return f"{100 * share:.1f}".replace("-", "−")
 
 

@@ -14,10 +14,11 @@ import torch
 from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_bytes, write_csv, write_json
+from watkins_ml.core.metric_names import CONTROL
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.evaluation import metrics, plots
-from watkins_ml.evaluation.controls import control_table
+from watkins_ml.evaluation.controls import control_scores, control_table
 from watkins_ml.evaluation.cuts import save_cuts
 from watkins_ml.evaluation.result import Evaluation
 
@@ -64,9 +65,19 @@ def write_report(
         write_csv(run_dir / "reports" / "species.csv", data.species())
 
 
-def write_controls(run_dir: Path, side: str, scores: dict[str, float]) -> dict[str, float]:
-    """Write what metadata alone scores, as `controls.controls` gives it, as `reports/<side>_controls.csv`."""
+def write_controls(run_dir: Path, side: str, frame: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, float]:
+    """Write what the controls score and predict as `reports/<side>_controls.csv` and `preds/<side>_controls.csv`.
+
+    `predictions` are those of `controls.control_predictions` for the cuts of `frame` (path, tape, species); in the
+    table of predictions each has the column `control_<name>`.
+
+    Returns:
+        `controls.control_scores` of them.
+    """
+    scores = control_scores(frame["species"], predictions)
     write_csv(run_dir / "reports" / f"{side}_controls.csv", control_table(scores), DIGITS)
+    named = frame[["path", "tape", "species"]].join(predictions.add_prefix(CONTROL))
+    write_csv(run_dir / "preds" / f"{side}_controls.csv", named)
     return scores
 
 

@@ -19,7 +19,7 @@ from watkins_ml.core.names import normal
 from watkins_ml.core.plain_yaml import read_yaml
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
-from watkins_ml.evaluation.controls import CONTROLS
+from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 from watkins_ml.evaluation.intervals import QUANTITIES, paired_difference, score_intervals, verdict
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
@@ -73,6 +73,12 @@ GROUPS = {
     "Controls, without any audio": [
         Row(metric_names.control(key, quantity), f"{title}: {name}")
         for key, title in CONTROLS.items()
+        for quantity, name in QUANTITIES.items()
+    ],
+    "Control with audio": [
+        Row(scope + metric_names.control(key, quantity), f"{title}: {name}{side}")
+        for key, title in WITH_AUDIO.items()
+        for scope, side in (("", ""), (metric_names.BEST_VAL, " on validation"))
         for quantity, name in QUANTITIES.items()
     ],
     "Validation split": [row._replace(key=metric_names.BEST_VAL + row.key) for row in _QUANTITIES],
@@ -263,22 +269,6 @@ def tested_on(runs: list[ComparedRun]) -> str:
     if folds == {None}:
         return "on the test split"
     return f"pooled over {folds.pop()} folds" if len(folds) == 1 else "on the cuts that each run was tested on"
-
-
-def control_note(runs: list[ComparedRun]) -> str | None:
-    """What the best predictor without audio reaches, and which runs fail to beat it."""
-    found = [
-        (run.metrics[key], title)
-        for run in runs
-        for name, title in CONTROLS.items()
-        if run.metrics.get(key := metric_names.control(name, metric_names.ACCURACY)) is not None
-    ]
-    if not found or data_warning(runs):
-        return None
-    value, title = max(found, key=lambda control: control[0])  # of equals the simplest
-    note = f"The best control without audio ({title}) reaches {percent(value)} accuracy {tested_on(runs)}."
-    beaten = [run.title for run in runs if run.is_tested and run.metrics[metric_names.TEST_ACCURACY] <= value]
-    return f"{note} Not better than that: {', '.join(beaten)}." if beaten else note
 
 
 def percent(value: float) -> str:

@@ -21,15 +21,16 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     """Write reports, predictions, galleries and plots of `model` on one side of `data_dir` into `out`.
 
     Returns:
-        the scores, with the no-audio controls on the test side, and the data's split protocol.
+        the scores, with the controls on the test side, and the data's split protocol.
 
     Raises:
         UserError: the data were prepared for another frontend or other species than the model's, or are prepared
             anew meanwhile; another process writes to `out`.
     """
-    from watkins_ml.evaluation.controls import controls
+    from watkins_ml.evaluation.controls import control_predictions
     from watkins_ml.evaluation.report import write_controls, write_report
     from watkins_ml.evaluation.result import evaluate
+    from watkins_ml.evaluation.spectrum import band_statistics
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
@@ -47,7 +48,9 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         write_report(out, side, split.frame, evaluation, split.spectrograms, data)
         scores = dict(evaluation.scores)
         if is_test:
-            scores |= write_controls(out, side, controls(data.sides["train"], data.sides[side]))
+            spectra = band_statistics([open_side(data, "train"), split])
+            predicted = control_predictions(data.sides["train"], split.frame, spectra)
+            scores |= write_controls(out, side, split.frame, predicted)
         facts = {
             "model": model,
             "data_digest": data.digest,

@@ -21,7 +21,7 @@ from watkins_ml.core.metric_names import FOLD, TEMPERATURE, TEST, THRESHOLD_90
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import SpectrogramFiles
+from watkins_ml.dataset.loading import SpectrogramFiles, open_side
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.models.registry import build_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
@@ -170,7 +170,7 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], mo
     evaluation = _evaluate_pooled(runs, sides, tested, folds.data.classes)
     write_report(record.root, "test", tested, evaluation, SpectrogramFiles(folds.data, tested), folds.data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
-    metrics |= write_controls(record.root, "test", _controls(sides))
+    metrics |= write_controls(record.root, "test", tested, _control_predictions(folds.data, sides))
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
     write_csv(record.root / "reports" / "folds.csv", table)
@@ -227,15 +227,14 @@ def _read_folds(record: RunDirectory) -> pd.DataFrame:
         raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
 
 
-def _controls(sides: dict[str, PreparedData]) -> dict[str, float]:
-    """Fitted anew for each fold, as the networks are, and scored on all folds together."""
-    from watkins_ml.evaluation.controls import control_predictions, control_scores
+def _control_predictions(data: PreparedData, sides: dict[str, PreparedData]) -> pd.DataFrame:
+    """For all test sides one after another; fitted anew for each fold, as the networks are."""
+    from watkins_ml.evaluation.controls import control_predictions
+    from watkins_ml.evaluation.spectrum import band_statistics
 
-    tests = [data.sides["test"] for data in sides.values()]
-    predictions = [control_predictions(data.sides["train"], data.sides["test"]) for data in sides.values()]
-    return control_scores(
-        pd.concat([test["species"] for test in tests], ignore_index=True), pd.concat(predictions, ignore_index=True)
-    )
+    spectra = band_statistics([open_side(data, side) for side in SIDES])
+    of_folds = [control_predictions(each.sides["train"], each.sides["test"], spectra) for each in sides.values()]
+    return pd.concat(of_folds, ignore_index=True)
 
 
 def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict[str, PreparedData]) -> pd.DataFrame:

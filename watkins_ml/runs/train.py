@@ -25,6 +25,7 @@ from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import cut_logits
+from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
 from watkins_ml.runs.save_model import save_model
 from watkins_ml.tracking.records import TRAIN
@@ -182,7 +183,7 @@ def _train_and_report(
     network = train(config, inputs, run, start)
     err.print("Evaluating on validation and test")
     metrics = report_validation(network, inputs, run, config.train.monitor)
-    metrics |= report_test(network, inputs.data, run, metrics)
+    metrics |= report_test(network, inputs.data, run, metrics, (inputs.train, inputs.val))
     save_model(network, config, inputs.data, run, metrics)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
@@ -237,16 +238,22 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     return metrics
 
 
-def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known: dict[str, float]) -> dict[str, float]:
+def report_test(
+    network: nn.Module,
+    data: PreparedData,
+    run: RunDirectory,
+    known: dict[str, float],
+    loaded: tuple[Side, Side] | None = None,
+) -> dict[str, float]:
     """Read the test side, here for the only time: its report, and the controls beside it.
 
-    `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave.
+    `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave;
+    `loaded` are training and validation side, if they have been read.
 
     Returns:
         the new metrics, which `metrics.json` has beside the `known` ones.
     """
-    from watkins_ml.evaluation.controls import controls
-    from watkins_ml.evaluation.report import write_controls, write_report
+    from watkins_ml.evaluation.report import write_report
     from watkins_ml.evaluation.result import evaluate
 
     side = open_side(data, "test")
@@ -256,7 +263,7 @@ def report_test(network: nn.Module, data: PreparedData, run: RunDirectory, known
     evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
     write_report(run.root, "test", side.frame, evaluation, side.spectrograms, data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
-    metrics |= write_controls(run.root, "test", controls(data.sides["train"], data.sides["test"]))
+    metrics |= report_controls(run.root, data, loaded)
     run.write_metrics(known | metrics)
     return metrics
 

@@ -11,7 +11,7 @@ from watkins_ml.core.console import err
 from watkins_ml.core.device import choose_device
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import write_csv
-from watkins_ml.core.metric_names import BEST_VAL, BEST_VAL_MACRO_F1, TEST_ACCURACY, TRIAL, VAL_MACRO_F1
+from watkins_ml.core.metric_names import BEST_VAL, BEST_VAL_MACRO_F1, CONTROL, TEST_ACCURACY, TRIAL, VAL_MACRO_F1
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.runs.save_model import complete_model
@@ -124,7 +124,8 @@ def evaluate_best(study: Study, data: PreparedData, best: FrozenTrial) -> dict[s
             complete_model(network, data, run, study.recipe.config.train.seed)
             metrics |= report_test(network, data, run, metrics)
         if not run.facts.concluded:
-            tested = {key: value for key, value in metrics.items() if not key.startswith(BEST_VAL)}
+            with_trial = {key for key in metrics if key.startswith(BEST_VAL) and not key.startswith(BEST_VAL + CONTROL)}
+            tested = {key: value for key, value in metrics.items() if key not in with_trial}
             record_result(run, study.recipe.config.tracking.register_as, tested)
             run.update_facts(concluded=True)  # before run.json is sent; one killed here is finished by its next sync
             run.finish("FINISHED")

@@ -13,12 +13,12 @@ from watkins_ml.evaluation.page.pictures import FIGURES, figures, learning_curve
 from watkins_ml.evaluation.runs import (
     ComparedRun,
     assert_distinct,
-    control_note,
     data_warning,
     headline,
     percent,
     tested_on,
 )
+from watkins_ml.evaluation.shortfall import control_note
 
 CARD_BYTES = 9_500_000
 FIGURE_BYTES = 3_000_000

@@ -9,7 +9,7 @@ import pandas as pd
 
 from watkins_ml.config import flatten
 from watkins_ml.core import metric_names
-from watkins_ml.evaluation.controls import CONTROLS
+from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 from watkins_ml.evaluation.intervals import QUANTITIES, Interval, score_intervals
 from watkins_ml.evaluation.runs import (
     GROUPS,
@@ -43,9 +43,10 @@ def headline_charts(runs: list[ComparedRun]) -> dict[str, list[Bar]]:
     for key, title in QUANTITIES.items():
         bars = [_bar(run.title, scores[key]) for run, scores in zip(runs, intervals, strict=True)]
         if data_warning(runs) is None:
-            known = {name: run.metrics.get(metric_names.control(name, key)) for run in runs for name in CONTROLS}
+            titles = {name: f"no audio: {title}" for name, title in CONTROLS.items()} | WITH_AUDIO
+            known = {name: run.metrics.get(metric_names.control(name, key)) for run in runs for name in titles}
             bars += [
-                Bar(CONTROLS[name], percent(value), value, value, value, True)
+                Bar(titles[name], percent(value), value, value, value, True)
                 for name, value in known.items()
                 if value is not None
             ]
@@ -87,10 +88,11 @@ def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tup
     """For each group of metrics its rows: title, then each run's value as text and whether it is best."""
     table = comparison_table(runs)
     rankable = table.attrs["warning"] is None
-    known = [row for row in table.index if not row.startswith(metric_names.CONTROL) or table.loc[row].notna().any()]
+    known = [row for row in table.index if metric_names.CONTROL not in row or table.loc[row].notna().any()]
     return {
         group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows if row.key in known]
         for group, rows in GROUPS.items()
+        if any(row.key in known for row in rows)
     }
 
 
