@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from watkins_ml.core.errors import UsageError, UserError, first_line
+from watkins_ml.core.errors import UsageError, UserError, first_line, sentence
 from watkins_ml.core.files import check_working_directory
-from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, refuse_too_little, use_memory_freely
+from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, use_memory_freely
 from watkins_ml.core.streams import Standard, finish, open_standard_streams
 from watkins_ml.core.text import shown
 
@@ -39,7 +39,12 @@ ORDER = (
 """In which the help lists the commands; any others follow by name."""
 _found = {module.name for module in iter_modules(__path__)} - HELPERS
 for _name in sorted(_found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
-    import_module(f"{__name__}.{_name}").add_to(app)
+    _module = import_module(f"{__name__}.{_name}")
+    _command = getattr(_module, _name)
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command)
+    else:
+        app.command(epilog=f"Example: {_module.EXAMPLE}")(_command)
 
 
 @app.callback()
@@ -50,8 +55,6 @@ def _options(
         os.environ["WATKINS_DEBUG"] = "1"
     if not {"-h", "--help"} & set(sys.argv):
         check_working_directory()
-        if context.invoked_subcommand != "fetch":
-            refuse_too_little()
     if "TORCHELASTIC_RUN_ID" in os.environ and context.invoked_subcommand != "train":
         from watkins_ml.core.distributed import refuse
 
@@ -74,8 +77,7 @@ def main() -> None:
     except OSError as error:
         if is_short_of_memory(error):
             _fail(f"too little memory ({first_line(error)}); {MORE_MEMORY}", 1, error)
-        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes | os.PathLike) else ""
-        _fail(f"{error.strerror or error}{where}", 1, error)
+        _fail(sentence(error), 1, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer: an option that there is not, a value out of range
             _print_misuse(error)

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins compare models:/watkins-baseline/2 runs/my-run --out compare.html")(compare)
+EXAMPLE = "watkins compare models:/watkins-baseline/2 runs/my-run --out compare.html"
 
 
 def compare(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import typer
+EXAMPLE = "watkins config"
 
 
 class Key(NamedTuple):
@@ -16,10 +16,6 @@ class Key(NamedTuple):
     values: str
     default: str
     meaning: str
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins config")(config)
 
 
 def config() -> None:

@@ -10,9 +10,7 @@ import typer
 from watkins_ml.cli.arguments import Overrides
 from watkins_ml.core.errors import UsageError
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins crossval experiments/efficientnet.yaml --folds 5")(crossval)
+EXAMPLE = "watkins crossval experiments/efficientnet.yaml --folds 5"
 
 
 def crossval(

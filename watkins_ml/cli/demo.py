@@ -12,10 +12,7 @@ import typer
 from watkins_ml.core.errors import UserError
 
 RECIPES = Path(__file__).parents[1] / "demo"
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins demo --out demo")(demo)
+EXAMPLE = "watkins demo --out demo"
 
 
 def demo(

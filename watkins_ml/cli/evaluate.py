@@ -9,9 +9,7 @@ import typer
 
 from watkins_ml.cli.arguments import Model
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins evaluate models:/watkins-efficientnet@champion --split test")(evaluate)
+EXAMPLE = "watkins evaluate models:/watkins-efficientnet@champion --split test"
 
 
 def evaluate(

@@ -10,11 +10,7 @@ import typer
 from watkins_ml.cli.arguments import Model
 from watkins_ml.core.errors import UsageError
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins explain models:/watkins-efficientnet@champion call.wav --out call.png")(
-        explain
-    )
+EXAMPLE = "watkins explain models:/watkins-efficientnet@champion call.wav --out call.png"
 
 
 def explain(

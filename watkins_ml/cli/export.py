@@ -18,11 +18,7 @@ sound = numpy.resize(sound, {samples})  # the first {seconds:.3g} s, shorter sou
 probabilities, logits, novelty = model.run(None, {{"waveform": sound[None]}})
 print(dict(zip(json.loads(about["classes"]), probabilities[0])), "unknown" if novelty[0] > 1 else "")"""
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx")(
-        export
-    )
+EXAMPLE = "watkins export models:/watkins-efficientnet@champion --to onnx --out champion.onnx"
 
 
 def export(

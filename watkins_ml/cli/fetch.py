@@ -30,17 +30,13 @@ class ReleaseName(StrEnum):
     best_of = "best-of"
 
 
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(
-        name="fetch", help=HELP, no_args_is_help=True, epilog="Example: watkins fetch archive --out watkins",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
-    group.command(epilog="Example: watkins fetch archive --out watkins")(archive)
-    group.command(epilog="Example: watkins fetch huggingface --release best-of --out best-of")(huggingface)
-    group.command(epilog="Example: watkins fetch kaggle --out kaggle")(kaggle)
-    app.add_typer(group)
+fetch = typer.Typer(
+    name="fetch", help=HELP, no_args_is_help=True, epilog="Example: watkins fetch archive --out watkins",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 
+@fetch.command(epilog="Example: watkins fetch archive --out watkins")
 def archive(out: Out = Path("watkins")) -> None:
     """The full cuts from the Internet Archive: 15,248 cuts of 54 species in one zip of 6.7 GB."""
     from watkins_ml.fetch.archive import release
@@ -48,6 +44,7 @@ def archive(out: Out = Path("watkins")) -> None:
     _fetch(release(), out)
 
 
+@fetch.command(epilog="Example: watkins fetch huggingface --release best-of --out best-of")
 def huggingface(
     out: Out = Path("watkins"),
     release: Annotated[
@@ -60,6 +57,7 @@ def huggingface(
     _fetch(release_of(release.value), out)
 
 
+@fetch.command(epilog="Example: watkins fetch kaggle --out kaggle")
 def kaggle(out: Out = Path("watkins")) -> None:
     r"""About 15,567 files in class folders from Kaggle (pip install 'watkins-ml\[kaggle]')."""
     from watkins_ml.fetch.kaggle import release
@@ -69,12 +67,12 @@ def kaggle(out: Out = Path("watkins")) -> None:
 
 def _fetch(release: Release, out: Path) -> None:
     from watkins_ml.core.console import out as console
-    from watkins_ml.fetch.release import fetch
+    from watkins_ml.fetch.release import fetch as fetch_release
 
     console.print(f"{release.name}  ({release.page})")
     console.print(f"Licence: {release.licence}. Citation to give:", f"  {release.citation}", sep="\n")
     try:
-        _print_fetched(fetch(release, out, lambda offer: _announce(offer, out)))
+        _print_fetched(fetch_release(release, out, lambda offer: _announce(offer, out)))
     except KeyboardInterrupt:
         raise UserError("interrupted; the same command goes on from here") from None
 

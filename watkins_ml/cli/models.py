@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import typer
+EXAMPLE = "watkins models"
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command("models", epilog="Example: watkins models")(list_models)
-
-
-def list_models() -> None:
+def models() -> None:
     """The registered models: versions, scores, data, and who is champion."""
     from watkins_ml.cli.tables import print_models
     from watkins_ml.inference.resolve import tracker_errors

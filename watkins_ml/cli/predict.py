@@ -24,10 +24,7 @@ class Format(StrEnum):
     audacity = "audacity"
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command(
-        epilog="Example: watkins predict models:/watkins-efficientnet@champion day1/ --out found --format raven"
-    )(predict)
+EXAMPLE = "watkins predict models:/watkins-efficientnet@champion day1/ --out found --format raven"
 
 
 def predict(

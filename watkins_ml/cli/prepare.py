@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from watkins_ml.audio.settings import FrontendSettings
 
 FRONTEND = {"rich_help_panel": "Frontend"}
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins prepare recordings/ --out data --split tape")(prepare)
+EXAMPLE = "watkins prepare recordings/ --out data --split tape"
 
 
 def prepare(

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins promote watkins-efficientnet/3")(promote)
+EXAMPLE = "watkins promote watkins-efficientnet/3"
 
 
 def promote(

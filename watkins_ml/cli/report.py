@@ -9,9 +9,7 @@ import typer
 
 from watkins_ml.cli.arguments import Model
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins report models:/watkins-efficientnet@champion --out report.html")(report)
+EXAMPLE = "watkins report models:/watkins-efficientnet@champion --out report.html"
 
 
 def report(

@@ -9,9 +9,7 @@ import typer
 
 from watkins_ml.core.errors import UsageError
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins server --port 5000")(server)
+EXAMPLE = "watkins server --port 5000"
 
 
 def server(

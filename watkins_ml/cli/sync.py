@@ -9,9 +9,7 @@ import typer
 
 from watkins_ml.core.errors import UserError
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins sync runs/baseline-20261123-101500-1a2b")(sync)
+EXAMPLE = "watkins sync runs/baseline-20261123-101500-1a2b"
 
 
 def sync(

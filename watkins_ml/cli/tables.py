@@ -90,11 +90,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.tracking.rundir import RunDirectory
 
     protocol = RunDirectory(run_dir).facts.split_protocol or ""
-    table = table_of("metric", "validation", "test", title=f"{run_dir}: {stamp(protocol)}")
-    for key, name in SCORES.items():
-        table.add_row(name, _number(metrics.get(BEST_VAL + key)), _number(metrics.get(TEST + key)))
-    _add_controls(table, metrics, columns=2)
-    out.print(table, soft_wrap=False)
+    _print_score_table(f"{run_dir}: {stamp(protocol)}", metrics, {"validation": BEST_VAL, "test": TEST})
     _print_shortfall(run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)
@@ -102,13 +98,18 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
 
 
 def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Path) -> None:
-    table = table_of("metric", side, title=stamp(protocol))
-    for key, name in SCORES.items():
-        table.add_row(name, _number(scores.get(key)))
-    _add_controls(table, scores, columns=1)
-    out.print(table, soft_wrap=False)
+    _print_score_table(stamp(protocol), scores, {side: ""})
     _print_shortfall(folder, {TEST + key: scores[key] for key in SCORES} | scores)
     out.print(f"Reports, galleries and plots: {folder}")
+
+
+def _print_score_table(title: str, metrics: dict[str, float], columns: dict[str, str]) -> None:
+    """The scores of a run; `columns` gives, by heading, how the names of its metrics begin."""
+    table = table_of("metric", *columns, title=title)
+    for key, name in SCORES.items():
+        table.add_row(name, *(_number(metrics.get(prefix + key)) for prefix in columns.values()))
+    _add_controls(table, metrics, len(columns))
+    out.print(table, soft_wrap=False)
 
 
 def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None:

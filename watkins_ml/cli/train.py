@@ -10,9 +10,7 @@ import typer
 from watkins_ml.cli.arguments import Overrides
 from watkins_ml.core.errors import UsageError, UserError
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins train experiments/baseline.yaml -o train.epochs=5")(train)
+EXAMPLE = "watkins train experiments/baseline.yaml -o train.epochs=5"
 
 
 def train(

@@ -9,9 +9,7 @@ import typer
 
 from watkins_ml.cli.arguments import Overrides
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2")(tune)
+EXAMPLE = "watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2"
 
 
 def tune(

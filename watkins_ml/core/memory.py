@@ -5,13 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from watkins_ml.core.errors import UserError
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 ALL = 2**31 - 1
@@ -64,35 +60,6 @@ def at_most(more: int) -> Iterator[None]:
 
 
 MORE_MEMORY = "close other programs, allow more (ulimit -v), or take smaller batches (data.batch_size)"
-NEEDED = "import numpy, pandas, torch, torchaudio"
-"""The libraries that every command but `fetch` loads."""
-
-
-def refuse_too_little() -> None:
-    """Where the memory of a process is limited, see in another whether the libraries can be loaded at all.
-
-    In this one they might end it (`std::bad_alloc`) or its workers one by one.
-
-    Raises:
-        UserError: they cannot.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    least = min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
-    if least is None:
-        return
-    tried = subprocess.run([sys.executable, "-c", NEEDED], capture_output=True, text=True, errors="replace")
-    signs = (*SHORT_OF_MEMORY, "memoryerror")
-    if tried.returncode < 0 or (tried.returncode and any(sign in tried.stderr.lower() for sign in signs)):
-        raise UserError(
-            f"too little memory: this process may take {least / 1e9:.1f} GB (ulimit -v, ulimit -d), with which PyTorch "
-            "cannot be loaded; allow more"
-        )
-
-
 SHORT_OF_MEMORY = ("allocate memory", "failed to map segment", "can't start new thread", "bad_alloc", "out of memory")
 """What the system, the loader of libraries, Python and PyTorch say where there is too little."""
 
