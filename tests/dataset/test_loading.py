@@ -15,7 +15,7 @@ from rich.console import Console
 from watkins_ml.core import console
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
-from watkins_ml.dataset.loading import Side, load_side, load_sides, open_side
+from watkins_ml.dataset.loading import Side, joined, load_side, load_sides, open_side
 
 
 def numbered(size: int) -> Side:
@@ -37,6 +37,24 @@ def test_batches_lose_nothing_and_only_the_last_is_smaller(size, batch_size, see
     assert 1 <= len(labels[-1]) <= batch_size
     assert all(torch.equal(spectrogram.flatten().long(), label) for spectrogram, label in batches())
     assert torch.equal(torch.cat([label for _, label in batches()]), torch.cat(labels))
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4), batch_size=st.integers(1, 30), data=st.data())
+def test_joined_sides_are_as_one(sizes, batch_size, data):
+    whole = numbered(sum(sizes))
+    parts = [
+        Side(whole.frame.iloc[rows], whole.spectrograms[rows], whole.labels[rows])
+        for rows in torch.arange(sum(sizes)).split(sizes)
+    ]
+    together = joined(*parts)
+    assert together.frame.equals(whole.frame)
+    assert together.spectrograms.shape == whole.spectrograms.shape
+    for one, other in zip(together.batches(batch_size), whole.batches(batch_size), strict=True):
+        assert all(map(torch.equal, one, other))
+    rows = torch.tensor(data.draw(st.lists(st.integers(0, sum(sizes) - 1), max_size=9)), dtype=torch.long)
+    assert torch.equal(together.spectrograms[rows], whole.spectrograms[rows])
+    assert torch.equal(together.spectrograms[:3], whole.spectrograms[:3])
 
 
 def test_without_a_generator_the_order_is_that_of_the_table():

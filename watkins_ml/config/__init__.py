@@ -88,6 +88,10 @@ class TrainConfig(Section):
     ema_decay: float = Field(default=0, ge=0, lt=1)
     """Above 0 the network that is validated and kept has the exponential moving average of the weights over the steps,
     each with this share of the average before it (Polyak and Juditsky 1992); 0.99 is usual for short trainings."""
+    refit: bool = False
+    """Once the best epoch is known, train a second network for as many epochs, at the same learning rates, on training
+    and validation recordings together; it is the one that is tested and registered. For few tapes a species, of which
+    validation takes one away."""
     class_weights: Literal["balanced", "sampled", "tapes", "none"]
     """What rare species get: `balanced` weighs the loss by the inverse of their recordings. `sampled` draws every
     species equally often instead, `tapes` also every tape of a species, and the loss weighs all alike."""
@@ -158,6 +162,7 @@ EARLIER: dict[str, Any] = {
     "optim.clip_norm": None,
     "optim.layer_decay": 1.0,
     "train.ema_decay": 0.0,
+    "train.refit": False,
 }
 """Keys that runs and studies of earlier versions do not have, with what these versions did."""
 

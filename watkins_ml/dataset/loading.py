@@ -52,11 +52,40 @@ class SpectrogramFiles(Sequence):
 
 
 @dataclass(frozen=True)
+class JoinedRows(Sequence):
+    """The rows of several sources one after the other; nothing is copied before it is asked for."""
+
+    parts: tuple[Spectrograms, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), *self.parts[0].shape[1:]))
+
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """As `SpectrogramFiles` gives them."""
+        if isinstance(rows, int):
+            return self[torch.tensor([rows])][0]
+        wanted = torch.arange(len(self))[rows.cpu() if torch.is_tensor(rows) else rows]
+        found, start = torch.empty(len(wanted), *self.shape[1:]), 0
+        for part in self.parts:
+            of_part = (wanted >= start) & (wanted < start + len(part))
+            found[of_part] = part[wanted[of_part] - start]
+            start += len(part)
+        return found
+
+
+Spectrograms = torch.Tensor | SpectrogramFiles | JoinedRows
+
+
+@dataclass(frozen=True)
 class Side:
     """One side of a prepared data set, in memory or on the disk."""
 
     frame: pd.DataFrame
-    spectrograms: torch.Tensor | SpectrogramFiles
+    spectrograms: Spectrograms
     """float32, shape (recordings, 1, n_mels, frames); in training also what frozen stages make of them."""
     labels: torch.Tensor
     """int64, shape (recordings,)."""
@@ -88,15 +117,27 @@ class Side:
 
     def near(self, device: torch.device) -> Side:
         """The side in the memory of a GPU, if it takes no more than half of what is free there."""
-        if device.type != "cuda" or not torch.is_tensor(self.spectrograms):
+        parts = self.spectrograms.parts if isinstance(self.spectrograms, JoinedRows) else (self.spectrograms,)
+        tensors = [part for part in parts if torch.is_tensor(part)]
+        if device.type != "cuda" or len(tensors) < len(parts):
             return self
         free, _ = torch.cuda.mem_get_info(device)
-        if self.spectrograms.nbytes > free / 2:
+        if sum(part.nbytes for part in tensors) > free / (2 * len(parts)):
             return self
-        return replace(self, spectrograms=self.spectrograms.to(device), labels=self.labels.to(device))
+        moved = [part.to(device) for part in tensors]
+        return replace(self, spectrograms=torch.cat(moved) if moved[1:] else moved[0], labels=self.labels.to(device))
 
 
-def _ahead(spectrograms: torch.Tensor | SpectrogramFiles, batches: Sequence[torch.Tensor]) -> Generator[torch.Tensor]:
+def joined(*sides: Side) -> Side:
+    """The recordings of several sides as one, whose spectrograms stay where they are."""
+    return Side(
+        pd.concat([side.frame for side in sides], ignore_index=True),
+        JoinedRows(tuple(side.spectrograms for side in sides)),
+        torch.cat([side.labels for side in sides]),
+    )
+
+
+def _ahead(spectrograms: Spectrograms, batches: Sequence[torch.Tensor]) -> Generator[torch.Tensor]:
     """Each batch got together while those before it are learned from, where a GPU can fetch it by itself."""
 
     def gather(chosen: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from watkins_ml.dataset.loading import cut_windows, open_side
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier
+from watkins_ml.models.bundle_files import REFIT
 from watkins_ml.models.scoring import cut_logits
 
 
@@ -34,7 +35,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
-    _check_fit(classifier, data, model)
+    _check_fit(classifier, data, model, side)
     split = open_side(data, side)
     with (
         disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
@@ -62,7 +63,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
     return scores, data.protocol
 
 
-def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
+def _check_fit(classifier: Classifier, data: PreparedData, model: str, side: str) -> None:
     """Refuse data that the model cannot be tested on; warn of those that it may have been trained on."""
     folder = data.folder.root
     if classifier.frontend.settings != data.frontend:
@@ -73,7 +74,13 @@ def _check_fit(classifier: Classifier, data: PreparedData, model: str) -> None:
         lacking = sorted(set(classifier.classes) - set(data.classes))
         what = f"{unknown[0]} is unknown to the model" if unknown else f"{lacking[0]} is not in the data"
         raise UserError(f"{folder}: other species than {model} was trained on ({what})")
-    if (digest := classifier.facts.get("data_digest")) != data.digest:
+    if (digest := classifier.facts.get("data_digest")) == data.digest:
+        if side == "val" and classifier.facts.get(REFIT):
+            err.print(
+                f"{model} was trained on these validation recordings too (train.refit): its scores flatter it",
+                style="yellow",
+            )
+    else:
         err.print(
             f"{model} was trained on another split or other data (digest {digest}, here {data.digest}): unless these "
             "recordings are new to it, its scores here flatter it",

@@ -10,6 +10,8 @@ from watkins_ml.core.errors import UserError
 DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE = "model.json", "weights.pt", "novelty.pt", "example.wav"
 PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE)
 """The files of a bundle; models of earlier versions have no novelty."""
+REFIT = "refit"
+"""A fact of a model: it has been trained on the validation recordings too (`train.refit`)."""
 
 
 def bundle_digest(folder: Path) -> str | None:

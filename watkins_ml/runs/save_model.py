@@ -19,16 +19,23 @@ from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEMPERATURE, THRESHO
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.models.bundle import save_bundle, save_novelty
-from watkins_ml.models.bundle_files import EXAMPLE, NOVELTY
+from watkins_ml.models.bundle_files import EXAMPLE, NOVELTY, REFIT
 from watkins_ml.models.novelty import Novelty, fit_novelty, remembered_rows
 from watkins_ml.tracking.rundir import RunDirectory
 
 
 def save_model(
-    network: nn.Module, config: ExperimentConfig, data: PreparedData, run: RunDirectory, metrics: dict[str, float]
+    network: nn.Module,
+    config: ExperimentConfig,
+    data: PreparedData,
+    run: RunDirectory,
+    metrics: dict[str, float],
+    unseen: nn.Module | None = None,
 ) -> None:
     """The network as a whole bundle in the run directory, with the facts that a registered version will have as tags.
 
+    `unseen` is the network of the validation report; another one than `network` where that has been trained on the
+    validation recordings too (`train.refit`).
     Only after this may the journal name the model: whoever sends it takes the bundle as it is.
     """
     facts = {
@@ -37,7 +44,12 @@ def save_model(
         "split_protocol": data.protocol,
         **{key: metrics[key] for key in (BEST_VAL_MACRO_F1, THRESHOLD_90) if key in metrics},
     }
-    novelty = _novelty(network, data, config.train.seed)
+    if unseen is None or unseen is network:
+        novelty = _novelty(network, data, config.train.seed)
+    else:
+        facts[REFIT] = True
+        novelty = _novelty(network, data, config.train.seed, ("train", "val"))
+        novelty.limit = _novelty(unseen, data, config.train.seed).limit  # for others the recordings must be new
     write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
     save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics[TEMPERATURE], novelty)
     run.update_facts(
@@ -53,10 +65,11 @@ def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, se
         save_novelty(run.model, _novelty(network, data, seed))
 
 
-def _novelty(network: nn.Module, data: PreparedData, seed: int) -> Novelty:
-    """Which sounds are known to the network; fitted on training and validation alone."""
-    train, val = (SpectrogramFiles(data, data.sides[side]) for side in ("train", "val"))
-    rows = remembered_rows(torch.from_numpy(train.frame["label"].to_numpy(copy=True)), seed).tolist()
+def _novelty(network: nn.Module, data: PreparedData, seed: int, known: tuple[str, ...] = ("train",)) -> Novelty:
+    """Which sounds are known to the network, those of the sides `known`; the test side is not among them."""
+    trained = SpectrogramFiles(data, pd.concat([data.sides[side] for side in known], ignore_index=True))
+    val = SpectrogramFiles(data, data.sides["val"])
+    rows = remembered_rows(torch.from_numpy(trained.frame["label"].to_numpy(copy=True)), seed).tolist()
     with progress(transient=True) as bar:
         task = bar.add_task("What it knows", total=len(rows) + len(val), note="")
 
@@ -65,8 +78,8 @@ def _novelty(network: nn.Module, data: PreparedData, seed: int) -> Novelty:
                 yield files[row].unsqueeze(0)
                 bar.advance(task)
 
-        known, validation = cuts(train, rows), cuts(val, list(range(len(val))))
-        return fit_novelty(network, Frontend(data.frontend), known, validation)
+        remembered, validation = cuts(trained, rows), cuts(val, list(range(len(val))))
+        return fit_novelty(network, Frontend(data.frontend), remembered, validation)
 
 
 def _example_audio(sample_rate: int) -> bytes:

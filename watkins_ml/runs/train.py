@@ -27,6 +27,7 @@ from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
+from watkins_ml.runs.refit import CHECKPOINT, refit_network
 from watkins_ml.runs.save_model import save_model
 from watkins_ml.tracking.records import TRAIN
 from watkins_ml.tracking.run_files import check_confined
@@ -111,8 +112,10 @@ def help_training() -> None:
     inputs = read_inputs(config)
     with interruptible(group.broadcast()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
-        for side in (inputs.val, open_side(inputs.data, "test")):
-            _logits(network, inputs.data, side)
+        _logits(network, inputs.data, inputs.val)
+        if config.train.refit:
+            network = refit_network(config, *inputs, None)
+        _logits(network, inputs.data, open_side(inputs.data, "test"))
 
 
 class Inputs(NamedTuple):
@@ -180,13 +183,16 @@ def train_and_report(
 def _train_and_report(
     config: ExperimentConfig, inputs: Inputs, run: RunDirectory, start: Checkpoint | None
 ) -> dict[str, float]:
-    network = train(config, inputs, run, start)
+    network = unseen = train(config, inputs, run, start)
     err.print("Evaluating on validation and test")
     metrics = report_validation(network, inputs, run, config.train.monitor)
+    if config.train.refit:
+        network = refit_network(config, *inputs, run)
     metrics |= report_test(network, inputs.data, run, metrics, (inputs.train, inputs.val))
-    save_model(network, config, inputs.data, run, metrics)
+    save_model(network, config, inputs.data, run, metrics, unseen)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
+    (run.checkpoints / CHECKPOINT).unlink(missing_ok=True)
     return metrics
 
 

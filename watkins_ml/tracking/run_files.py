@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watkins_ml.core.confined import plain_file, plain_files
 
-ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "run.json", "reports", "preds", "misclassified",
+ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "refit.csv", "run.json", "reports", "preds", "misclassified",
              "galleries", "plots", "checkpoints")  # fmt: skip
 """What of a run directory MLflow keeps among the run's artifacts."""
 MB = 1_000_000

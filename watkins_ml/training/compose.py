@@ -12,7 +12,7 @@ from torch import nn
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import choose_device, choose_precision
 from watkins_ml.core.distributed import current
-from watkins_ml.dataset.loading import Side
+from watkins_ml.dataset.loading import Side, joined
 from watkins_ml.models.family import PrefixedNetwork
 from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
 from watkins_ml.training.distributed_layers import distribute
@@ -38,8 +38,12 @@ def compose(
     species: int,
     start: Checkpoint | None,
     features: FeatureCache | None,
+    together: bool = False,
 ) -> Composition:
-    """Network, cached features, process group, compiler and optimiser, in this order; arguments as those of `fit`."""
+    """Network, cached features, process group, compiler and optimiser, in this order; arguments as those of `fit`.
+
+    With `together` the training side is both sides.
+    """
     group, device = current(), choose_device(config.train.device)
     network = build()
     network.load_state_dict(group.broadcast_tensors(network.state_dict()) or {})
@@ -57,6 +61,8 @@ def compose(
         precision = choose_precision(config.train.amp, device)
         train, val, forward, transforms = features.shorten(network, train, val, transforms, device, precision)
 
+    if together:
+        train = joined(train, val)
     train_forward = distribute(network, forward, group)
     if config.train.compile:
         train_forward = torch.compile(train_forward, dynamic=False)  # for whole batches, and the smaller last one

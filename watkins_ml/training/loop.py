@@ -72,6 +72,43 @@ def fit(
     return trainer.model
 
 
+def refit(
+    config: ExperimentConfig,
+    build: Callable[[], nn.Module],
+    train: Side,
+    val: Side,
+    species: int,
+    rates: list[float],
+    checkpoint: Path | None,
+    start: Checkpoint | None = None,
+    features: FeatureCache | None = None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train on both sides together, an epoch at each of the learning rates; the network and a row an epoch.
+
+    Args:
+        checkpoint: where each epoch's state is written, to resume from as `start`; None for none.
+
+    The other arguments, several processes and errors as those of `fit`.
+    """
+    make_deterministic(config.train.seed, config.train.compile)
+    trainer, both, _ = compose(config, build, train, val, species, start, features, together=True)
+    rows: list[dict[str, float]] = [] if trainer.best is None else list(trainer.best.facts["rows"])
+    with progress() as bar:
+        task = bar.add_task("", total=len(rates) * -(-len(both) // config.data.batch_size), note="")
+        for epoch, rate in list(enumerate(rates, start=1))[len(rows) :]:
+            bar.update(task, description=f"Refit {epoch}/{len(rates)}")
+            trainer.learning_rate = rate
+            measured = trainer.train_epoch(both, lambda note: bar.update(task, advance=1, note=note))
+            rows = [*rows, {"epoch": epoch, "learning_rate": rate} | trainer.group.broadcast(measured)]
+            trainer.progress.count(is_best=True)  # no validation is left to say otherwise
+            state = trainer.checkpoint({"rows": rows, "rates": rates})
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, state)
+    assert trainer.best is not None  # there is an epoch at least
+    trainer.model.load_state_dict(trainer.best.tensors["model"])
+    return trainer.model, rows
+
+
 def _epochs(trainer: Trainer, train: Side, val: Side, score: Score) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield metrics and timing, epoch after epoch."""
     limits = trainer.config.train

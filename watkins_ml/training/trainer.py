@@ -84,7 +84,9 @@ class Trainer:
         self.transforms = config.augment if transforms is None else transforms
         self.precision = choose_precision(train.amp, device)
         self.class_weights = class_weights.to(device)
-        self.optimizer = AdamW(parameter_groups(self.model, optim), optim.weight_decay)
+        groups = parameter_groups(self.model, optim)
+        self._shares = [group["lr"] / optim.lr for group in groups]
+        self.optimizer = AdamW(groups, optim.weight_decay)
         by_count = {} if train.monitor == VAL_LOSS else {"mode": "max", "threshold": 0, "threshold_mode": "abs"}
         self.scheduler = schedule(self.optimizer, optim, train.epochs, **by_count)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
@@ -99,6 +101,11 @@ class Trainer:
     def learning_rate(self) -> float:
         """That of the head, which is the highest."""
         return self.optimizer.param_groups[-1]["lr"]
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        for group, share in zip(self.optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = rate * share
 
     def _step_settings(self) -> tuple[float, float]:
         return self.learning_rate, self._ema_decay

@@ -118,6 +118,11 @@ def load_study(
     name = name or own_name or Path(recipe).stem
     check_name(f"study name {shown(name)}", name, "; see --name")
     config = validate(tree, source)
+    if config.train.refit:
+        raise UsageError(
+            f"{source}: train.refit must be false, since a study compares networks by validation recordings; train the "
+            "point that it finds with it"
+        )
     settings = _settings(study | ({} if trials is None else {"trials": trials}), source)
     return StudyRecipe(name, config, settings, _space(config, search, source))
 
@@ -161,7 +166,7 @@ def _space(config: ExperimentConfig, search: Any, source: str) -> dict[str, Base
             raise UsageError(f"{where}: no such key in an experiment with {config.model.name}{hint}")
         if key == "model.name":
             raise UsageError(f"{where}: a study searches one model; write a recipe for each")
-        if key in PLACES or key.startswith("tracking."):
+        if key in (*PLACES, "train.refit") or key.startswith("tracking."):
             raise UsageError(f"{where}: does not change a trial's score; leave it out")
         space[key] = _distribution(description, own[key], where)
         _check_values(config, key, space[key], own[key], where)
