@@ -150,7 +150,7 @@ def test_ranges_that_contradict_themselves_are_refused(tmp_path, search, right):
         ("augment.time_roll: {choices: [true, 1.5]}", "augment.time_roll must be true or false, not 1.5"),
         (
             "train.class_weights: {choices: [balanced, equal]}",
-            "train.class_weights must be 'balanced', 'sampled' or 'none'",
+            "train.class_weights must be 'balanced', 'sampled', 'tapes' or 'none'",
         ),
     ],
 )

@@ -119,10 +119,8 @@ def load_study(
     check_name(f"study name {shown(name)}", name, "; see --name")
     config = validate(tree, source)
     if config.train.refit:
-        raise UsageError(
-            f"{source}: train.refit must be false, since a study compares networks by validation recordings; train the "
-            "point that it finds with it"
-        )
+        why = "a study compares networks by validation recordings; train the point that it finds with it"
+        raise UsageError(f"{source}: train.refit must be false, since {why}")
     settings = _settings(study | ({} if trials is None else {"trials": trials}), source)
     return StudyRecipe(name, config, settings, _space(config, search, source))
 
