@@ -48,7 +48,8 @@ class DataSet:
 
     title: str
     audio: str
-    group_regex: str
+    group_regex: str | None
+    """None is the default rule, by cut ids as Watkins has them."""
     epochs: dict[str, int]
     folds: tuple[str, ...] = ("--folds", "5")
     prepare: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ LOWER = [  # the best of `training_options.py` on validation
     "optim.lr=0.0003", "train.early_stopping_patience=10",
 ]  # fmt: skip
 DATA_SETS = {
+    "watkins21": DataSet("watkins21, by tape", "watkins21", None, {"baseline": 20, "scratch": 8, "imagenet": 10}),
     "watkins10": DataSet("watkins10", "watkins10", WATKINS_CUT, EPOCHS, overrides=FROZEN),
     "watkins10-band": DataSet("watkins10 below 5 kHz", "watkins10", WATKINS_CUT, EPOCHS, (), BAND, FROZEN),
     "esc10": DataSet(
@@ -93,7 +95,8 @@ def finished(run_dir: Path) -> bool:
 def prepare(name: str, shared: Path, folder: Path) -> None:
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
     data = DATA_SETS[name]
-    watkins(folder, "prepare", str(shared / "data" / data.audio), "--group-regex", data.group_regex, *data.prepare)
+    groups = [] if data.group_regex is None else ["--group-regex", data.group_regex]
+    watkins(folder, "prepare", str(shared / "data" / data.audio), *groups, *data.prepare)
 
 
 def cross_validate(name: str, model: str, shared: Path, folder: Path, run: str, *overrides: str) -> Path:
@@ -201,7 +204,7 @@ def draw_panel(axes: Axes, values: dict[int, Interval], rows: list[str]) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shared", type=Path, help="folder with data/watkins10, data/esc10 and weights/")
+    parser.add_argument("shared", type=Path, help="folder with data/watkins21, watkins10, esc10 and weights/")
     parser.add_argument("--out", type=Path, default=Path("results/real"))
     parser.add_argument("--only", choices=DATA_SETS, nargs="+", default=list(DATA_SETS))
     parser.add_argument("--models", choices=MODELS, nargs="+", default=list(MODELS))
