@@ -8,6 +8,8 @@ import pytest
 def champions(finished, recipe, tmp_path_factory) -> Path:
     """A working folder with a champion baseline and a champion EfficientNet. Read only, but for comparisons."""
     from watkins_ml.runs.train import run_experiment
+    from watkins_ml.tracking import registry
+    from watkins_ml.tracking.server import client
 
     folder = tmp_path_factory.mktemp("champions") / "project"
     shutil.copytree(finished.folder, folder)
@@ -16,6 +18,7 @@ def champions(finished, recipe, tmp_path_factory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(folder)
         run_experiment(recipe("efficientnet", *frozen), Path("runs/second"))
+        registry.promote(client(), "watkins-efficientnet/1")
     return folder
 
 

@@ -17,7 +17,7 @@ import soundfile
 from tests.support import EXPERIMENTS, ROOT
 
 PACKAGE = ROOT / "tests" / "support" / "toy_package"
-TRACKED = "models:/watkins-toy@champion"
+TRACKED = "models:/watkins-toy/1"
 RECIPE = """
 base: {base}
 model: {{name: toy, scale: 2.0, dropout: null}}

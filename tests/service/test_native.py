@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from tests.support import compose
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking import registry
 
 pytestmark = pytest.mark.slow  # MLflow makes its tables and a training runs: half a minute
 
@@ -59,6 +60,7 @@ def trained(service, secrets, prepared):
         client.create_registered_model("watkins-baseline")
         ran = native.run("trainer", "watkins", "train", "experiments/baseline.yaml", "--run-dir", "runs/one", *small)
         assert ran.returncode == 0, ran.stderr
+        registry.promote(client, "watkins-baseline/1")  # two epochs are not above their control
         patch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", secrets["mlflow_trainer_password"])
         yield client
@@ -128,9 +130,10 @@ def test_its_artifacts_come_back_through_the_server(trained, run, service, tmp_p
     assert list((service.native.folder / "artifacts").rglob("history.csv"))  # and lie on the volume
 
 
-def test_its_model_is_registered_as_champion(trained, run):
+def test_its_model_is_registered_with_its_control_and_champion_by_hand(trained, run):
     champion = trained.get_model_version_by_alias("watkins-baseline", "champion")
     assert champion.run_id == run.info.run_id
+    assert registry.is_beaten(champion) and registry.BY_HAND in champion.tags
 
 
 def test_the_serving_profile_answers_with_the_champion_and_writes_nothing(trained, service, prepared, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
+from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -56,7 +57,9 @@ def assert_tracked_once(client: MlflowClient, root: Path, name: str | None) -> N
     if name is not None:
         (version,) = client.search_model_versions(f"name='{name}'")
         assert version.run_id == run_id
-        assert client.get_model_version_by_alias(name, "champion").version == version.version
+        holder = registry.champion(client, name)
+        assert (holder is not None and holder.version == version.version) != registry.is_beaten(version)
+        assert version.tags[registry.CLAIM] == ("lost" if registry.is_beaten(version) else "won")
 
 
 def _assert_metrics(client: MlflowClient, run_id: str, entries: list[dict]) -> None:

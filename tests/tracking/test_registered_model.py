@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.registered import assert_is_the_runs_own, digests, held
+from tests.support.registered import assert_is_the_runs_own, digests, held, without_control
 from watkins_ml.runs import train as experiment
 from watkins_ml.runs.lifecycle import RunInterruptedError
 from watkins_ml.tracking import registry
@@ -23,10 +23,14 @@ CHAMPION = f"models:/{NAME}@champion"
 
 @pytest.fixture
 def run(finished, store, tmp_path) -> RunDirectory:
-    """A copy of a finished run of which nothing has been sent to this test's own, empty store."""
+    """A copy of a finished run of which nothing has been sent to this test's own, empty store.
+
+    It becomes champion when it is sent, for it is of a version that did not know the control.
+    """
     run = RunDirectory(tmp_path / "runs" / "first")
     shutil.copytree(finished.run_dir, run.root)
     (run.root / "upload.json").unlink()
+    without_control(run)
     return run
 
 
@@ -141,6 +145,7 @@ def test_of_a_run_that_was_resumed_after_its_model_had_been_sent(store, recipe, 
         with pytest.raises(RunInterruptedError):
             experiment.run_experiment(config, Path("runs/again"))
     run = RunDirectory(Path("runs/again"))
+    registry.promote(store, f"{NAME}/1")  # it is not above its control, and so is what takes its place
     assert held(CHAMPION) == digests(run.model)
     (run.model / "novelty.pt").unlink()
     Upload(run).send()

@@ -11,11 +11,21 @@ from watkins_ml.tracking import registry
 NAME = "watkins-baseline"
 
 
+CONTROL = "best_val_control_spectrum_macro_f1"
+
+
 def create(
-    client, f1: object, digest: str = "d1", split: str = "tape", name: str = NAME, score: str = "best_val_macro_f1"
+    client,
+    f1: object,
+    digest: str = "d1",
+    split: str = "tape",
+    name: str = NAME,
+    score: str = "best_val_macro_f1",
+    control: object = None,
 ):
-    """A version with these tags that has not claimed yet."""
+    """A version with these tags that has not claimed yet; only with `control` it knows one."""
     tags = {score: str(f1), "data_digest": digest, "split_protocol": split}
+    tags |= {} if control is None else {CONTROL: str(control)}
     return client.create_model_version(name, "file:///nowhere", tags=tags)
 
 
@@ -23,7 +33,7 @@ def create(
 def register(store):
     """A function that registers a version with these tags and lets it claim the champion alias."""
 
-    def run(*tags: object, name: str = NAME, **more: str) -> registry.Promotion:
+    def run(*tags: object, name: str = NAME, **more: object) -> registry.Promotion:
         try:
             store.create_registered_model(name)
         except MlflowException:
@@ -78,6 +88,50 @@ def test_versions_of_earlier_versions_compete_by_the_name_that_these_gave_the_sc
     assert "0.5000" in said.out and f"{f1:.4f}" in said.out and "nan" not in said.out
     assert watkins("promote", f"{NAME}/{3 - champion}").status == 0
     assert champion_of(store) == 3 - champion
+
+
+@pytest.mark.parametrize(
+    ("f1", "control", "promoted"),
+    [(0.5, 0.4, True), (0.5, 0.5, False), (0.5, 0.6, False), ("nan", 0.1, False), (1.0, 1.0, True), (0.5, "nan", True),
+     (0.5, "n/a", True)],
+    ids=["above", "equal", "below", "no score", "none can be above 1", "no control", "no number"],
+)  # fmt: skip
+def test_a_network_not_above_its_control_becomes_champion_by_hand_only(store, register, watkins, f1, control, promoted):
+    promotion = register(f1, control=control)
+    assert promotion.promoted == promoted and champion_of(store) == (1 if promoted else None)
+    if promoted:
+        return
+    assert f"{NAME} version 1 was not made champion: its validation macro F1" in promotion.reason
+    assert f"is not above {control:.4f}, that of a logistic regression" in promotion.reason
+    assert store.get_model_version(NAME, "1").tags[registry.CLAIM] == "lost"
+    assert f"{control:.4f}" in watkins("models").out
+    assert registry.promote_if_better(store, store.get_model_version(NAME, "1")).reason == promotion.reason
+    registry.promote(store, promotion.reason.rpartition("watkins promote ")[2])
+    assert champion_of(store) == 1
+    assert registry.promote_if_better(store, store.get_model_version(NAME, "1")).promoted, "and nobody takes it back"
+    assert not register(0.0, control=0.1).promoted and champion_of(store) == 1
+
+
+def test_a_version_not_above_its_control_takes_no_champion_its_place_whatever_it_scored(store, register):
+    register(0.5)
+    assert not register(0.9, control=0.95).promoted and champion_of(store) == 1
+    assert register(0.6, control=0.55).promoted and champion_of(store) == 3
+    assert "stays version 3" in register(0.58, control=0.55).reason
+
+
+def test_what_stands_in_place_of_a_champion_by_hand_is_champion_though_not_above_its_control(store, register):
+    register(0.5, control=0.6)
+    registry.promote(store, f"{NAME}/1")
+    again = create(store, 0.5, control=0.6)
+    registry.replace(store, [store.get_model_version(NAME, "1")], again)
+    promotion = registry.promote_if_better(store, again)
+    assert promotion.promoted and "in place of version 1" in promotion.reason and champion_of(store) == 2
+
+
+def test_a_claim_that_was_cut_off_gives_no_alias_to_one_not_above_its_control(store, register):
+    store.create_registered_model(NAME)
+    create(store, 0.9, control=0.95)  # killed before it claimed
+    assert register(0.5, control=0.2).promoted and champion_of(store) == 2
 
 
 def test_a_leaky_score_is_told_as_one(register):

@@ -135,8 +135,10 @@ def test_the_registered_version_knows_its_run_and_score_and_is_champion(tracked,
         "data_digest": run.data.tags["data_digest"],
         "split_protocol": "tape",
         "best_val_macro_f1": str(finished.metrics["best_val_macro_f1"]),
+        "best_val_control_spectrum_macro_f1": str(finished.metrics["best_val_control_spectrum_macro_f1"]),
         "threshold_90": str(finished.metrics["threshold_90"]),
-        "watkins.claim": "won",
+        "watkins.claim": "lost",  # not above its control, so promoted by hand
+        "watkins.promoted_after": "1.5",
     }
     (model,) = [server.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "watkins-baseline", "version": 1}]

@@ -25,6 +25,7 @@ from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
 from watkins_ml.evaluation.metrics import score
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.training.monitor import best_epoch
@@ -146,21 +147,24 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
         assert len(child.outputs.model_outputs) == 1 and len(child.inputs.dataset_inputs) == 3
 
 
-def test_the_best_trial_is_tested_once_registered_and_champion(tuned, at):
+def test_the_best_trial_is_tested_once_registered_and_champion_if_it_is_above_its_control(tuned, at):
     best = best_trial(tuned.study.trials)
     child = runs(at)[f"small {best.user_attrs['run']}"]
-    assert {"test_accuracy", "test_macro_f1", "control_tape_accuracy"} <= set(child.data.metrics)
+    control = "best_val_control_spectrum_macro_f1"
+    assert {"test_accuracy", "test_macro_f1", "control_tape_accuracy", control} <= set(child.data.metrics)
     (version,) = at.search_model_versions("name='small'")
     assert version.run_id == child.info.run_id
     assert float(version.tags["best_val_macro_f1"]) == best.value
-    assert at.get_model_version_by_alias("small", "champion").version == version.version
+    assert float(version.tags[control]) == child.data.metrics[control]
+    holder = registry.champion(at, "small")
+    assert (holder is not None and holder.version == version.version) != registry.is_beaten(version)
     tests = [path for path in (tuned.folder / "runs").rglob("preds/test.csv")]
     assert [path.parents[1].name for path in tests] == [best.user_attrs["run"]]
 
 
 def test_what_is_registered_is_the_best_trials_own_model_and_can_say_unknown(tuned, at, tmp_path):
     best = best_trial(tuned.study.trials)
-    assert_is_the_runs_own("models:/small@champion", tuned.folder / "runs" / "small" / best.user_attrs["run"], tmp_path)
+    assert_is_the_runs_own("models:/small/1", tuned.folder / "runs" / "small" / best.user_attrs["run"], tmp_path)
     for trial in tuned.study.trials:  # and every other trial's is whole too
         folder = tuned.folder / "runs" / "small" / trial.user_attrs["run"]
         if (folder / "model").exists():
@@ -251,7 +255,7 @@ def test_a_conclusion_that_was_cut_off_is_made_whole_without_reading_test_again(
     assert said.status == 0, said.err
     assert report.stat().st_mtime_ns == before and "Evaluating" not in said.err
     (version,) = client().search_model_versions("name='small'")
-    assert client().get_model_version_by_alias("small", "champion").version == version.version
+    assert registry.CLAIM in version.tags
     found = runs(client())
     assert found[f"small {run.name}"].data.metrics["test_accuracy"] == pd.read_csv(report).correct.mean()
     assert len(found) == 1 + len(counted(tuned.study.trials))

@@ -32,8 +32,8 @@ def demo(
     ):
         _generate(folder, seed)
         os.chdir(folder)  # data, runs and the embedded store lie together, as in a user's own project
-        page, champion = _train_and_compare(seed)
-        _predict(champion)
+        page, model = _train_and_compare(seed)
+        _predict(model)
     _print()
     _print(f"Done in {time.perf_counter() - started:.0f} s. Open the comparison: {page}")
     _print(f"Look at the runs:     cd {folder} && watkins server    (and open the address that it prints)")
@@ -57,7 +57,7 @@ def _generate(folder: Path, seed: int) -> None:
 
 
 def _train_and_compare(seed: int) -> tuple[Path, str]:
-    """Prepare, train both models, register and compare them; the page of the comparison, and the first champion."""
+    """Prepare, train both models, register and compare them; the page of the comparison, and a model to predict with."""
     from watkins_ml.cli.tables import print_comparison, print_models, print_prepared
     from watkins_ml.config import load_config
     from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -79,18 +79,21 @@ def _train_and_compare(seed: int) -> tuple[Path, str]:
     print_comparison(compare_models(runs, page), page)
     _print_step("The model registry")
     print_models(registry.list_versions(client()), tracking_uri())
-    return page, f"models:/{names[0]}@{registry.CHAMPION}"
+    champions = [f"models:/{name}@{registry.CHAMPION}" for name in names if registry.champion(client(), name)]
+    return page, champions[0] if champions else runs[0]
 
 
-def _predict(champion: str) -> None:
+def _predict(model: str) -> None:
     from watkins_ml.cli.prediction_tables import print_detections
     from watkins_ml.inference.detections import DetectionOptions
     from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.resolve import load_classifier
     from watkins_ml.inference.windows import WindowOptions
 
-    _print_step("Predicting a new recording with the champion")
-    classifier = load_classifier(champion)
+    _print_step(f"Predicting a new recording with {model}")
+    if not model.startswith("models:/"):
+        _print("No network is above its control on validation, so none became champion; this is the first run")
+    classifier = load_classifier(model)
     print_detections(
         predict_recordings(classifier, [Path("new-recording.wav")], DetectionOptions(), WindowOptions()), "table"
     )

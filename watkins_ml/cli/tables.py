@@ -13,7 +13,14 @@ from rich.table import Column, Table
 from watkins_ml.core import metric_names
 from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.metric_names import ACCURACY, BEST_VAL, BEST_VAL_MACRO_F1, MACRO_F1, TEST
+from watkins_ml.core.metric_names import (
+    ACCURACY,
+    BEST_VAL,
+    BEST_VAL_CONTROL_MACRO_F1,
+    BEST_VAL_MACRO_F1,
+    MACRO_F1,
+    TEST,
+)
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import LEAKY, SIDES
 
@@ -188,19 +195,23 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
         return
-    table = table_of("model", "version", "alias", "val macro F1", "split", "data digest", "run", title=uri)
+    table = table_of("model", "version", "alias", "val macro F1", "control's", "split", "data digest", "run", title=uri)
     for version in versions:
         tags = metric_names.renamed(version.tags)
         table.add_row(
             version.name,
             str(version.version),
             ", ".join(version.aliases),
-            _number(float(tags.get(BEST_VAL_MACRO_F1, "nan"))),
+            *(_number(float(tags.get(key, "nan"))) for key in (BEST_VAL_MACRO_F1, BEST_VAL_CONTROL_MACRO_F1)),
             (protocol := tags.get("split_protocol", "")) + _leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
         )
     out.print(table, soft_wrap=False)
+    if any(BEST_VAL_CONTROL_MACRO_F1 in version.tags for version in versions):
+        out.print(
+            "control's: validation macro F1 of a logistic regression on the mean spectrum, which a champion beats"
+        )
 
 
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:

@@ -25,6 +25,8 @@ Monitor = Literal["val_macro_f1", "val_accuracy", "val_loss", "val_calibrated_lo
 TRAIN_LOSS, TRAIN_ACCURACY = TRAIN + "loss", TRAIN + ACCURACY
 VAL_ACCURACY, VAL_CALIBRATED_LOSS = VAL + ACCURACY, VAL + CALIBRATED_LOSS
 BEST_VAL_MACRO_F1, TEST_ACCURACY, TEST_MACRO_F1 = BEST_VAL + MACRO_F1, TEST + ACCURACY, TEST + MACRO_F1
+BEST_VAL_CONTROL_MACRO_F1 = BEST_VAL + CONTROL + "spectrum_" + MACRO_F1
+"""Of the control with audio, on the validation side of the network beside it."""
 BEST_EPOCH, TEMPERATURE = "best_epoch", "temperature"
 THRESHOLD_90 = "threshold_90"
 """The confidence from which on 90 % of the answers were right on validation."""

@@ -19,7 +19,15 @@ from watkins_ml.core.distributed import current
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
-from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, TEMPERATURE, TEST, THRESHOLD_90, renamed
+from watkins_ml.core.metric_names import (
+    BEST_EPOCH,
+    BEST_VAL,
+    BEST_VAL_CONTROL_MACRO_F1,
+    TEMPERATURE,
+    TEST,
+    THRESHOLD_90,
+    renamed,
+)
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
@@ -285,5 +293,6 @@ def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str,
     run.record_once("metrics", step=0, values=values)  # MLflow draws what has only step 0 as a bar a run
     facts = run.facts
     tags = {key: str(value) for key, value in renamed(facts.model or {}).items()}
+    tags |= {key: str(metrics[key]) for key in (BEST_VAL_CONTROL_MACRO_F1,) if key in metrics}
     tags |= leak_stamp(facts.split_protocol or "")
     run.record_once("model", register_as=register_as, tags=tags)

@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from watkins_ml.core.errors import UsageError, UserError
-from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, renamed
+from watkins_ml.core.metric_names import BEST_VAL_CONTROL_MACRO_F1, BEST_VAL_MACRO_F1, renamed
 from watkins_ml.dataset.split import LEAKY
 
 CHAMPION = "champion"
@@ -45,6 +45,8 @@ def champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 def promote_if_better(client: MlflowClient, version: ModelVersion) -> Promotion:
     """Let `version` claim the alias: champion is who has the best validation macro F1 on the same data and split.
+
+    A version that is not above its control (`is_beaten`) becomes champion only by hand.
 
     MLflow moves an alias without looking where it was, so a claim that read before another claim wrote may overwrite
     a better version. Therefore each claim looks again after it wrote, and repairs until the alias is at the best of
@@ -89,10 +91,16 @@ def _best(versions: list[ModelVersion], holder: ModelVersion | None, first: int)
     """Who should be champion, of the holder and those in line from `first` and from the last promotion by hand on."""
     by_hand = max((_place(each) for each in versions if BY_HAND in each.tags), default=0.0)
     line = [each for each in versions if _place(each) >= max(first, by_hand) and REPLACED not in each.tags]
+    line = [each for each in line if BY_HAND in each.tags or not is_beaten(each) or _follows(each, holder)]
     chosen = next((each for each in line if BY_HAND in each.tags), None)  # by hand, while a claim was open
     leader = chosen or holder or next(iter(line), None)
     rivals = [each for each in (holder, *line) if each and leader and _difference(each, leader) is None]
     return max(rivals, key=_score, default=None)  # the first of equals, so the holder
+
+
+def _follows(version: ModelVersion, holder: ModelVersion | None) -> bool:
+    """Whether `version` stands in the place of the champion, being of the same run."""
+    return holder is not None and holder.tags.get(REPLACED) == str(version.version)
 
 
 def _give_alias(client: MlflowClient, version: ModelVersion) -> None:
@@ -108,6 +116,12 @@ def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVe
     name, number, score = version.name, version.version, f"{_score(version):.4f}"
     stamp = LEAKY.get(version.tags.get("split_protocol", ""))
     measure = f"{stamp}, validation macro F1" if stamp else "validation macro F1"
+    if is_beaten(version) and (holder is None or holder.version != number):
+        return Promotion(
+            False,
+            f"{name} version {number} was not made champion: its {measure} {score} is not above {_control(version):.4f}, "
+            f"that of a logistic regression on the mean spectrum. To make it champion: watkins promote {name}/{number}",
+        )
     if holder is None:
         return Promotion(False, f"{name} has no champion")
     if holder.version == number:
@@ -140,10 +154,23 @@ def _difference(one: ModelVersion, other: ModelVersion) -> str | None:
 
 def _score(version: ModelVersion) -> float:
     """The validation macro F1; a version without a number for it, or replaced, loses against all others."""
-    if REPLACED in version.tags:
-        return -math.inf
+    return -math.inf if REPLACED in version.tags else _number(version, BEST_VAL_MACRO_F1)
+
+
+def _control(version: ModelVersion) -> float:
+    """The validation macro F1 of the control with audio; versions of earlier programs have none."""
+    return _number(version, BEST_VAL_CONTROL_MACRO_F1)
+
+
+def is_beaten(version: ModelVersion) -> bool:
+    """Whether a version is not above the control with audio on its own validation side; none can be above 1."""
+    control, own = _control(version), _number(version, BEST_VAL_MACRO_F1)
+    return -math.inf < control >= own and own < 1
+
+
+def _number(version: ModelVersion, tag: str) -> float:
     try:
-        score = float(renamed(version.tags).get(BEST_VAL_MACRO_F1, "-inf"))
+        score = float(renamed(version.tags).get(tag, "-inf"))
     except ValueError:
         return -math.inf
     return -math.inf if math.isnan(score) else score

@@ -106,5 +106,5 @@ def test_a_training_its_bundle_and_its_predictions(backbone, prepared, watkins, 
     said = watkins("train", EXPERIMENTS / "timm.yaml", *overrides, "--run-dir", "run")
     assert said.status == 0, said.err
     call = next((prepared.parent).rglob("*.wav"), None) or next(tmp_path.parent.rglob("*.wav"))
-    said = watkins("predict", "models:/watkins-timm@champion", call, "--min-confidence", "0")
+    said = watkins("predict", "models:/watkins-timm/1", call, "--min-confidence", "0")
     assert said.status == 0 and call.name in said.out
