@@ -22,6 +22,7 @@ from watkins_ml.core.metric_names import (
     TEST,
 )
 from watkins_ml.core.wording import plural
+from watkins_ml.dataset.groups import small_groups
 from watkins_ml.dataset.split import LEAKY, SIDES
 
 if TYPE_CHECKING:
@@ -62,10 +63,11 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     summary = prepared.summary
     counts = summary["counts"]
     table = table_of(
-        "side", "recordings", "share", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
+        "side", "recordings", "share", "tapes", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
     )
     for side in SIDES:
-        table.add_row(side, f"{counts[side]:,}", f"{counts[side] / counts['recordings']:.1%}")
+        share = f"{counts[side] / counts['recordings']:.1%}"
+        table.add_row(side, f"{counts[side]:,}", share, f"{summary['tapes'][side]:,}")
     out.print(table, soft_wrap=False)
     out.print(
         f"{plural(counts['recordings'], 'recording')} of {counts['species']} species on "
@@ -90,6 +92,9 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
         out.print(f"  {species} left out: {plural(count, 'recording')}, fewer than {summary['min_clips']}")
     for species, reason in summary["species_not_tested"].items():
         out.print(f"  {species} is trained on but not tested: {reason}")
+    for sentence in (*small_groups(summary), summary["band_advice"]):
+        if sentence:
+            out.print(sentence, style="yellow")
 
 
 def print_run(run_dir: Path, metrics: dict[str, float]) -> None:

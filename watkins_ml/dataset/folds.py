@@ -80,6 +80,7 @@ class Folds:
             "data_digest": digest,
             "fold": name,
             "counts": counts,
+            "tapes": {side: int(frame["tape"].nunique()) for side, frame in sides.items()},
             "species_not_tested": {each: self.untestable.get(each, "only in other folds") for each in absent},
         }
         return replace(self.data, summary=summary, sides=sides)

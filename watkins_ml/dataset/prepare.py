@@ -23,6 +23,7 @@ from watkins_ml.core.files import disk_errors, shown_csv, write_csv, write_json,
 from watkins_ml.core.locks import only_writer, readers_of
 from watkins_ml.core.names import spelled
 from watkins_ml.core.wording import plural
+from watkins_ml.dataset.groups import group_facts
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, scan
@@ -125,19 +126,18 @@ def _check_species_left(
     left = sorted(annotations["species"].unique())
     if len(left) > 1:
         return
+    rate = f" at {options.least_rate} Hz or more (--no-upsampling)" * options.no_upsampling
     raise UserError(
         f"{audio_dir}: {f'only one species is left ({left[0]})' if left else 'no usable recording is left'} after "
         f"{plural(len(rejected), 'rejection')}; a classifier needs two species with at least {options.min_clips} "
-        "recordings each (--min-clips)"
-        + f" at {options.least_rate} Hz or more (--no-upsampling)"
-        * options.no_upsampling
+        f"recordings each (--min-clips){rate}"
     )
 
 
 def _with_metadata(annotations: pd.DataFrame, metadata: pd.DataFrame | None) -> pd.DataFrame:
-    return (
-        annotations if metadata is None else annotations.join(metadata, on="path").fillna(dict.fromkeys(metadata, ""))
-    )
+    if metadata is None:
+        return annotations
+    return annotations.join(metadata, on="path").fillna(dict.fromkeys(metadata, ""))
 
 
 def annotate(
@@ -244,6 +244,7 @@ def _summary(
         "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),
         "species_left_out": {str(name): int(count) for name, count in few.value_counts().sort_index().items()},
         "species_not_tested": untested_species(annotations, side),
+        **group_facts(annotations, side, options.frontend.sample_rate, options.no_upsampling),
     }
 
 

@@ -119,8 +119,9 @@ def _verdict(version: ModelVersion, before: ModelVersion | None, holder: ModelVe
     if is_beaten(version) and (holder is None or holder.version != number):
         return Promotion(
             False,
-            f"{name} version {number} was not made champion: its {measure} {score} is not above {_control(version):.4f}, "
-            f"that of a logistic regression on the mean spectrum. To make it champion: watkins promote {name}/{number}",
+            f"{name} version {number} was not made champion: its {measure} {score} is not above "
+            f"{_control(version):.4f}, that of a logistic regression on the mean spectrum. "
+            f"To make it champion: watkins promote {name}/{number}",
         )
     if holder is None:
         return Promotion(False, f"{name} has no champion")
