@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import soundfile
 import torch
 
 from tests.support import EXPERIMENTS, SHARED
+from tests.support.forked import fork_server
 from tests.support.once import made_once
 from tests.support.pictures import blank, drawing
 from tests.support.servers import Proxy, Server, free_port
@@ -31,6 +33,15 @@ RATE = 8_000
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: much of the time tests wait for servers and processes that they have started."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl
+def pytest_configure(config: pytest.Config) -> None:
+    """One fork server for the whole run: the workers of xdist inherit where it listens."""
+    if not hasattr(config, "workerinput"):
+        running = ExitStack()
+        running.enter_context(fork_server())
+        config.add_cleanup(running.close)
 
 
 COSTLY = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from watkins_ml.config import load_config
 from watkins_ml.config.recipe_files import MOST_BASES
 from watkins_ml.core.errors import UsageError
@@ -79,7 +79,7 @@ load_config(sys.argv[1])
 
 def run(recipe: Path) -> subprocess.CompletedProcess:
     """Reads a recipe in a process that may take a gigabyte beyond its libraries, and 60 s of a processor."""
-    return subprocess.run([sys.executable, "-c", SCRIPT, str(recipe)], capture_output=True, text=True, timeout=240)
+    return forked.run([sys.executable, "-c", SCRIPT, str(recipe)], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -204,7 +204,7 @@ PIECES = some.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some.lists(PIECES | some.text(max_size=8), max_size=25), some.integers(0, 600), some.integers(0, 40))
 def test_any_text_is_a_recipe_or_one_line(tmp_path, pieces, place, gone):
     """A shipped recipe with a piece taken out and others put in, as a file and as an override."""

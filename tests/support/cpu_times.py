@@ -1,7 +1,8 @@
 """Where the suite's processor time goes: `pytest -p tests.support.cpu_times` writes it, a test and phase a line.
 
 WATKINS_TEST_TIMES names the CSV file (columns test, phase, cpu_s, wall_s; appended to). Processor time is user and
-system time of this process and of the children that it has waited for, so a server counts where it is stopped.
+system time of this process, of the children that it has waited for and of the commands that were forked for it, so a
+server counts where it is stopped.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.support import forked
+
 
 def cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return forked.cpu_spent + sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 @contextmanager

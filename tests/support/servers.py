@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT, forked
 from watkins_ml.tracking.server import server_command, server_environment
 
 
@@ -37,15 +37,18 @@ class Server:
         self.log = folder / "server.log"
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            self.command = server_command("127.0.0.1", self.port)
+            self.command = [
+                "tests.support.served" if word == "mlflow" else word for word in server_command("127.0.0.1", self.port)
+            ]
             self.environment = server_environment(backend)
-        self.process: subprocess.Popen | None = None
+        self.process: forked.Popen | None = None
 
     def start(self) -> Server:
         environment = os.environ | self.environment
         environment.pop("MLFLOW_TRACKING_URI", None)
+        environment["PYTHONPATH"] = str(ROOT)
         with open(self.log, "a") as output:
-            self.process = subprocess.Popen(
+            self.process = forked.Popen(
                 self.command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         self._wait_until_ready()
