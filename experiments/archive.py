@@ -27,7 +27,7 @@ from watkins_ml.core.files import disk_errors
 from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
-from watkins_ml.demo.tape import Response, Tape, record, unit_loudness, write_wav
+from watkins_ml.demo.tape import Tape, fast_length, record, unit_loudness, write_wav
 
 MARKER = ".simulated-archive.json"
 TAPE_REGEX = r"^.{5}"
@@ -40,6 +40,31 @@ THREADS = 4
 
 WATKINS_NAMES = {"FinWhale": "Fin_FinbackWhale"}
 PUBLISHED = {WATKINS_NAMES.get(species.name, species.name): species for species in SPECIES}
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a recorder and the place it hung in do to all that is recorded.
+
+    The gain falls by 48 dB per octave above `limit` hertz and wavers over log frequency by `ripple`, waves
+    of (dB, periods an octave, phase); one echo follows after `delay` seconds, `echo` times as strong.
+    """
+
+    limit: float
+    ripple: tuple[tuple[float, float, float], ...]
+    delay: float
+    echo: float
+
+    def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """`samples`, shape (frames,), as this recorder would have them at `rate` hertz."""
+        padded = fast_length(len(samples) + round(self.delay * rate))
+        frequency = np.fft.rfftfreq(padded, 1 / rate).astype(np.float32)
+        octaves = np.log2(np.maximum(frequency, 20.0) / 20.0)
+        decibels = sum(size * np.sin(2 * np.pi * pace * octaves + phase) for size, pace, phase in self.ripple)
+        gain = 10 ** (decibels / 20) / (1 + (frequency / self.limit) ** 8)
+        gain = gain * (1 + self.echo * np.exp(-2j * np.pi * self.delay * frequency))
+        spectrum = np.fft.rfft(samples, padded) * gain
+        return np.fft.irfft(spectrum, padded)[: len(samples)].astype(np.float32)
 
 
 @dataclass(frozen=True)

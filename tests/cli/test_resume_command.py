@@ -99,7 +99,7 @@ def test_a_run_of_an_earlier_version_goes_on_by_validation_loss_and_keeps_its_co
     assert f"Kept: epoch {best}, validation loss" in said.err
     assert_one_line(
         watkins("train", "--resume", earlier.root, "-o", "train.monitor=val_macro_f1"), 2,
-        "train.monitor was 'val_loss', now 'val_macro_f1'",
+        "train.monitor was val_loss, now val_macro_f1",
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
 MERGES = "a0: &a0 {x: 1}\n" + "\n".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10))
 REFUSED = {
     "aliases": (ALIASES, "the alias *a0; write the value out"),
-    "merged aliases": (MERGES, "'<<' is a sign of YAML's own; put it into quotes"),
+    "merged aliases": (MERGES, "'<<' is a special token of YAML; put it into quotes"),
     "an alias of itself": ("a: &a [*a]", "the alias *a"),
     "nested lists": ("[" * 100_000, "nested more than 20 deep"),
     "nested mappings": ("{a: " * 50_000, "nested more than 20 deep"),

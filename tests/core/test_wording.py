@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from watkins_ml.cli.prediction_tables import print_detections
-from watkins_ml.core.wording import plural
+from watkins_ml.core.wording import differences, plural
 from watkins_ml.inference.detections import RecordingDetections
 from watkins_ml.inference.pipeline import PipelineResult
 
@@ -39,3 +39,9 @@ def test_predict_counts_files(names, said, capsys):
     recordings = [RecordingDetections(Path(name), each) for name, each in zip(names, rows, strict=True)]
     print_detections(PipelineResult(recordings, [Path("detections.csv")]), "files")
     assert said in capsys.readouterr().out
+
+
+def test_differences_name_each_changed_key_once_and_what_is_missing():
+    assert differences({"b": 1, "a": "x", "c": 2}, {"c": 2, "a": "y", "d": 3}) == [
+        "a was x, now y", "b was 1, now None", "d was None, now 3",
+    ]  # fmt: skip

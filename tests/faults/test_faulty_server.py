@@ -39,7 +39,7 @@ def test_a_server_killed_and_restarted_in_mid_run(training, reference, mortal, t
         mortal.start()
     assert command.wait() == 0, command.said
     assert command.said.count("Tracking server") == 2, command.said
-    assert "has received the whole run after all" in command.said
+    assert "has now received the whole run" in command.said
     assert_same_result(tmp_path / "run", reference)
     assert_tracked_once(client(), tmp_path / "run", "restarted")
 
@@ -60,7 +60,7 @@ def test_postgresql_restarted_in_mid_run(training, reference, tmp_path, monkeypa
         with command.paused():
             postgres.start()
         assert command.wait() == 0, command.said
-        assert "has received the whole run after all" in command.said
+        assert "has now received the whole run" in command.said
         assert_same_result(tmp_path / "run", reference)
         assert_tracked_once(client(), tmp_path / "run", "database")
     finally:

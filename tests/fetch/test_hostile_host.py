@@ -304,7 +304,7 @@ def test_a_file_that_would_be_asked_for_in_pieces_without_end_is_given_up(host, 
     monkeypatch.setattr(ranges, "MOST_ASKED", 20)
     host.files["/a"] = bytes(1000)
     file = RangeFile("a", host.address + "/a")
-    with pytest.raises(UserError, match="more than 20 pieces, or 30 minutes"):
+    with pytest.raises(UserError, match="more than 20 requests, or 30 minutes"):
         while True:
             file.seek(0)
             file.read(1)

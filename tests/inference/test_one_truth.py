@@ -229,7 +229,7 @@ def test_a_folder_of_an_earlier_version_is_refused_in_a_sentence(watkins, finish
     Path("found/predict.json").write_text('{"model_digest": "1"}')
     said = watkins("predict", finished.run_dir, days[0], "--out", "found")
     assert said.status == 2
-    assert said.err == "watkins: found was begun by an earlier version; give another --out\n"
+    assert said.err == "watkins: found was written by an earlier version; give another --out\n"
 
 
 def test_every_table_tells_the_novelty(watkins, finished, days):

@@ -141,7 +141,7 @@ def test_a_folder_of_another_model_or_other_windows_is_not_mixed(watkins, finish
     begun = ("predict", finished.run_dir, hour, "--out", "found")
     assert watkins(*begun).status == 0
     said = watkins(*begun, "--overlap", 0.25)
-    assert said.status == 2 and "found was begun with overlap 0.5, now 0.25; give another --out" in said.err
+    assert said.status == 2 and "found was written with overlap 0.5, now 0.25; give another --out" in said.err
     Path("found/predict.json").write_text("[1")
     said = watkins(*begun)
     assert said.status == 1 and said.err.startswith("watkins: found/predict.json: damaged")

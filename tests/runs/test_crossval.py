@@ -182,7 +182,7 @@ def test_one_of_an_earlier_version_is_shown_again_by_its_own_rule(validated, set
     kept = earlier / "config.yaml"
     kept.write_text(kept.read_text().replace("  monitor: val_macro_f1\n", ""))
     with at_work_in(folder):
-        with pytest.raises(UsageError, match=r"train\.monitor was 'val_loss', now 'val_macro_f1'.*change it back"):
+        with pytest.raises(UsageError, match=r"train\.monitor was val_loss, now val_macro_f1.*change it back"):
             cross_validate(settings(), RULE, earlier)
         again = cross_validate(settings("train.monitor=val_loss"), RULE, earlier)
     assert again.metrics == validated.metrics

@@ -126,44 +126,45 @@ def test_a_path_too_many(stranger, monkeypatch):
 def test_a_server_that_is_too_old(stranger):
     stranger.pages = {"/version": b"2.9.2"}
     told = fault()
-    assert "it is an MLflow 2.9.2" in told.words and "3 or newer" in told.remedy and not told.passing
+    assert "it is an MLflow 2.9.2" in told.words and "3 or newer" in told.remedy and not told.transient
 
 
 @pytest.mark.parametrize(
     ("status", "body", "words", "remedy"),
     [
-        (401, b"You are not authenticated.", "asks who you are", "MLFLOW_TRACKING_USERNAME"),
-        (401, b'{"error": "login"}', "asks who you are", "MLFLOW_TRACKING_USERNAME"),
-        (403, b"<html>", "may not do that (403)", "ask whoever keeps the server"),
-        (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "may not do that", "ask whoever keeps"),
+        (401, b"You are not authenticated.", "requires an account", "MLFLOW_TRACKING_USERNAME"),
+        (401, b'{"error": "login"}', "requires an account", "MLFLOW_TRACKING_USERNAME"),
+        (403, b"<html>", "may not do that (403)", "ask the server's administrator"),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "may not do that", "administrator"),
         (403, b"Invalid Host header - possible DNS rebinding", "Invalid Host header", "MLFLOW_SERVER_ALLOWED_HOSTS="),
-        (407, b"", "a proxy asks", "variable"),
+        (407, b"", "a proxy requires an account", "variable"),
         (413, b"<html>", "too large", "limit"),
     ],
 )
 def test_what_a_server_forbids(stranger, status, body, words, remedy):
     stranger.status, stranger.body = status, body
     told = fault()
-    assert words in told.words and remedy in told.remedy and not told.passing
+    assert words in told.words and remedy in told.remedy and not told.transient
 
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_what_may_pass_is_said_to_pass(stranger, status):
     stranger.status = status
-    assert fault() == Fault(f"it answers {status}", passing=True)
+    assert fault() == Fault(f"it answers {status}", transient=True)
 
 
 def test_a_host_that_is_not_there_is_not_said_to_come_back(stranger, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://no-such-host.invalid:5000")
     told = fault()
-    assert told.words == "no host of that name" and "check the address" in told.remedy and not told.passing
+    assert told.words == "no host of that name" and "check the address" in told.remedy and not told.transient
 
 
 def test_https_where_nobody_speaks_it_and_http_where_nobody_does(stranger, encrypted, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stranger.address.replace("http", "https"))
     assert fault() == Fault("it does not speak https", "write the address with http://")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", encrypted.address)
-    assert fault() == Fault("it speaks https", "write the address with https://")
+    told = fault()
+    assert told.words == "it drops connections" and "write the address with https://" in told.remedy
 
 
 def test_a_certificate_that_nobody_knows_is_for_another_host_or_is_named_wrongly(encrypted, certificate, monkeypatch):
@@ -193,7 +194,7 @@ def test_an_answer_that_may_be_the_proxys_own_names_it(stranger, monkeypatch):
     stranger.status = 503
     told = fault()
     assert f"it answers 503, asked through the proxy 127.0.0.1:{stranger.port} of http_proxy" == told.words
-    assert "NO_PROXY=mlflow.invalid" in told.remedy and told.passing
+    assert "NO_PROXY=mlflow.invalid" in told.remedy and told.transient
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_the_training_goes_on_and_promises_nothing(deleted, capsys):
         pass
     said = capsys.readouterr().err
     assert said.count("Tracking server") == 1 and "failed (the experiment was deleted there; restore it" in said
-    assert "as soon as" not in said and "waiting does not mend that" in said
+    assert "as soon as" not in said and "waiting does not help" in said
     assert f"watkins sync {run.root}" in said
 
 
@@ -309,7 +310,7 @@ def test_a_server_that_hangs_up_without_https_may_come_back(impatient, monkeypat
 
         threading.Thread(target=hang_up, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
-        assert fault() == Fault("it drops connections", passing=True)
+        assert fault().words == "it drops connections" and fault().transient
 
 
 def test_in_the_embedded_store_the_command_that_restores_names_it(store, journal):

@@ -15,7 +15,7 @@ from tests.support import EXPERIMENTS
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking import registry
-from watkins_ml.tracking.faults import reason
+from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client, embedded_uri, tracking_uri
 from watkins_ml.tracking.upload import Upload
@@ -161,7 +161,7 @@ def test_sync_says_in_one_line_that_the_server_is_away(journal, nobody_listens, 
     said = watkins("sync", journal().root)
     assert said.status == 1
     assert said.err.count("\n") == 1
-    assert f"{nobody_listens} did not take it" in said.err
+    assert f"not sent to {nobody_listens}" in said.err
 
 
 def test_the_embedded_store_is_the_default_and_the_environment_overrules_it(tmp_path, monkeypatch):
@@ -184,15 +184,15 @@ def test_a_faulty_server_is_described_in_a_few_words(proxy, impatient, monkeypat
     setattr(proxy, fault, True)
     with pytest.raises(MlflowException) as error:
         client().get_experiment_by_name("sea")
-    assert reason(error.value, tracking_uri()) == said
+    assert diagnose(error.value, tracking_uri()) == said
 
 
 def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
     with pytest.raises(MlflowException) as error:
         client().get_experiment_by_name("sea")
-    assert reason(error.value, tracking_uri()) == "it refuses connections"
-    assert reason(ValueError("something else\nentirely"), nobody_listens) == "something else"
+    assert diagnose(error.value, tracking_uri()) == "it refuses connections"
+    assert diagnose(ValueError("something else\nentirely"), nobody_listens) == "something else"
 
 
 def test_a_second_server_on_a_port_is_refused_before_it_makes_anything(server, watkins, tmp_path):

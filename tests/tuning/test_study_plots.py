@@ -34,7 +34,7 @@ SPACE = {
     "optim.weight_decay": FloatDistribution(1e-4, 0.1, log=True),
     "model.dropout": FloatDistribution(0, 0.6, step=0.1),
 }
-ALL = ["history", "importance", "intermediate", "parallel", "slice"]
+ALL = ["history", "importance", "intermediate", "slice"]
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def inside(figure) -> bool:
     return min(box.x0, box.y0, canvas.x1 - box.x1, canvas.y1 - box.y1) > -0.02
 
 
-def test_five_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path):
+def test_four_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path):
     before = dict(matplotlib.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -215,14 +215,6 @@ def test_repeated_points_count_once_in_the_pictures():
     assert drawn.pruned == []
 
 
-def test_parallel_draws_a_line_a_trial_and_the_best_on_top(forty):
-    drawn = PlottedTrials.of(forty)
-    lines = [line for line in plots.parallel(drawn).axes[0].lines if len(line.get_xdata()) >= len(SPACE)]
-    assert [len(line.get_xdata()) for line in lines] == [6] * len(drawn.pruned) + [7] * len(drawn.complete)
-    assert to_hex(lines[-1].get_color()).upper() == plots.BEST
-    assert lines[-1].get_ydata()[-1] == 1
-
-
 def test_slices_have_a_panel_a_parameter_and_a_colour_bar(forty):
     *panels, bar = [axes for axes in plots.slices(PlottedTrials.of(forty)).axes if axes.get_visible()]
     assert [axes.get_xlabel() for axes in panels] == sorted(SPACE)
@@ -246,19 +238,19 @@ NAN = complete(0.5, value=math.inf)
         ([pruned()], []),
         ([pruned(math.nan)], []),
         ([pruned(0.3), pruned(0.2, 0.4)], ["history", "intermediate"]),
-        ([complete(0.5)], ["history", "intermediate", "parallel", "slice"]),
-        ([complete(value=0.5)], ["history", "parallel", "slice"]),
-        ([complete(0.5), complete(0.5)], ["history", "intermediate", "parallel", "slice"]),
+        ([complete(0.5)], ["history", "intermediate", "slice"]),
+        ([complete(value=0.5)], ["history", "slice"]),
+        ([complete(0.5), complete(0.5)], ["history", "intermediate", "slice"]),
         ([complete(0.0), complete(0.0, point={"optim.lr": 0.01, "model.freeze_depth": 9})],
-         ["history", "intermediate", "parallel", "slice"]),
+         ["history", "intermediate", "slice"]),
         ([complete(0.5, point={"optim.lr": 0.01}), complete(0.6, point={"optim.lr": 0.001})],
-         ["history", "intermediate", "parallel", "slice"]),
+         ["history", "intermediate", "slice"]),
         ([complete(0.5, point={}), complete(0.6, point={})], ["history", "intermediate"]),
         ([complete(0.5, point={"optim.lr": 0.01}), complete(0.6, point={"model.freeze_depth": 1})],
          ["history", "intermediate", "slice"]),
         ([NAN, complete(0.5), RUNNING, WAITING, failed(0.2), pruned()],
-         ["history", "intermediate", "parallel", "slice"]),
-        ([complete(math.nan, value=0.5)], ["history", "parallel", "slice"]),
+         ["history", "intermediate", "slice"]),
+        ([complete(math.nan, value=0.5)], ["history", "slice"]),
     ],
 )  # fmt: skip
 def test_pictures_that_cannot_be_drawn_are_left_out(trials, pictures, tmp_path, capfd):

@@ -11,7 +11,8 @@ import typer
 from watkins_ml.core.errors import UserError
 
 if TYPE_CHECKING:
-    from watkins_ml.fetch.release import Fetched, Offer, Release
+    from watkins_ml.fetch.layout import Offer
+    from watkins_ml.fetch.release import Fetched, Release
 
 HELP = """Download a public release of the Watkins archive: verified, one folder a species, with a table of sites.
 
@@ -67,10 +68,11 @@ def kaggle(out: Out = Path("watkins")) -> None:
 
 def _fetch(release: Release, out: Path) -> None:
     from watkins_ml.core.console import out as console
+    from watkins_ml.fetch.layout import CITATION, LICENCE
     from watkins_ml.fetch.release import fetch as fetch_release
 
     console.print(f"{release.name}  ({release.page})")
-    console.print(f"Licence: {release.licence}. Citation to give:", f"  {release.citation}", sep="\n")
+    console.print(f"Licence: {LICENCE}. Citation to give:", f"  {CITATION}", sep="\n")
     try:
         _print_fetched(fetch_release(release, out, lambda offer: _announce(offer, out)))
     except KeyboardInterrupt:

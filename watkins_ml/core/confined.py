@@ -1,4 +1,4 @@
-"""Paths from outside, of tables, journals, servers and studies: none leads out of the folder it is for."""
+"""Paths from tables, journals, servers and studies, confined to the folder that they belong to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The terminal: results go to standard output, progress and remarks to standard error.
 
-All that is printed passes here, so that text from outside acts on no terminal, a character that the terminal's encoding
-lacks is written as an escape, and results that cannot be written are an error.
+All output passes here, so that text from outside cannot send control characters to the terminal, a character that the
+terminal's encoding lacks is written as an escape, and results that cannot be written are an error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
@@ -27,11 +28,8 @@ from rich.text import Text
 from watkins_ml.core.streams import Standard
 from watkins_ml.core.text import shown
 
-PLAIN: dict[str, Any] = {
-    "markup": False,
-    "emoji": False,
-    "highlight": False,
-}  # a file may be called `call [noisy] :whale:.wav`
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+"""A file may be called `call [noisy] :whale:.wav`."""
 
 
 class _Terminal(Console):
@@ -52,7 +50,7 @@ class _Terminal(Console):
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """As with other programs, nobody is told: who closed the pipe has read what he wanted."""
+        """End silently, as other programs do: the reader that closed the pipe has what it needs."""
         self.quiet = True
         sys.exit(1)
 
@@ -68,8 +66,8 @@ if not out.is_terminal and "COLUMNS" not in os.environ:
 err = _Terminal("stderr")
 
 
-class _Told(TextColumn):
-    """A column whose text may hold names."""
+class _Escaped(TextColumn):
+    """A column whose text may hold names from outside."""
 
     def __init__(self, text: str):
         super().__init__(text, markup=False)
@@ -81,32 +79,21 @@ class _Told(TextColumn):
 def progress(transient: bool = False, slow: bool = False) -> Progress:
     """A progress bar with counts, time spent and time left; silent where no terminal is watching.
 
-    With `slow` it judges the time left by the last hours, for steps that take minutes.
+    With `slow` the time left is estimated from the last two hours, for steps that take minutes.
     """
-    return Progress(
-        _Told("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        _Told("{task.fields[note]}"),
-        console=err,
-        speed_estimate_period=7200.0 if slow else 30.0,
-        transient=transient,
-        disable=not err.is_terminal,
-    )
+    columns = MofNCompleteColumn(), TimeElapsedColumn(), *_time_left(), _Escaped("{task.fields[note]}")
+    return _bar(*columns, speed_estimate_period=7200.0 if slow else 30.0, transient=transient)
 
 
 def transfer() -> Progress:
     """A progress bar of a download, with bytes, speed and time left; silent where no terminal is watching."""
-    return Progress(
-        _Told("{task.description}"),
-        BarColumn(bar_width=30),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
+    return _bar(DownloadColumn(), TransferSpeedColumn(), *_time_left())
+
+
+def _bar(*columns: ProgressColumn, **options: Any) -> Progress:
+    begin = _Escaped("{task.description}"), BarColumn(bar_width=30)
+    return Progress(*begin, *columns, console=err, disable=not err.is_terminal, **options)
+
+
+def _time_left() -> tuple[ProgressColumn, ...]:
+    return TextColumn("left"), TimeRemainingColumn()

@@ -23,7 +23,7 @@ from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UsageError, UserError
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a silent process, or one whose machine is gone, is waited for; one that has died is noticed at once."""
+"""How long to wait for a process that does not answer; one that has ended is noticed at once."""
 
 
 class ProcessLostError(UserError):

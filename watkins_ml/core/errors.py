@@ -6,11 +6,11 @@ from watkins_ml.core.masking import masked
 
 
 class UserError(Exception):
-    """The job failed for a reason the user can mend; the command exits with status 1."""
+    """The job failed for a reason that the user can correct; the command exits with status 1."""
 
 
 class SurroundingsError(UserError):
-    """Something around the job broke (disk, memory, device, database, data); once that is mended the job can go on."""
+    """A fault of the environment (disk, memory, device, database, data); once it is corrected the job can continue."""
 
 
 def first_line(error: BaseException) -> str:
@@ -19,7 +19,7 @@ def first_line(error: BaseException) -> str:
 
 
 def plain(text: str, most: int = 200) -> str:
-    """The beginning of a text from elsewhere, on one line and without signs that a terminal would obey."""
+    """The beginning of a text from elsewhere, on one line and without control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 2 * most].split()))[:most]
 
 

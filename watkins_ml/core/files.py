@@ -193,7 +193,7 @@ def check_temporary_files() -> None:
 def disk_errors(doing: str, then: str) -> Iterator[None]:
     """Turn the disk's own faults (full, read-only, no permission) into one sentence with a way on.
 
-    A `then` of "make room" is told of full disks only; others have to be mended.
+    A `then` of "make room" is for full disks only; for other faults it becomes "correct that".
 
     Raises:
         SurroundingsError: begins with `doing` and ends with `then`.
@@ -202,7 +202,7 @@ def disk_errors(doing: str, then: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in FULL:
-            then = then.replace("make room", "mend that")
+            then = then.replace("make room", "correct that")
         raise SurroundingsError(f"{doing}: {sentence(error)}; {then}") from None
 
 

@@ -1,6 +1,6 @@
 """Who writes to a folder and who reads from it, so that one process does not change what another one uses.
 
-All locks are the kernel's: it gives them back however their holder ends, so a file that stays behind stops nobody.
+All are locks of the kernel, which releases them however a process ends; a lock file left behind blocks nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from watkins_ml.core.files import printable
 READERS = ".readers"
 """The folder, in one that is read, with a locked file a reader."""
 SHARED = 0o666
-"""Locks are everybody's who may enter the folder: the file of one user must not keep another one out for ever."""
+"""Mode of lock files: one user's file must not lock out the others who may write to the folder."""
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 """What disks without locks answer (some network file systems)."""
 
 
 @contextmanager
 def only_writer(folder: Path, command: str) -> Iterator[None]:
-    """Be the only process that writes to a folder, which is made if it is missing; who only reads needs no lock.
+    """Be the only process that writes to a folder, which is created if missing; reading needs no lock.
 
     Args:
-        command: what the others are told is at work there, `watkins prepare`.
+        command: shown to other processes as the one that writes there, for example `watkins prepare`.
 
     Raises:
         UserError: another process writes there; says which.
@@ -46,7 +46,7 @@ def only_writer(folder: Path, command: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"{printable(folder)}: {_holder(file)} is writing there; wait until it has ended, or give another folder"
+            f"{printable(folder)}: {_read_holder(file)} is writing there; wait for its end, or give another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
@@ -55,7 +55,7 @@ def only_writer(folder: Path, command: str) -> Iterator[None]:
         yield
         return
     try:
-        _sign(file, command)
+        _write_holder(file, command)
         yield
     finally:
         lock.release()
@@ -65,7 +65,7 @@ def only_writer(folder: Path, command: str) -> Iterator[None]:
 def reading(folder: Path, command: str) -> Iterator[None]:
     """Tell writers, as long as this lasts, that a folder is being read (see `readers_of`).
 
-    A folder that this process may not write to is read without a word.
+    Where this process may not write to the folder, no reader is registered.
     """
     lock = FileLock(folder / READERS / f"{uuid.uuid4().hex}.lock", mode=SHARED)
     file = Path(lock.lock_file)
@@ -74,7 +74,7 @@ def reading(folder: Path, command: str) -> Iterator[None]:
         with suppress(OSError):  # it belongs to another user, who has done it
             file.parent.chmod(0o777)
         lock.acquire()
-        _sign(file, command)
+        _write_holder(file, command)
     except (OSError, NotImplementedError):
         yield
         return
@@ -87,14 +87,14 @@ def reading(folder: Path, command: str) -> Iterator[None]:
 
 
 def readers_of(folder: Path) -> list[str]:
-    """Who is reading a folder, in words; what killed readers left there is removed."""
+    """Descriptions of the processes that read a folder; lock files of ended processes are removed."""
     found = []
     for file in sorted((folder / READERS).glob("*.lock")):
         lock = FileLock(file, mode=SHARED)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            found.append(_holder(file))
+            found.append(_read_holder(file))
         except (OSError, NotImplementedError):
             continue
         else:
@@ -104,13 +104,13 @@ def readers_of(folder: Path) -> list[str]:
     return found
 
 
-def _sign(file: Path, command: str) -> None:
+def _write_holder(file: Path, command: str) -> None:
     with suppress(OSError):  # a full disk, or a system on which a locked file cannot be written
         since = time.strftime("%Y-%m-%d %H:%M")
         file.write_text(f"{command} (process {os.getpid()} on {socket.gethostname()}, since {since})", encoding="utf-8")
 
 
-def _holder(file: Path) -> str:
+def _read_holder(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()[:300] or "another process"
     except OSError:

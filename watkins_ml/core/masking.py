@@ -1,4 +1,4 @@
-"""Addresses without their passwords: nothing that is printed, kept or sent may hold one."""
+"""Removes passwords from addresses: nothing that is printed, stored or sent may contain one."""
 
 from __future__ import annotations
 

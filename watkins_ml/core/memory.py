@@ -17,7 +17,7 @@ def keep_freed_memory() -> None:
     """Keep what is freed for the next tensor instead of giving it back to the system, and share it among threads.
 
     Every spectrogram, layer and step needs the same megabytes again, and the system would clear them each time before
-    giving them. Only glibc (Linux) needs to be told; elsewhere nothing changes.
+    giving them. Only glibc (Linux) needs this; elsewhere nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -65,7 +65,7 @@ SHORT_OF_MEMORY = ("allocate memory", "failed to map segment", "can't start new 
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, is for want of memory; a library that is not there is another."""
+    """Whether an error, or one that caused it, is a lack of memory; a missing library is not."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:

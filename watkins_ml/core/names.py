@@ -71,11 +71,11 @@ def unique_names(wanted: list[tuple[str, str]], sources: list[str]) -> list[str]
     """A name for each of (folder, name), itself where no other would get the same file; else marked with its source.
 
     Args:
-        sources: as many distinct texts, by whose hash names that clash are told apart.
+        sources: as many distinct texts, whose hash distinguishes names that clash.
     """
     names, length = [name for _, name in wanted], 0
     while clashes := _clashes([(folder, name) for (folder, _), name in zip(wanted, names, strict=True)]):
-        length += 8  # longer only where somebody has given a recording the name that another one got by its hash
+        length += 8  # longer only where a recording already has the name that another one gets by its hash
         for at in clashes:
             names[at] = f"{wanted[at][1]}~{hashlib.sha256(sources[at].encode()).hexdigest()[:length]}"
     return names

@@ -1,7 +1,7 @@
-"""YAML as recipes use it: named values, lists, texts and numbers in one small file, whoever wrote it.
+"""YAML as recipes use it: named values, lists, texts and numbers in one small file, from any source.
 
-A recipe may come from a stranger, so its bytes, its values, its depth and its texts are bounded, and only a regular
-file is read: a pipe would be waited for, and a device has no end.
+A recipe may be from an untrusted source, so its bytes, values, depth and texts are limited, and only a regular file is
+read, since reading a pipe may block and a device has no end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", 
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, which YAML 1.1 calls text; keys are texts as written; refuses what has no end."""
+    """Reads 1e-3 as a number, which YAML 1.1 calls text; keys are texts as written; limits size and depth."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -74,7 +74,7 @@ class _Loader(yaml.SafeLoader):
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in event.value):
             self._refuse("a text with a control character or a line break", event)
         if event.implicit[0] and self.resolve(yaml.ScalarNode, event.value, event.implicit) not in TAGS:
-            self._refuse(f"{shown(event.value)} is a sign of YAML's own; put it into quotes", event)
+            self._refuse(f"{shown(event.value)} is a special token of YAML; put it into quotes", event)
 
     def _refuse(self, problem: str, where: Any) -> None:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)

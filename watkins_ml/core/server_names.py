@@ -1,4 +1,4 @@
-"""Names that a tracking server keeps: what it would refuse for ever, or take for a path, is refused at once."""
+"""Names of experiments and models: those that a server would refuse, or take for a path, are refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output and error, whatever they are: another encoding, a pipe that nobody reads, a full disk, closed."""
+"""Standard output and error with any encoding, on a closed pipe or a full disk, or missing."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Standard:
         return self.stream.fileno()
 
     def write(self, text: str) -> None:
-        """Write results, or remarks; that nobody can read remarks stops nothing.
+        """Write results or messages; a failure to write messages is ignored.
 
         Raises:
-            BrokenPipeError: nobody reads the results any more.
+            BrokenPipeError: the reader of the results has closed the pipe.
             UserError: they cannot be written.
         """
         if text and self.name == "stdout" and self.name in _closed:
@@ -95,7 +95,7 @@ def finish() -> None:
     """Write what is left of the results: at the interpreter's end it would be too late to say that it failed.
 
     Raises:
-        SystemExit: nobody reads them any more (status 1, without a word).
+        SystemExit: the reader has closed the pipe (status 1, no message).
         UserError: they cannot be written.
     """
     try:

@@ -1,4 +1,4 @@
-"""Reading files of tensors that a stranger may have written: tensors alone, and no more than there may be."""
+"""Reading untrusted files of tensors: tensors only, of a limited size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def read_tensors(path: Path, most: int) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
     ):
         raise ValueError(NO_TENSORS)
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > most:  # one number, told many times
+    if (
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > most
+    ):  # a small storage can be expanded to a large tensor
         raise ValueError(f"its tensors would take more than the {most:,} bytes that are needed")
     return tensors
 

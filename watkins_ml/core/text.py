@@ -1,4 +1,4 @@
-"""Text from outside (names, messages of servers) as it may be shown: characters that act on a terminal are escaped."""
+"""Text from outside (names, messages of servers) as it may be shown: control characters are escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from watkins_ml.core.masking import masked
 
-ACTING = re.compile(
+UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: escape sequences begin with one
     "\u061c\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069"  # invisible, or they change the order of what is read
     "\u2028\u2029\ufeff\ufff9-\ufffb"  # separators of lines, marks
@@ -25,11 +25,11 @@ ESCAPED = "watkins_ml_escaped"
 
 
 def shown(text: str) -> str:
-    """One line that can be shown anywhere: what would act on a terminal, or end the line, as `\\x1b`, `\\n`.
+    """One line that can be shown anywhere: control characters and line breaks as `\\x1b`, `\\n`.
 
     The passwords of addresses in it are `***`.
     """
-    return ACTING.sub(lambda found: _escape(found[0]), masked(text))
+    return UNSAFE.sub(lambda found: _escape(found[0]), masked(text))
 
 
 def _escape(character: str) -> str:

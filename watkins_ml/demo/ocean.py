@@ -96,7 +96,7 @@ def _counts(clips: int) -> dict[str, int]:
 
 
 def _clear(out_dir: Path) -> None:
-    """Make `out_dir` ready: remove an earlier ocean, and refuse class folders of anybody else's."""
+    """Prepare `out_dir`: remove an earlier ocean, and refuse class folders that are not generated."""
     folders = [out_dir / species.name for species in SPECIES]
     marker = out_dir / MARKER
     if not marker.exists():

@@ -1,7 +1,8 @@
-"""What a tape does to a call: its noise, its hum, its level and, where it has one, its recorder's response."""
+"""What a tape does to a call: its noise, its hum, its level and the response of its recorder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,37 +13,13 @@ from watkins_ml.demo.synthesis import Rng
 
 
 @dataclass(frozen=True)
-class Response:
-    """What a recorder and the place it hung in do to all that is recorded.
-
-    The gain falls by 48 dB per octave above `limit` hertz and wavers over log frequency by `ripple`, waves
-    of (dB, periods an octave, phase); one echo follows after `delay` seconds, `echo` times as strong.
-    """
-
-    limit: float
-    ripple: tuple[tuple[float, float, float], ...]
-    delay: float
-    echo: float
-
-    def apply(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """`samples`, shape (frames,), as this recorder would have them at `rate` hertz."""
-        padded = _fast_length(len(samples) + round(self.delay * rate))
-        frequency = np.fft.rfftfreq(padded, 1 / rate).astype(np.float32)
-        octaves = np.log2(np.maximum(frequency, 20.0) / 20.0)
-        decibels = sum(size * np.sin(2 * np.pi * pace * octaves + phase) for size, pace, phase in self.ripple)
-        gain = 10 ** (decibels / 20) / (1 + (frequency / self.limit) ** 8)
-        gain = gain * (1 + self.echo * np.exp(-2j * np.pi * self.delay * frequency))
-        spectrum = np.fft.rfft(samples, padded) * gain
-        return np.fft.irfft(spectrum, padded)[: len(samples)].astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Tape:
     """One tape: a five-character id, and the rate (Hz), channels and noise common to every cut from it.
 
     The noise falls by `tilt` dB per octave above `corner` Hz and stands at `level` dB re full scale (RMS);
     mains hum of `hum` Hz with its third harmonic lies `hum_level` dB above it (below it when negative).
-    Noise, hum and call have passed through `response`, if there is one.
+    Noise, hum and call have passed through `response`, if there is one: from samples (frames,) at a rate (Hz) to what
+    the recorder makes of them.
     """
 
     id: str
@@ -53,7 +30,7 @@ class Tape:
     level: float
     hum: float
     hum_level: float
-    response: Response | None = None
+    response: Callable[[np.ndarray, int], np.ndarray] | None = None
 
 
 def unit_loudness(clean: np.ndarray) -> np.ndarray:
@@ -72,8 +49,8 @@ def record(rng: Rng, call: np.ndarray, band: tuple[float, float], tape: Tape) ->
         noise, in_band = _noise(rng, len(call), band, tape)
         # The second hydrophone is a little farther from the animal: later, and weaker by 3 dB.
         late = np.pad(call, (20 * channel, 0))[: len(call)] * 0.7**channel
-        heard = noise + in_band * late
-        out[:, channel] = tape.response.apply(heard, tape.rate) if tape.response else heard
+        sound = noise + in_band * late
+        out[:, channel] = tape.response(sound, tape.rate) if tape.response else sound
     out *= 10 ** (tape.level / 20)
     out *= min(1.0, 0.98 / np.abs(out).max())
     return np.round(out * 32767).astype(np.int16)
@@ -81,7 +58,7 @@ def record(rng: Rng, call: np.ndarray, band: tuple[float, float], tape: Tape) ->
 
 def _noise(rng: Rng, frames: int, band: tuple[float, float], tape: Tape) -> tuple[np.ndarray, float]:
     """Tape noise and hum, the noise with an RMS of one, and the RMS of its part within `band` (hertz)."""
-    padded = _fast_length(frames)
+    padded = fast_length(frames)
     frequency = np.fft.rfftfreq(padded, 1 / tape.rate).astype(np.float32)
     shape = np.maximum(frequency / tape.corner, 1) ** (-tape.tilt / 6.02)
     shape[0] = 0  # no offset
@@ -95,7 +72,7 @@ def _noise(rng: Rng, frames: int, band: tuple[float, float], tape: Tape) -> tupl
     return noise / noise.std() + hum * 10 ** (tape.hum_level / 20), float(in_band)
 
 
-def _fast_length(frames: int) -> int:
+def fast_length(frames: int) -> int:
     """At least `frames`, of which a Fourier transform is fast."""
     return -(-frames // 4096) * 4096
 

@@ -56,7 +56,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
     Each history has epoch, train_loss, val_loss, train_accuracy, val_accuracy, val_macro_f1. A star marks the
     epoch `best[name]`.
     """
-    fig = _figure(13.5, 4.4)
+    fig = new_figure(13.5, 4.4)
     panels = fig.subplots(1, 3)
     for (name, history), colour in zip(histories.items(), cycle(RUN_COLOURS), strict=False):
         for axes, quantity in zip(panels, ("loss", "accuracy", "macro_f1"), strict=True):
@@ -65,8 +65,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], best: dict[str, int]) ->
         axes.set_title(title, fontsize=12)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_axes(axes)
     panels[0].set_ylim(bottom=0)
     for axes in panels[1:]:
         axes.set_ylim(0, 1.02)
@@ -106,7 +105,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: list[st
         shares = counts / totals[:, None]
     cell = 0.36 if len(classes) > 20 else 0.55
     side = cell * max(len(classes), 5)
-    fig = _figure(side + 4.6, side + 2.8)
+    fig = new_figure(side + 4.6, side + 2.8)
     axes = fig.subplots()
     axes.set_facecolor("#E8E8E8")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -135,7 +134,7 @@ def stripplot(frame: pd.DataFrame) -> Figure:
     Right cuts are green circles, wrong ones red crosses; accuracy and cuts stand beside each species.
     """
     species = sorted(frame.species.unique())
-    fig = _figure(10.5, 0.32 * len(species) + 1.8)
+    fig = new_figure(10.5, 0.32 * len(species) + 1.8)
     axes = fig.subplots()
     rows = frame.species.map({name: row for row, name in enumerate(species)})
     heights = rows + np.random.default_rng(0).uniform(-0.3, 0.3, len(frame))
@@ -156,8 +155,7 @@ def stripplot(frame: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("confidence in the predicted species; on the right: share right, of cuts")
     axes.set_ylabel("true species")
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes, grid="x")
     fig.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=1.6)
     return fig
 
@@ -168,7 +166,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, uncalibrated: np.
     With `uncalibrated` probabilities (before temperature scaling) their own diagram stands on the left.
     """
     shown = {"": probabilities} if uncalibrated is None else {"uncalibrated": uncalibrated, "calibrated": probabilities}
-    fig = _figure(5.6 * len(shown), 6.4)
+    fig = new_figure(5.6 * len(shown), 6.4)
     panels = fig.subplots(2, len(shown), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     for (above, below), (name, values) in zip(panels.T, shown.items(), strict=True):
         bins = calibration_bins(labels, values)
@@ -201,9 +199,7 @@ def _reliability(above: Axes, below: Axes, bins: pd.DataFrame) -> None:
     below.set_xlabel("confidence")
     below.xaxis.set_major_formatter(PercentFormatter(1))
     for axes in (above, below):
-        axes.set_axisbelow(True)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        open_axes(axes)
 
 
 def risk_coverage(curve: pd.DataFrame, threshold: float | None = None) -> Figure:
@@ -212,7 +208,7 @@ def risk_coverage(curve: pd.DataFrame, threshold: float | None = None) -> Figure
     `curve` is of `selective.risk_coverage`. A star marks where 90 % are still right; a diamond what a `threshold` of
     confidence that was found on validation gives.
     """
-    fig = _figure(6.4, 5.0)
+    fig = new_figure(6.4, 5.0)
     axes = fig.subplots()
     marker = "." if len(curve) <= 60 else None
     axes.plot(curve.coverage, curve.accuracy, color=BAR, marker=marker, label="most confident first")
@@ -264,7 +260,7 @@ def gallery(
     rows = max(1, -(-len(spectrograms) // GALLERY_SIDE))
     height = 2.4 * rows + 1.3
     # Margins in inches by hand: the constrained layout takes seconds for 25 panels.
-    fig = _figure(14, height, layout=None)
+    fig = new_figure(14, height, layout=None)
     fig.subplots_adjust(0.055, 0.65 / height, 0.985, 1 - 1.0 / height, wspace=0.1, hspace=0.32)
     fig.suptitle(legible(title, limit=120), fontsize=15, y=1 - 0.15 / height, va="top")
     grid = fig.subplots(rows, GALLERY_SIDE, sharex=True, sharey=True, squeeze=False)
@@ -292,7 +288,15 @@ def _complement(share: Any) -> Any:
     return 1 - share
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+def open_axes(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
+    """A faint grid behind the data, and no frame at the top and on the right."""
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure of this size in inches."""
     fig = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
     return fig

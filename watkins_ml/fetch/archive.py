@@ -8,30 +8,21 @@ from urllib.parse import quote
 from watkins_ml.core.errors import UserError
 from watkins_ml.fetch.download import Remote
 from watkins_ml.fetch.http import get_json, whole_number
-from watkins_ml.fetch.layout import CITATION, LICENCE
-from watkins_ml.fetch.release import Offer, Release
-from watkins_ml.fetch.zips import USUAL_RATIO, fetch_zip, unpacked_bytes
+from watkins_ml.fetch.layout import Offer
+from watkins_ml.fetch.release import Release
+from watkins_ml.fetch.zips import offer_of_zip
 
 ITEM = "watkins-marine-mammal-sound-database-full-cuts"
 ENDPOINT = "https://archive.org"
 
 
 def release() -> Release:
-    return Release(f"archive.org: {ITEM}", f"{ENDPOINT}/details/{ITEM}", LICENCE, CITATION, _look)
+    return Release(f"archive.org: {ITEM}", f"{ENDPOINT}/details/{ITEM}", _look)
 
 
 def _look() -> Offer:
     remote = _remote()
-    room = unpacked_bytes(remote)
-    assert remote.size is not None and remote.checksum is not None  # both are in the item's own list
-    if room is None:
-        room = round(USUAL_RATIO * remote.size)
-    return Offer(
-        remote.checksum,
-        remote.size,
-        room,
-        lambda folder, about: fetch_zip(folder, remote, about, room),
-    )
+    return offer_of_zip(remote, version=remote.checksum or "")
 
 
 def _remote() -> Remote:

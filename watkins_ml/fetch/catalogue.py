@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +22,9 @@ import pyarrow
 from pyarrow import parquet
 
 from watkins_ml.core.errors import UserError, first_line, plain
+from watkins_ml.core.masking import masked
 from watkins_ml.core.memory import at_most
+from watkins_ml.fetch.download import Remote
 from watkins_ml.fetch.http import get_json, whole_number
 from watkins_ml.fetch.ranges import MOST_S, RangeFile
 
@@ -44,18 +46,8 @@ def hub() -> str:
     return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A parquet file of a data set on the Hub, as the Hub lists it."""
-
-    name: str
-    url: str
-    size: int | None
-    sha256: str | None
-
-
-def list_parquet(name: str, dataset: str, headers: Mapping[str, str] | None = None) -> tuple[str, list[Listed]]:
-    """The newest revision of a data set and its parquet files, by name; none of what the Hub says is believed.
+def list_parquet(name: str, dataset: str, headers: Mapping[str, str] | None = None) -> tuple[str, list[Remote]]:
+    """The newest revision of a data set and its parquet files, by name; the Hub's answer is validated.
 
     Raises:
         UserError (which begins with `name`): the Hub is out of reach, or answers otherwise than expected.
@@ -68,11 +60,10 @@ def list_parquet(name: str, dataset: str, headers: Mapping[str, str] | None = No
             raise ValueError("no revision, or a list without end")
         found = []
         for file, one in sorted(files.items()):
-            if not file.isprintable() or len(file) > 200:
-                raise ValueError("no name of a file")
             url = f"{hub()}/datasets/{dataset}/resolve/{version}/{quote(file)}"
             sha256 = (one.get("lfs") or {}).get("sha256")
-            found.append(Listed(file, url, whole_number(one.get("size")), sha256 and sha256.lower()))
+            checksum = sha256 and f"sha256:{sha256.lower()}"
+            found.append(Remote(file, partial(str, url), whole_number(one.get("size")), checksum, headers or {}))
     except (TypeError, KeyError, AttributeError, ValueError):
         raise UserError(f"{name}: {hub()} answers otherwise than expected") from None
     return version, found
@@ -88,7 +79,7 @@ def read_catalogue() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     end = time.monotonic() + MOST_S
     for one in list_parquet(name, FULL_CUTS)[1]:
-        file = io.BufferedReader(RangeFile(one.name, one.url, size=one.size), READ_AHEAD_BYTES)
+        file = io.BufferedReader(RangeFile(one.name, one.address(), size=one.size), READ_AHEAD_BYTES)
         with open_parquet(one.name, file) as table:
             columns = [column for column in TEXT_COLUMNS if column in table.schema_arrow.names]
             if "record_number" not in columns:
@@ -101,6 +92,14 @@ def read_catalogue() -> dict[str, dict[str, str]]:
         if time.monotonic() > end:
             raise UserError(f"{name}: takes longer than {MOST_S / 60:.0f} minutes; it is given up")
     return found
+
+
+def catalogue_if_reachable() -> tuple[dict[str, dict[str, str]], str]:
+    """As `read_catalogue`; an empty one with the reason where that fails, since recordings are of use without it."""
+    try:
+        return read_catalogue(), ""
+    except UserError as error:
+        return {}, masked(str(error))
 
 
 @contextmanager
@@ -153,7 +152,7 @@ def _first(value: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """A value of a table as a short text without signs that a terminal would obey; nothing where there is none."""
+    """A value of a table as a short text without control characters; empty where there is none."""
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, datetime.datetime):

@@ -1,7 +1,7 @@
-"""One file from a server to the disk: by HTTP ranges, going on after a kill, whole and verified or not there at all.
+"""Resumable download of one file by HTTP ranges; the target appears only when it is complete and verified.
 
-No more is written than was announced, by its publisher or else by the server when the download began. Until it is
-verified a file is called `NAME.part`, and `NAME.part.json` says of which content it is the beginning.
+No more is written than the size that the publisher, or else the server, announced. Until it is verified a file is
+called `NAME.part`, and `NAME.part.json` records which content it is the beginning of.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from typing import Any
 
 import requests
 
+from watkins_ml.core.console import transfer
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_json
 from watkins_ml.fetch.http import (
     SLOWEST_BYTES,
-    PassingError,
     TooLongError,
+    TransientError,
+    chunks,
     content_range,
     get,
-    patiently,
-    pieces,
     whole_number,
+    with_retries,
 )
 
 MOST_BYTES = 100 * 10**9
@@ -45,7 +46,7 @@ class Remote:
 
     name: str
     address: Callable[[], str]
-    """Its URL; asked anew for every request, since signed addresses run out."""
+    """Its URL; asked for again for every request, since signed addresses expire."""
     size: int | None = None
     """In bytes; None if it is not published."""
     checksum: str | None = None
@@ -53,7 +54,7 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what a host may have made up; raises a UserError."""
+        """Refuse a malformed listing; raises a UserError."""
         if not self.name.isprintable() or not 0 < len(self.name) <= 200:
             raise UserError(f"{self.name[:200]!r}: no name of a file; the host answers otherwise than expected")
         kind, _, digits = (self.checksum or f"md5:{'0' * 32}").partition(":")
@@ -107,6 +108,13 @@ def download(remote: Remote, target: Path, on_bytes: OnBytes = lambda count: Non
     _state(part).unlink(missing_ok=True)
 
 
+def download_with_progress(remote: Remote, target: Path, title: str) -> None:
+    """`download` with a progress bar."""
+    with transfer() as bar:
+        task = bar.add_task(f"Downloading {title}", total=remote.size, completed=bytes_there(target))
+        download(remote, target, lambda count: bar.update(task, completed=count))
+
+
 def _drop_another(remote: Remote, part: Path) -> None:
     """Remove a beginning that is not of this content, or that may not be."""
     known = _known(part)
@@ -118,8 +126,8 @@ def _drop_another(remote: Remote, part: Path) -> None:
 def _complete(remote: Remote, part: Path, on_bytes: OnBytes) -> bool:
     """Fetch what is missing, in as many requests as it takes; whether a beginning was gone on with.
 
-    Tries count anew only after SLOWEST_BYTES more than there ever were: a server that begins anew, or gives a byte a
-    time, is not asked for ever.
+    The count of attempts restarts only after SLOWEST_BYTES more than ever before, so that a server that starts again,
+    or sends single bytes, is not asked forever.
     """
     starts: list[int] = []
     most = _size(part)
@@ -135,7 +143,7 @@ def _complete(remote: Remote, part: Path, on_bytes: OnBytes) -> bool:
         most = _size(part)
         return True
 
-    patiently(remote.name, attempt, progressed)
+    with_retries(remote.name, attempt, progressed)
     return any(starts)
 
 
@@ -150,7 +158,9 @@ def _fetch_rest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
     headers = dict(remote.headers)
     if have:
         headers["Range"] = f"bytes={have}-"
-        if remote.checksum is None:  # where there is one it decides: mirrors call the same content by other ETags
+        if (
+            remote.checksum is None
+        ):  # a checksum decides where there is one: mirrors have other ETags for the same content
             headers["If-Range"] = known["validator"]
     with get(remote.address(), headers, accepted=(200, 206, 416)) as response:
         start, total = _place(remote, response, part, have)
@@ -159,14 +169,14 @@ def _fetch_rest(remote: Remote, part: Path, on_bytes: OnBytes) -> None:
             write_json(_state(part), {"checksum": remote.checksum, "size": total, "validator": _validator(response)})
         _write(remote, response, part, start, total, on_bytes)
     if total is not None and _size(part) < total:
-        raise PassingError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
+        raise TransientError(f"the connection broke off after {_size(part):,} of {total:,} bytes")
 
 
 def _place(remote: Remote, response: requests.Response, part: Path, have: int) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and how long the file is (None where nobody says).
+    """Where in the file a response begins, and how long the file is (None where unknown).
 
     Raises:
-        PassingError: the server cannot go on from here; the beginning is given up.
+        TransientError: the server cannot go on from here; the beginning is given up.
         UserError: another length than published.
     """
     if response.status_code == 200:
@@ -175,7 +185,7 @@ def _place(remote: Remote, response: requests.Response, part: Path, have: int) -
         start, total = content_range(response) or (-1, None)
         if start != have:
             _drop(part)
-            raise PassingError(f"the server does not go on at byte {have:,}")
+            raise TransientError(f"the server does not go on at byte {have:,}")
     if total is not None and remote.size is not None and total != remote.size:
         raise UserError(
             f"{remote.name}: has {total:,} bytes on the server where {remote.size:,} are published; it is being "
@@ -195,7 +205,9 @@ def _write(
         with open(part, "r+b" if part.exists() else "wb") as file:
             file.truncate(start)
             file.seek(start)
-            for block in pieces(response, most - start):  # what is there, so that a cut costs nothing that came
+            for block in chunks(
+                response, most - start
+            ):  # as it arrives, so that nothing received is lost when the connection breaks
                 file.write(block)
                 start += len(block)
                 on_bytes(start)
@@ -222,13 +234,13 @@ def _problem(remote: Remote, part: Path) -> str | None:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What tells this content from a later one: a strong ETag or the time of the last change."""
+    """Identifies this version of the content: a strong ETag or the time of the last change."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified") or None
 
 
 def _known(part: Path) -> dict[str, Any]:
-    """What was noted when the download began; nothing where a power cut tore the note."""
+    """The state recorded when the download began; empty where it is damaged."""
     try:
         known = json.loads(_state(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """HTTP requests with retries and limits; nothing that a server sends is trusted.
 
-What may pass is tried again with growing waits, what will not is one clear sentence; an answer has an end in time and
-in bytes, and so have its redirects.
+Transient faults are retried with growing waits, any other is one clear sentence; time, bytes and redirects of a
+response are limited.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -28,23 +28,23 @@ TRIES = 6
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 120.0
 TIMEOUT_S = (15.0, 60.0)
-"""To connect, and between two pieces of an answer."""
+"""To connect, and between two chunks of an answer."""
 HEADERS_S = 120.0
-"""For the head of an answer, whole, and for a list: a server may send it letter by letter."""
+"""For all headers of a response, and for a list: a server may send them one character at a time."""
 WATCH_S = 30.0
 SLOWEST_BYTES = 5_000
-"""A body that brings less in WATCH_S counts as silent."""
+"""A body that delivers less in WATCH_S counts as stalled."""
 MOST_REDIRECTS = 10
 MOST_LIST_BYTES = 4_000_000
 """Of a list of files as JSON; the longest known, of the Hugging Face Hub, has 20 kB."""
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 BLOCK_BYTES = 1 << 20
 
 Result = TypeVar("Result")
 
 
-class PassingError(Exception):
-    """A fault that may be gone in a moment; `wait_s` is how long the server asked to be left alone.
+class TransientError(Exception):
+    """A fault that may be gone at the next attempt; `wait_s` is how long the server asked to wait.
 
     One that took minutes counts as several, its `weight`.
     """
@@ -58,8 +58,8 @@ class TooLongError(UserError):
     """A body with more bytes than it may have."""
 
 
-def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[], bool] = lambda: False) -> Result:
-    """The result of `attempt`, which is called again after a `PassingError`; tries count anew after progress.
+def with_retries(name: str, attempt: Callable[[], Result], progressed: Callable[[], bool] = lambda: False) -> Result:
+    """The result of `attempt`, which is called again after a `TransientError`; tries count anew after progress.
 
     Raises:
         UserError: TRIES faults in a row; the sentence begins with `name`.
@@ -69,7 +69,7 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
         tries += 1
         try:
             return attempt()
-        except PassingError as fault:
+        except TransientError as fault:
             if progressed():
                 failures, tries = 0, 1
             failures += fault.weight
@@ -78,30 +78,30 @@ def patiently(name: str, attempt: Callable[[], Result], progressed: Callable[[],
                     f"{name}: {fault}, after {tries} tries; check the network and run the same command again, which "
                     "goes on from here"
                 ) from None
-            wait = FIRST_WAIT_S * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
-            time.sleep(min(max(wait, fault.wait_s), LONGEST_WAIT_S))
+            pause_s = FIRST_WAIT_S * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
+            time.sleep(min(max(pause_s, fault.wait_s), LONGEST_WAIT_S))
 
 
 class Bounded(HTTPAdapter):
-    """Gives every answer an end: its head in time, a redirect without its body, JSON of at most MOST_LIST_BYTES.
+    """Limits every response: its headers in time, a redirect without its body, JSON of at most MOST_LIST_BYTES.
 
-    Other bodies are left to be read by `pieces` where the request was made with `stream`, else are read like JSON.
+    Other bodies are left to be read by `chunks` where the request was made with `stream`, else are read like JSON.
     """
 
     def send(self, request: requests.PreparedRequest, stream: bool = False, *_: Any, **given: Any) -> requests.Response:
         given["timeout"] = TIMEOUT_S
         ask = super().send
-        response = _in_time(HEADERS_S, lambda: ask(request, stream=True, **given))
+        response = _within(HEADERS_S, lambda: ask(request, stream=True, **given))
         if response.is_redirect:
             response.raw.close()
             response._content = b""  # requests would read it to its end
         elif not stream or "json" in response.headers.get("Content-Type", "").lower():
-            response._content = b"".join(pieces(response, MOST_LIST_BYTES, HEADERS_S))
+            response._content = b"".join(chunks(response, MOST_LIST_BYTES, HEADERS_S))
         return response
 
 
 def bounded(session: requests.Session) -> requests.Session:
-    """A session that trusts no server."""
+    """The session with the limits of `Bounded`."""
     session.max_redirects = MOST_REDIRECTS
     for scheme in ("http://", "https://"):
         session.mount(scheme, Bounded())
@@ -114,10 +114,10 @@ def get(
     accepted: tuple[int, ...] = (200,),
     session: requests.Session | None = None,
 ) -> requests.Response:
-    """One streamed answer of a status in `accepted`; read it by `pieces` and close it.
+    """One streamed answer of a status in `accepted`; read it by `chunks` and close it.
 
     Raises:
-        PassingError: no connection, a time-out, or a status that says so.
+        TransientError: no connection, a time-out, or a status that says so.
         UserError: any other status, or an address that leads nowhere.
     """
     plain = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of its compressed form
@@ -125,16 +125,16 @@ def get(
         session = session or bounded(requests.Session())
         response = session.get(url, headers=plain | dict(headers or {}), stream=True)
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise PassingError(f"no answer from {host_of(url)} ({_reason(error)})") from None
+        raise TransientError(f"no answer from {host_of(url)} ({_reason(error)})") from None
     except (requests.RequestException, HTTPError, ValueError) as error:  # too many redirects, an address that is none
         raise UserError(f"{url}: {first_line(error)}; the release may have moved, see its page") from None
     if response.status_code in accepted:
         return response
     status = plain_text(f"{response.status_code} {response.reason}")
-    wait_s = _retry_after(response)
+    wait_s = float(whole_number(response.headers.get("Retry-After")) or 0)
     response.close()
-    if response.status_code in PASSING:
-        raise PassingError(f"{host_of(url)} answers {status}", wait_s)
+    if response.status_code in TRANSIENT_STATUSES:
+        raise TransientError(f"{host_of(url)} answers {status}", wait_s)
     what = {
         401: "needs an account",
         403: "needs an account or is closed",
@@ -147,14 +147,14 @@ def get(
     )
 
 
-def pieces(response: requests.Response, most: int, seconds: float = float("inf")) -> Iterator[bytes]:
+def chunks(response: requests.Response, most: int, seconds: float = float("inf")) -> Iterator[bytes]:
     """The body of an answer as it comes, undecoded.
 
     Args:
         seconds: for the whole of it.
 
     Raises:
-        PassingError: the connection broke off, or brings less than SLOWEST_BYTES in WATCH_S.
+        TransientError: the connection broke off, or brings less than SLOWEST_BYTES in WATCH_S.
         TooLongError: more than `most` bytes come.
     """
     left = most
@@ -166,16 +166,16 @@ def pieces(response: requests.Response, most: int, seconds: float = float("inf")
             try:
                 block = response.raw.read1(min(BLOCK_BYTES, left + 1), decode_content=False)
             except (HTTPError, OSError, ValueError) as error:
-                raise PassingError(f"the connection broke off ({_reason(error)})") from None
+                raise TransientError(f"the connection broke off ({_reason(error)})") from None
             finally:
                 if watch.is_slow:
-                    raise PassingError(f"{host_of(response.url)} sends almost nothing", weight=3)
+                    raise TransientError(f"{host_of(response.url)} sends almost nothing", weight=3)
             if not block:
                 return
             left -= len(block)
             if left < 0:
                 raise TooLongError(f"{host_of(response.url)}: sends more than the {most:,} bytes that it may")
-            watch.came += len(block)
+            watch.received += len(block)
             yield block
 
 
@@ -184,13 +184,13 @@ def get_json(name: str, url: str, headers: Mapping[str, str] | None = None) -> A
 
     def attempt() -> Any:
         with get(url, headers) as response:
-            content = b"".join(pieces(response, MOST_LIST_BYTES, HEADERS_S))
+            content = b"".join(chunks(response, MOST_LIST_BYTES, HEADERS_S))
         try:
             return json.loads(content)
         except (ValueError, RecursionError):  # also numbers of thousands of digits
-            raise PassingError(f"{host_of(url)} answers with no JSON") from None
+            raise TransientError(f"{host_of(url)} answers with no JSON") from None
 
-    return patiently(name, attempt)
+    return with_retries(name, attempt)
 
 
 def whole_number(value: Any) -> int | None:
@@ -208,58 +208,54 @@ def content_range(response: requests.Response) -> tuple[int, int] | None:
 
 
 class _Watch:
-    """What a body has brought, and whether it was given up for bringing too little."""
+    """Bytes received of a body, and whether it was given up because it stalled."""
 
-    came = 0
+    received = 0
     is_slow = False
 
 
 @contextmanager
 def _watched(response: requests.Response, seconds: float) -> Iterator[_Watch]:
-    """Break the connection off when less than SLOWEST_BYTES come in WATCH_S, wherever it is being waited for."""
+    """Close the connection when less than SLOWEST_BYTES arrive in WATCH_S, also during a blocking read."""
     watch, over, end = _Watch(), threading.Event(), time.monotonic() + seconds
 
-    def look() -> None:
+    def check() -> None:
         seen = 0
         while not over.wait(WATCH_S):
-            if watch.came - seen < SLOWEST_BYTES or time.monotonic() > end:
+            if watch.received - seen < SLOWEST_BYTES or time.monotonic() > end:
                 watch.is_slow = True
                 with suppress(Exception):
-                    response.raw.shutdown()  # what reads from it in the other thread comes to an end
+                    response.raw.shutdown()  # ends the blocking read in the other thread
                 return
-            seen = watch.came
+            seen = watch.received
 
-    threading.Thread(target=look, daemon=True).start()
+    threading.Thread(target=check, daemon=True).start()
     try:
         yield watch
     finally:
         over.set()
 
 
-def _in_time(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
-    """The answer to `ask`, in a thread that is left alone if it takes longer."""
-    came: SimpleQueue[tuple[requests.Response | None, BaseException | None]] = SimpleQueue()
-    late = threading.Event()
+def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
+    """The response to `ask`, in a thread that is abandoned if it takes longer."""
+    answer: Future[requests.Response] = Future()
 
     def work() -> None:
         try:
-            response = ask()
+            answer.set_result(ask())
         except BaseException as error:
-            came.put((None, error))
-            return
-        came.put((response, None))
-        if late.is_set():
-            response.close()
+            answer.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        response, error = came.get(timeout=seconds)
-    except Empty:
-        late.set()
-        raise PassingError(f"no whole answer within {seconds:.0f} s", weight=3) from None
-    if response is None:
-        raise error or RuntimeError("no answer")
-    return response
+    if not wait([answer], timeout=seconds).done:
+        answer.add_done_callback(_close)
+        raise TransientError(f"no whole answer within {seconds:.0f} s", weight=3)
+    return answer.result()
+
+
+def _close(late: Future[requests.Response]) -> None:
+    if late.exception() is None:
+        late.result().close()
 
 
 def host_of(url: str) -> str:
@@ -284,7 +280,3 @@ def _reason(error: Exception) -> str:
         if sign in text:
             return reason
     return "connection lost"
-
-
-def _retry_after(response: requests.Response) -> float:
-    return float(whole_number(response.headers.get("Retry-After")) or 0)

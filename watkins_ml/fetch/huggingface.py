@@ -17,26 +17,24 @@ import pyarrow
 from pyarrow import parquet
 
 from watkins_ml.audio.formats import AUDIO_SUFFIXES
-from watkins_ml.core.console import progress, transfer
+from watkins_ml.core.console import progress
 from watkins_ml.core.errors import UserError, plain
 from watkins_ml.core.files import read_csv, write_bytes, write_csv
-from watkins_ml.core.masking import masked
 from watkins_ml.fetch.catalogue import (
     FULL_CUTS,
     MOST_ROWS,
     TEXT_COLUMNS,
-    Listed,
+    catalogue_if_reachable,
     details,
     hub,
     list_parquet,
     open_parquet,
-    read_catalogue,
     text_of,
 )
-from watkins_ml.fetch.download import MOST_BYTES, Remote, bytes_there, download
-from watkins_ml.fetch.layout import CITATION, COLUMNS, LICENCE, Folder, Seal, finish, require_room, row
+from watkins_ml.fetch.download import MOST_BYTES, Remote, bytes_there, download_with_progress
+from watkins_ml.fetch.layout import COLUMNS, Folder, Offer, Seal, finish, require_room, row
 from watkins_ml.fetch.recording_paths import RecordingPaths
-from watkins_ml.fetch.release import Offer, Release
+from watkins_ml.fetch.release import Release
 from watkins_ml.fetch.species import find
 from watkins_ml.fetch.zips import details_of
 
@@ -53,7 +51,7 @@ def release(which: str = "full") -> Release:
     """`full`, the full cuts; `best-of`, the selection of 1,697 that most papers use."""
     dataset = DATASETS[which]
     page = f"https://huggingface.co/datasets/{dataset}"
-    return Release(f"huggingface: {dataset}", page, LICENCE, CITATION, lambda: _look(dataset))
+    return Release(f"huggingface: {dataset}", page, lambda: _look(dataset))
 
 
 def _look(dataset: str) -> Offer:
@@ -80,11 +78,7 @@ def _shards(dataset: str) -> tuple[str, list[Remote]]:
     version, found = list_parquet("the Hugging Face Hub", dataset, headers)
     if not found or any(one.size is None for one in found):
         raise UserError(f"{hub()}/datasets/{dataset}: has no parquet files (any more); see its page")
-
-    def remote(file: Listed) -> Remote:
-        return Remote(file.name, lambda: file.url, file.size, file.sha256 and f"sha256:{file.sha256}", headers)
-
-    return version, [remote(file) for file in found]
+    return version, found
 
 
 def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, str]) -> Seal:
@@ -93,17 +87,12 @@ def _run(folder: Folder, shards: list[Remote], dataset: str, about: dict[str, st
         there = sum(bytes_there(_target(folder, number)) for number in todo)
         sizes = [shard.size or 0 for shard in todo.values()]
         require_room(folder, sum(sizes) + max(sizes) - there)
-    missing, catalogue = "", {}
-    if dataset != FULL_CUTS:
-        try:
-            catalogue = read_catalogue()
-        except UserError as error:
-            missing = masked(str(error))
+    catalogue, missing = ({}, "") if dataset == FULL_CUTS else catalogue_if_reachable()
     tables: list[pd.DataFrame] = []
     for number, shard in enumerate(shards, start=1):
         rows, target = _rows_of(folder, number), _target(folder, number)
         if not rows.exists():
-            _download(shard, target, f"file {number} of {len(shards)}")
+            download_with_progress(shard, target, f"file {number} of {len(shards)}")
             taken = (path for table in tables for path in table["path"])
             write_csv(rows, _convert(folder, shard.name, target, RecordingPaths(taken), catalogue))
         target.unlink(missing_ok=True)
@@ -123,12 +112,6 @@ def _target(folder: Folder, number: int) -> Path:
 def _rows_of(folder: Folder, number: int) -> Path:
     """The table of a file's recordings: written when all of them are there."""
     return folder.work / "rows" / f"{number:05d}.csv"
-
-
-def _download(shard: Remote, target: Path, which: str) -> None:
-    with transfer() as bar:
-        task = bar.add_task(f"Downloading {which}", total=shard.size, completed=bytes_there(target))
-        download(shard, target, lambda count: bar.update(task, completed=count))
 
 
 def _convert(

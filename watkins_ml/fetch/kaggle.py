@@ -10,10 +10,10 @@ import requests
 
 from watkins_ml.core.errors import UserError, first_line, plain
 from watkins_ml.fetch.download import Remote
-from watkins_ml.fetch.http import PASSING, PassingError, bounded, patiently, whole_number
-from watkins_ml.fetch.layout import CITATION, LICENCE
-from watkins_ml.fetch.release import Offer, Release
-from watkins_ml.fetch.zips import USUAL_RATIO, fetch_zip, unpacked_bytes
+from watkins_ml.fetch.http import TRANSIENT_STATUSES, TransientError, bounded, whole_number, with_retries
+from watkins_ml.fetch.layout import Offer
+from watkins_ml.fetch.release import Release
+from watkins_ml.fetch.zips import offer_of_zip
 
 OWNER, DATASET = "shreyj1729", "best-of-watkins-marine-mammal-sound-database"
 PAGE = f"https://www.kaggle.com/datasets/{OWNER}/{DATASET}"
@@ -24,7 +24,7 @@ ACCOUNT = (
 
 
 def release() -> Release:
-    return Release(f"kaggle: {OWNER}/{DATASET}", PAGE, LICENCE, CITATION, _look)
+    return Release(f"kaggle: {OWNER}/{DATASET}", PAGE, _look)
 
 
 def _look() -> Offer:
@@ -47,10 +47,7 @@ def _look() -> Offer:
     headers = signed()[1]
     size = whole_number(headers.get("Content-Length"))
     remote = Remote(f"{DATASET}.zip", lambda: signed()[0], size, _md5(headers))
-    room = unpacked_bytes(remote)
-    if room is None:
-        room = round(USUAL_RATIO * (size or 0))
-    return Offer(f"version {version}", size, room, lambda folder, seal: fetch_zip(folder, remote, seal, room))
+    return offer_of_zip(remote, f"version {version}")
 
 
 def _call(build: Callable[[], Any], ask: Callable[[Any], Any]) -> Any:
@@ -65,21 +62,21 @@ def _call(build: Callable[[], Any], ask: Callable[[Any], Any]) -> Any:
             with client:
                 bounded(client.http_client()._session)  # it has no bounds of its own
                 return ask(client.datasets.dataset_api_client)
-        except (PassingError, UserError):
+        except (TransientError, UserError):
             raise
         except requests.HTTPError as error:
             status = error.response.status_code
-            if status in PASSING:
-                raise PassingError(f"it answers {status}") from None
+            if status in TRANSIENT_STATUSES:
+                raise TransientError(f"it answers {status}") from None
             if status in (401, 403):
                 raise UserError(ACCOUNT) from None
             raise UserError(f"{PAGE}: {first_line(error)}; the release may have moved, see its page") from None
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise PassingError(f"no answer ({type(error).__name__})") from None
+            raise TransientError(f"no answer ({type(error).__name__})") from None
         except Exception as error:  # whatever its client makes of an answer that is none of its own
             raise UserError(f"Kaggle: answers otherwise than expected ({first_line(error)}); see {PAGE}") from None
 
-    return patiently("Kaggle", attempt)
+    return with_retries("Kaggle", attempt)
 
 
 def _md5(headers: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What `watkins fetch` leaves: a folder a species, a table of the recordings, and a seal that both are complete.
+"""The output of `watkins fetch`: a folder a species, a table of the recordings, and a seal that both are complete.
 
 OUT/recordings/RissosDolphin/58004001.wav
 OUT/metadata.csv     a row a recording: for `watkins prepare --metadata`
@@ -12,14 +12,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watkins_ml.core.errors import UsageError, UserError, plain
 from watkins_ml.core.files import write_bytes, write_csv, write_json, write_text
@@ -40,13 +41,14 @@ TAPE_RULES = {
     r"^(\d+_[A-Z]+_\d+)_": r"\d+_[A-Z]+_\d+_\d+(~\d+)?",
     r"^(.+?)(?:~\d+)?$": r".+",
 }
-"""`--group-regex` by the file names that it is right for: cut ids, numbered halves of cuts, and names that tell no
-tape, so that each recording is one of its own."""
+"""`--group-regex` by the file names that it is right for: cut ids, numbered halves of cuts, and names without a
+tape, where each recording counts as its own tape."""
 
 
-@dataclass(frozen=True)
-class Seal:
+class Seal(BaseModel):
     """The content of `release.json` in a complete folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     release: str
     page: str
@@ -63,41 +65,35 @@ class Seal:
     """Why the table has no sites, where that may be mended by running the command again."""
     unknown_species: tuple[str, ...] = ()
     """Folders of the release that `species.csv` does not have."""
-    other_scientific_names: dict[str, str] = field(default_factory=dict)
+    other_scientific_names: dict[str, str] = {}
     """What the release calls species otherwise than `species.csv`, older names aside."""
 
 
-@dataclass(frozen=True)
 class Folder:
     """Paths inside one OUT."""
 
-    root: Path
-
-    @property
-    def recordings(self) -> Path:
-        return self.root / "recordings"
-
-    @property
-    def metadata(self) -> Path:
-        return self.root / "metadata.csv"
-
-    @property
-    def seal(self) -> Path:
-        return self.root / "release.json"
-
-    @property
-    def work(self) -> Path:
-        return self.root / ".fetch"
-
-    @property
-    def staged(self) -> Path:
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.recordings = self.root / "recordings"
+        self.metadata = self.root / "metadata.csv"
+        self.seal = self.root / "release.json"
+        self.work = self.root / ".fetch"
+        self.staged = self.work / "recordings"
         """Recordings until they are complete."""
-        return self.work / "recordings"
-
-    @property
-    def staged_seal(self) -> Path:
+        self.staged_seal = self.work / "release.json"
         """Written when everything is there and only has to be moved."""
-        return self.work / "release.json"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a host has of a release, found out before anything is downloaded."""
+
+    version: str
+    """Another one makes a new release: what was fetched of the one before is dropped."""
+    download_bytes: int | None
+    recording_bytes: int
+    run: Callable[[Folder, dict[str, Any]], Seal]
+    """Fetches it into a folder that is this process's alone; takes what the seal records of the release."""
 
 
 def read_seal(folder: Folder, release: str) -> Seal | None:
@@ -161,7 +157,7 @@ def _drop_other_sources(folder: Folder, source: dict[str, str]) -> None:
 
 
 def require_room(folder: Folder, needed: int) -> None:
-    """Refuse before the first byte what the disk cannot hold.
+    """Check the free disk space before the download begins.
 
     Raises:
         UserError: fewer than `needed` bytes, and a twentieth more, are free.
@@ -206,8 +202,8 @@ def finish(folder: Folder, rows: pd.DataFrame, facts: dict[str, Any]) -> Seal:
     for file in list(folder.staged.rglob("*")):
         if file.is_file() and file.relative_to(folder.staged).as_posix() not in wanted:  # half-written by a killed call
             file.unlink()
-    seal = write_table(folder.metadata, rows, facts | {"bytes": _bytes_in(folder.staged)})
-    write_json(folder.staged_seal, seal.__dict__)
+    seal = write_table(folder.metadata, rows, facts | {"bytes": bytes_in(folder.staged)})
+    write_json(folder.staged_seal, seal.model_dump())
     return complete(folder)
 
 
@@ -235,7 +231,7 @@ def _tape(rule: str, stem: str) -> str:
 
 
 def complete(folder: Folder) -> Seal:
-    """Move what is staged and complete; a kill in between is gone on with by the next call."""
+    """Move what is staged and complete; after a kill in between the next call continues."""
     if folder.staged.exists():
         os.replace(folder.staged, folder.recordings)
     write_bytes(folder.seal, folder.staged_seal.read_bytes())
@@ -244,19 +240,13 @@ def complete(folder: Folder) -> Seal:
 
 def _parse(path: Path) -> Seal:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        seal = Seal(**content | {"unknown_species": tuple(content["unknown_species"])})
-        texts = (seal.release, seal.page, seal.version, seal.group_regex, seal.sites_missing, *seal.unknown_species)
-        numbers = (seal.recordings, seal.species, seal.tapes, seal.bytes, seal.with_site)
-        if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int) for one in numbers):
-            raise ValueError("not what a seal holds")
-        dict(seal.other_scientific_names)
-        return seal
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return Seal.model_validate_json(path.read_bytes())
+    except ValidationError:
         raise UserError(f"{path}: cannot be read; remove the folder and fetch again") from None
 
 
-def _bytes_in(root: Path) -> int:
+def bytes_in(root: Path) -> int:
+    """What the files in a folder take; 0 where there is none."""
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Reading a few pieces of a large file on a server, without the rest."""
+"""Reading parts of a large file on a server by HTTP ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from watkins_ml.core.errors import UserError
-from watkins_ml.fetch.http import bounded, content_range, get, host_of, patiently, pieces
+from watkins_ml.fetch.http import bounded, chunks, content_range, get, host_of, with_retries
 
 MOST_BYTES = 64_000_000
 """To be read of one file: the directory of a zip has 2 MB, the text columns of a parquet file less."""
@@ -28,7 +28,7 @@ class RangeFile(io.RawIOBase):
 
     Raises:
         NoRangesError: the server gives none.
-        UserError: any fault of `patiently`, another size than `size`, more than MOST_BYTES, MOST_ASKED or MOST_S.
+        UserError: any fault of `with_retries`, another size than `size`, more than MOST_BYTES, MOST_ASKED or MOST_S.
     """
 
     def __init__(self, name: str, url: str, headers: Mapping[str, str] | None = None, size: int | None = None):
@@ -94,7 +94,7 @@ class RangeFile(io.RawIOBase):
         self._asked += 1
         if self._asked > MOST_ASKED or time.monotonic() > self._end:
             raise UserError(
-                f"{self.name}: more than {MOST_ASKED:,} pieces, or {MOST_S / 60:.0f} minutes, to know what is in it; "
+                f"{self.name}: more than {MOST_ASKED:,} requests, or {MOST_S / 60:.0f} minutes, to know what is in it; "
                 "this is given up"
             )
 
@@ -104,6 +104,6 @@ class RangeFile(io.RawIOBase):
                 found = content_range(response)
                 if response.status_code != 206 or found is None:
                     raise NoRangesError(f"{self.name}: {host_of(self._url)} gives no ranges of it")
-                return b"".join(pieces(response, count)), found[1]
+                return b"".join(chunks(response, count)), found[1]
 
-        return patiently(self.name, attempt)
+        return with_retries(self.name, attempt)

@@ -9,20 +9,8 @@ from pathlib import Path
 
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors
-from watkins_ml.fetch.layout import Folder, Seal, complete, read_seal, working
+from watkins_ml.fetch.layout import CITATION, LICENCE, Folder, Offer, Seal, complete, read_seal, working
 from watkins_ml.fetch.zips import add_sites
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a host has of a release, found out before anything is downloaded."""
-
-    version: str
-    """Another one makes a new release: what was fetched of the one before is dropped."""
-    download_bytes: int | None
-    recording_bytes: int
-    run: Callable[[Folder, dict[str, str]], Seal]
-    """Fetches it into a folder that is this process's alone; takes what the seal records of the release."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +19,6 @@ class Release:
 
     name: str
     page: str
-    licence: str
-    citation: str
     look: Callable[[], Offer]
     """Asks the host; raises UserError where it has no answer."""
 
@@ -48,7 +34,7 @@ class Fetched:
 
 
 def fetch(release: Release, out: Path, announce: Callable[[Offer], None]) -> Fetched:
-    """Fetch a release to `out`, or go on with what an earlier call has begun.
+    """Fetch a release to `out`, or continue what an earlier call began.
 
     Args:
         announce: is called with what the host offers before the first byte comes.
@@ -57,8 +43,8 @@ def fetch(release: Release, out: Path, announce: Callable[[Offer], None]) -> Fet
         UserError: out of reach, damaged, no room; what was verified until then stays for the next call.
         UsageError: `out` holds something else.
     """
-    folder = Folder(Path(out))
-    then = "mend that and run the same command again; it goes on from there"
+    folder = Folder(out)
+    then = "correct that and run the same command again; it continues from there"
     with disk_errors(f"cannot write to {folder.root}", then):
         seal = read_seal(folder, release.name)
         if seal is not None:
@@ -71,18 +57,13 @@ def fetch(release: Release, out: Path, announce: Callable[[Offer], None]) -> Fet
         announce(offer)
         folder.root.mkdir(parents=True, exist_ok=True)
         with working(folder, {"release": release.name, "version": offer.version}):
-            about = {
-                "release": release.name,
-                "page": release.page,
-                "version": offer.version,
-                "licence": release.licence,
-                "citation": release.citation,
-            }
+            about = {"release": release.name, "page": release.page, "version": offer.version}
+            about |= {"licence": LICENCE, "citation": CITATION}
             return Fetched(folder, offer.run(folder, about), was_there=False)
 
 
 def _with_sites(folder: Folder, seal: Seal) -> Fetched:
-    """A complete folder, with the sites that could not be had when it was fetched if they can be had now."""
+    """A complete folder, with the sites that were not available when it was fetched if they are now."""
     if not seal.sites_missing:
         return Fetched(folder, seal, was_there=True)
     try:

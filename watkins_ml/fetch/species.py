@@ -1,7 +1,7 @@
 """The one table of species (`species.csv`): common and scientific name, family, and how releases spell them.
 
 Names are those of the Society for Marine Mammalogy; releases carry older ones, misspellings and faults (HarbourSeal
-has Bottlenose's scientific name), so a name of a release is only ever looked up here, never taken over.
+has Bottlenose's scientific name), so names of releases are only looked up here, never adopted.
 """
 
 from __future__ import annotations

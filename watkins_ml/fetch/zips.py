@@ -9,18 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.core.console import progress, transfer
-from watkins_ml.core.errors import UserError, plain
+from watkins_ml.core.console import progress
+from watkins_ml.core.errors import plain
 from watkins_ml.core.files import read_csv, write_json
-from watkins_ml.core.masking import masked
-from watkins_ml.fetch.catalogue import read_catalogue
-from watkins_ml.fetch.download import Remote, bytes_there, download
+from watkins_ml.fetch.catalogue import catalogue_if_reachable, read_catalogue
+from watkins_ml.fetch.download import Remote, bytes_there, download_with_progress
 from watkins_ml.fetch.layout import (
     COLUMNS,
     DETAILS,
     LONGEST_DETAIL,
     Folder,
+    Offer,
     Seal,
+    bytes_in,
     finish,
     require_room,
     row,
@@ -71,6 +72,14 @@ def unpacked_bytes(remote: Remote) -> int | None:
         return sum(member.file_size for member in recordings_in(remote.name, archive, file.size))
 
 
+def offer_of_zip(remote: Remote, version: str) -> Offer:
+    """A release that is one zip; raises as `unpacked_bytes`."""
+    room = unpacked_bytes(remote)
+    if room is None:
+        room = round(USUAL_RATIO * (remote.size or 0))
+    return Offer(version, remote.size, room, lambda folder, facts: fetch_zip(folder, remote, facts, room))
+
+
 def fetch_zip(folder: Folder, remote: Remote, facts: dict[str, Any], room: int) -> Seal:
     """Download, verify and unpack a zip into the layout, with what the catalogue knows of its cuts.
 
@@ -82,15 +91,10 @@ def fetch_zip(folder: Folder, remote: Remote, facts: dict[str, Any], room: int) 
         UserError: no room, or any fault of the download or the zip.
     """
     target = folder.work / "release.zip"
-    unpacked = sum(path.stat().st_size for path in folder.staged.rglob("*.*")) if folder.staged.exists() else 0
+    unpacked = bytes_in(folder.staged)
     require_room(folder, max((remote.size or 0) - bytes_there(target), 0) + max(room - unpacked, 0))
-    with transfer() as bar:
-        task = bar.add_task(f"Downloading {remote.name}", total=remote.size, completed=bytes_there(target))
-        download(remote, target, lambda count: bar.update(task, completed=count))
-    try:
-        catalogue, missing = read_catalogue(), ""
-    except UserError as error:
-        catalogue, missing = {}, masked(str(error))
+    download_with_progress(remote, target, remote.name)
+    catalogue, missing = catalogue_if_reachable()
     with open_zip(remote.name, target) as archive:
         members = members_of(remote.name, archive, target.stat().st_size)
         require_room(folder, max(sum(member.file.file_size for member in members) - unpacked, 0))
@@ -131,5 +135,5 @@ def add_sites(folder: Folder, seal: Seal) -> Seal:
         rows[name] = [plain(one.get(name, ""), LONGEST_DETAIL) for one in known]
     kept = ("release", "page", "version", "licence", "citation", "bytes", "other_scientific_names")
     new = write_table(folder.metadata, rows, {name: getattr(seal, name) for name in kept})
-    write_json(folder.seal, new.__dict__)
+    write_json(folder.seal, new.model_dump())
     return new

@@ -1,4 +1,4 @@
-"""A cache of window scores on disk, so that a long job can go on and thresholds can change without scoring again."""
+"""A cache of window scores on disk: a long job can resume, and thresholds can change without scoring again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METADATA = b"watkins_ml"
 FACTS = ("problem", "note", "state", "rate")
 """Fields of WindowScores that are in the metadata."""
 LAYOUT = 2
-"""Of the files; raised where earlier ones cannot be gone on with."""
+"""Version of the files; raised where earlier ones cannot be continued."""
 
 
 class ScoreCache:
@@ -46,7 +46,7 @@ class ScoreCache:
     What could not be read to its end is in `partly/` instead, and is scored again with the next command that names it.
 
     Raises:
-        UsageError: the folder was begun with another model or other windows.
+        UsageError: the folder was written with another model or other windows.
         UserError: it cannot be read or written, now or later.
     """
 
@@ -57,7 +57,7 @@ class ScoreCache:
         for key, value in settings.items():
             if earlier and earlier.get(key) != value:
                 what = "by an earlier version" if key == "layout" else f"with {key} {earlier.get(key)}, now {value}"
-                raise UsageError(f"{folder} was begun {what}; give another --out")
+                raise UsageError(f"{folder} was written {what}; give another --out")
         facts = {"model": model, "temperature": classifier.temperature}
         self._description = {"tables": None} | earlier | facts | settings
         self._write_description()

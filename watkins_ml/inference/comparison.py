@@ -17,7 +17,7 @@ from watkins_ml.core.server_names import COMPARISONS
 from watkins_ml.inference.resolve import run_directory, tracker_errors
 from watkins_ml.models.registry import all_families, family
 from watkins_ml.tracking import registry
-from watkins_ml.tracking.faults import reason
+from watkins_ml.tracking.faults import diagnose
 from watkins_ml.tracking.server import client, experiment_id, tracking_uri
 
 if TYPE_CHECKING:
@@ -114,4 +114,4 @@ def _log(page: Path, html: str, table: pd.DataFrame, experiment: str) -> None:
         server.set_terminated(run_id)
     except Exception as error:
         uri = tracking_uri()
-        err.print(f"{uri} did not take the comparison ({reason(error, uri)}); it is in {page}", style="yellow")
+        err.print(f"{uri} did not take the comparison ({diagnose(error, uri)}); it is in {page}", style="yellow")

@@ -115,6 +115,6 @@ def tracker_errors(model: str) -> Iterator[None]:
     except (MlflowException, TrackingError, SQLAlchemyError, OSError, ValueError, TypeError, ImportError) as error:
         uri = tracking_uri()
         fault = diagnose(error, uri)
-        if fault.passing or fault.remedy:
+        if fault.transient or fault.remedy:
             raise UserError(f"{model}: {uri} failed ({fault})") from None
         raise UserError(f"{model}: not found on {uri} ({fault}); `watkins models` lists what there is") from None

@@ -18,7 +18,7 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors, read_csv, write_csv
 from watkins_ml.core.locks import reading
 from watkins_ml.core.metric_names import FOLD, TEMPERATURE, TEST, THRESHOLD_90
-from watkins_ml.core.wording import plural
+from watkins_ml.core.wording import differences, plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import SpectrogramFiles, open_side
@@ -100,12 +100,7 @@ def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[st
     facts = record.facts
     if facts.command != CROSSVAL or facts.fold_rule is None:
         raise UsageError(f"{record.root}: holds another run; give this cross-validation another --name")
-    before = facts.fold_rule
-    changed = record.changes(config) + [
-        f"{key} was {before.get(key)!r}, now {rule.get(key)!r}"
-        for key in sorted({*before, *rule})
-        if before.get(key) != rule.get(key)
-    ]
+    changed = record.changes(config) + differences(facts.fold_rule, rule)
     if facts.data_digest != digest and not changed:
         changed = ["the data were prepared anew"]
     if changed:

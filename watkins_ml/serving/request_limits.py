@@ -1,4 +1,4 @@
-"""Parses and limits HTTP requests before MLflow does: whatever is sent, the response is a table or one sentence.
+"""Parses and limits HTTP requests before MLflow does: for any request the response is a table or one sentence.
 
 MLflow parses a body before the model sees it. It answers some that it cannot parse with a traceback and the paths of
 its machine, others with status 500, sets no limit to their size, and goes on predicting after it has sent the client a
@@ -64,7 +64,7 @@ class Request:
 
     @contextmanager
     def only_one(self) -> Iterator[None]:
-        """Compute while no other request does: together they would take more memory, and none of them less time."""
+        """Compute one request at a time: several at once would take more memory and no less time."""
         if not _LOCK.acquire(timeout=max(0.0, self.end - time.monotonic())):
             raise self._timed_out()
         try:

@@ -1,7 +1,7 @@
 """The embedded store: an SQLite database with its artifacts beside it, wherever their folder lies today.
 
 MLflow keeps the location of every artifact as an absolute address. A project folder may be moved, copied or mounted
-elsewhere, so whoever opens the store first points these addresses to where the store lies now.
+elsewhere, so these addresses are corrected whenever the store is opened at a new place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOCATIONS = {
     "model_versions": ("source", "storage_location"),
 }
 """Tables and columns in which MLflow keeps where artifacts are, beside those of experiments."""
-PATIENCE = 60.0
+LOCK_TIMEOUT_SECONDS = 60.0
 """Seconds to wait for another process that writes to the database."""
 
 
@@ -74,18 +74,18 @@ def quieten() -> None:
 
 
 def open_embedded_store(uri: str) -> str:
-    """Make the store if there is none, point it to where it lies, and say by which address to open it.
+    """Create the store if there is none, correct its locations, and return the address to open it by.
 
     That is `uri`, or a copy that refuses to be written where the store cannot be and was moved.
 
     Raises:
-        SQLAlchemyError: it is damaged, or busy for longer than PATIENCE.
+        SQLAlchemyError: it is damaged, or busy for longer than LOCK_TIMEOUT_SECONDS.
     """
     database, here = database_file(uri), artifact_folder(uri).as_uri()
     try:
         if not database.exists():
-            _make(database, here)
-        _settle(database, here)
+            _create(database, here)
+        _relocate(database, here)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
             return _read_only_copy(database, here)
@@ -93,8 +93,8 @@ def open_embedded_store(uri: str) -> str:
     return uri
 
 
-def _make(database: Path, artifacts: str) -> None:
-    """Create the database whole or not at all; MLflow refuses for ever one that is half made."""
+def _create(database: Path, artifacts: str) -> None:
+    """Create the database atomically; MLflow refuses one whose creation was interrupted."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     quieten()
@@ -111,18 +111,18 @@ def _make(database: Path, artifacts: str) -> None:
         shutil.rmtree(scratch)
 
 
-def _settle(database: Path, here: str) -> None:
+def _relocate(database: Path, here: str) -> None:
     """Point all locations below the places where this store lay before to `here`, in one transaction."""
-    with closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)) as connection:
-        if not list(_moves(connection, here)):
+    with closing(sqlite3.connect(database, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)) as connection:
+        if not list(_relocations(connection, here)):
             return
         connection.execute("BEGIN IMMEDIATE")
-        for table, column, row, location in list(_moves(connection, here)):
+        for table, column, row, location in list(_relocations(connection, here)):
             connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (location, row))
         connection.execute("COMMIT")
 
 
-def _moves(connection: sqlite3.Connection, here: str) -> Iterator[tuple[str, str, int, str]]:
+def _relocations(connection: sqlite3.Connection, here: str) -> Iterator[tuple[str, str, int, str]]:
     """Table, column and row of each location to be changed, and what it becomes.
 
     What lies at a former place and not here stays as it is: an earlier version went on writing there after a move.
@@ -150,7 +150,7 @@ def _replaced(found: Iterator[tuple[int, str | None]], old: str, here: str) -> I
 def _former_places(connection: sqlite3.Connection, here: str) -> set[str]:
     """Where the artifacts of this store have been: an experiment's are in the folder of its name, or of its number.
 
-    A place that only looks so, for somebody gave an experiment a folder on another disk, is left alone.
+    A location that only looks like one, such as an experiment's own folder on another disk, is left as it is.
     """
     places = set()
     for number, name, location in connection.execute("SELECT experiment_id, name, artifact_location FROM experiments"):
@@ -176,7 +176,7 @@ def _read_only_copy(database: Path, here: str) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / database.name
     shutil.copyfile(database, copy)
-    _settle(copy, here)
+    _relocate(copy, here)
     with open(copy, "r+b") as file:  # a format version that SQLite reads but never writes: what were sent would be lost
         file.seek(18)
         file.write(b"\x03")

@@ -1,4 +1,4 @@
-"""A journal: a file of entries, a JSON object a line, to which is only ever added."""
+"""A journal: an append-only file of entries, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def _cut_torn_line(journal: BinaryIO) -> None:
-    """Remove what a full disk or a kill left of an entry, lest the next one be glued to it."""
+    """Remove the partial entry that a full disk or a kill left, so that the next one starts on a line of its own."""
     journal.seek(0)
     content = journal.read()
     whole = content.rfind(b"\n") + 1

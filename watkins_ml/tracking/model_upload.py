@@ -41,7 +41,7 @@ def log_model(client: MlflowClient, run_id: str, bundle: Path, digest: str) -> s
 
 def _is_of(model: LoggedModel, digest: str) -> bool:
     """Whether a logged model is, or will be when it is whole, of the bundle with this digest."""
-    if model.status != LoggedModelStatus.READY:  # nobody has used it yet, so whatever was sent of it is replaced
+    if model.status != LoggedModelStatus.READY:  # not in use yet, so an incomplete upload is replaced
         return True
     if tagged := model.tags.get(BUNDLE_TAG):
         return tagged == digest

@@ -1,4 +1,4 @@
-"""The files of a run directory: which MLflow keeps too, and how large they may be where they come from a stranger."""
+"""The files of a run directory: which MLflow keeps too, and how large files from an untrusted source may be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_TABLE = 256 * MB
 
 
 def check_confined(root: Path) -> None:
-    """Refuse a run directory of which a part leads out of it, or has no end: it may come from a stranger.
+    """Refuse a run directory with parts outside of it or without a size limit: it may be from an untrusted source.
 
     Raises:
         UserError: names the link, the pipe or device, or the file that is larger than this program writes any.

@@ -18,6 +18,7 @@ from watkins_ml.core import metric_names
 from watkins_ml.core.errors import SurroundingsError, UsageError, UserError
 from watkins_ml.core.files import write_json, write_text
 from watkins_ml.core.masking import masked
+from watkins_ml.core.wording import differences
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.tracking import journal
@@ -33,8 +34,8 @@ class StillTrainingError(SurroundingsError):
 class RunDirectory:
     """One run on disk. `record` appends to the journal; an `Upload` reads from there.
 
-    Whoever trains, or closes the record of a training that died, holds `training()`; the kernel gives that lock
-    back however its holder ends.
+    A process that trains, or closes the record of a training that was killed, holds `training()`; the kernel releases
+    that lock however the process ends.
     """
 
     def __init__(self, root: Path):
@@ -115,12 +116,7 @@ class RunDirectory:
     def changes(self, config: ExperimentConfig) -> list[str]:
         """In which keys a configuration is not the run's own, with both values; raises where this is no run."""
         _ = self.facts
-        began, now = load_stored(self.root / "config.yaml").flat(), config.flat()
-        return [
-            f"{key} was {began.get(key)!r}, now {now.get(key)!r}"
-            for key in sorted(began.keys() | now.keys())
-            if began.get(key) != now.get(key)
-        ]
+        return differences(load_stored(self.root / "config.yaml").flat(), config.flat())
 
     @contextmanager
     def training(self, wait: float = 0) -> Iterator[None]:
@@ -189,7 +185,7 @@ class RunDirectory:
         return {entry.step: entry for entry in self.entries() if isinstance(entry, Epoch)}
 
     def resume(self, config: ExperimentConfig, data: PreparedData, last: dict[str, Any] | None) -> None:
-        """Take the record back to the checkpoint that training goes on from; `last`: its facts, None for the start.
+        """Reset the record to the checkpoint that training resumes from; `last`: its facts, None for the start.
 
         A kill may have come between any two writes of the attempt before, so each is made again or found done.
         """
@@ -207,11 +203,10 @@ class RunDirectory:
         self.record("resume", epoch=epoch)
 
     def changed_surroundings(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
-        """What is no longer as it was when the run began, though the last digits of its history depend on it."""
+        """What has changed since the run began and can change the last digits of its history (see DECISIVE)."""
         tags = (entry.values for entry in self.entries() if isinstance(entry, Values) and entry.kind == "tags")
-        began = next(tags, {})
-        now = surroundings(config, data, TRAIN)
-        return [f"{key} was {began[key]}, now {now[key]}" for key in DECISIVE if began.get(key, now[key]) != now[key]]
+        before, now = next(tags, {}), surroundings(config, data, TRAIN)
+        return differences(*({key: each[key] for key in DECISIVE if key in before} for each in (before, now)))
 
     def finish(self, status: str) -> None:
         """Close the record with FINISHED, FAILED or KILLED; checkpoints are shared only when there is a result."""
@@ -221,9 +216,9 @@ class RunDirectory:
         self.record("end", status=status)
 
     def close_if_dead(self) -> str | None:
-        """Finish the record of a training whose process went without a word; the status it got, None if it had one.
+        """Finish the record of a training whose process was killed; returns its new status, None if it had ended.
 
-        Whoever calls this holds `training()`.
+        The caller holds `training()`.
         """
         entries = self.entries()
         if not entries or entries[-1].kind == "end":

@@ -23,7 +23,7 @@ from watkins_ml.tracking.embedded import (
     open_embedded_store,
     quieten,
 )
-from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
+from watkins_ml.tracking.faults import NOT_MLFLOW, Fault, TrackingError, deleted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,7 +99,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         try:
             number = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
             if not number:  # any program that answers `{}` to everything
-                raise TrackingError(Fault(STRANGER, "correct the host or the port"))
+                raise TrackingError(Fault(NOT_MLFLOW, "correct the host or the port"))
             return number
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -129,5 +129,5 @@ def server_command(host: str, port: int, workers: int = 1) -> list[str]:
 
 
 def server_environment(backend: str | None) -> dict[str, str]:
-    """What `server_command` needs for the embedded store or another backend: not arguments, which everybody can see."""
+    """What `server_command` needs for the embedded store or another backend; arguments are visible to all users."""
     return {"MLFLOW_BACKEND_STORE_URI": backend or embedded_uri(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,4 +1,4 @@
-"""Bringing MLflow up to date with a run directory, from any process and at any time."""
+"""Synchronising MLflow with a run directory, from any process and at any time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from watkins_ml.tracking.upload import Upload
 def sync_run(run: RunDirectory) -> Iterator[str]:
     """Close a run whose process died and send what the server has not received; yields what was done, in sentences.
 
-    Of a run that was as it should be, nothing.
+    Nothing for a run that needs neither.
 
     Raises:
         UserError: not a run directory, one that leads out of its folder, or the server does not take it.
@@ -37,10 +37,10 @@ def sync_run(run: RunDirectory) -> Iterator[str]:
         sent = upload.send()
     except UserError:
         raise
-    except Exception as error:  # whatever the tracker raises, the user gets one sentence
+    except Exception as error:  # any error of the tracker becomes one sentence
         fault = diagnose(error, upload.uri)
-        then = "try again later" if fault.passing else "then try again"
-        raise UserError(f"{run.root}: {upload.uri} did not take it: {fault}; {then}") from None
+        then = "try again later" if fault.transient else "then try again"
+        raise UserError(f"{run.root}: not sent to {upload.uri}: {fault}; {then}") from None
     if sent:
         yield f"{run.root}: {sent} of {plural(upload.state['sent'], 'entry', 'entries')} sent"
     yield from upload.messages

@@ -1,4 +1,4 @@
-"""Sends a run directory's journal to MLflow: each entry once, whoever sends and however often it was cut off."""
+"""Sends a run directory's journal to MLflow: each entry once, whichever process sends it and after any interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from watkins_ml.core.files import write_json
 from watkins_ml.core.server_names import check_model
 from watkins_ml.models.bundle_files import bundle_digest, copy_bundle
 from watkins_ml.tracking import records, registry
-from watkins_ml.tracking.faults import STRANGER, Fault, TrackingError, deleted
+from watkins_ml.tracking.faults import NOT_MLFLOW, Fault, TrackingError, deleted
 from watkins_ml.tracking.model_upload import log_model, register_model
 from watkins_ml.tracking.records import KINDS, Artifacts, Datasets, End, Entry, Epoch, Metrics, Resume, Start, Values
 from watkins_ml.tracking.rundir import RunDirectory
@@ -34,7 +34,7 @@ SPLIT_SCHEMA = [
     {"name": name, "type": "long" if name == "label" else "string", "required": True}
     for name in ("path", "species", "label", "tape", "spectrogram")
 ]
-_STARTING = threading.Lock()
+_CREATING_RUN = threading.Lock()
 """A cross-validation and its folds are sent by threads of one process, which must not both create the parent."""
 
 
@@ -111,7 +111,7 @@ class Upload:
             self.state = {"tracking_uri": self.server, "sent": 0}
             return
         if not found.info.run_id:
-            raise TrackingError(Fault(STRANGER, "correct the host or the port"))
+            raise TrackingError(Fault(NOT_MLFLOW, "correct the host or the port"))
         if found.info.lifecycle_stage == "deleted":
             experiment = self.client.get_experiment(found.info.experiment_id)
             if experiment.lifecycle_stage == "deleted":  # and all runs with it
@@ -130,7 +130,7 @@ class Upload:
         experiment = experiment_id(self.client, entry.experiment)
         facts = self.run.facts
         shared = facts.is_study or facts.folds is not None  # a part of it may just be creating it
-        with _STARTING if facts.folds is not None or facts.crossval else nullcontext():
+        with _CREATING_RUN if facts.folds is not None or facts.crossval else nullcontext():
             run_id = self._get_or_create_run(experiment, entry.uid, entry.name, entry.time_ms, shared)
             if parent := entry.parent:  # of a trial or fold: from another machine it may not have been sent yet
                 now = int(time.time() * 1000)
@@ -151,7 +151,7 @@ class Upload:
             return found[0]
         mine = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid}).info.run_id
         if shared:
-            time.sleep(1.0)  # until whoever found nothing, as we did, has created theirs
+            time.sleep(1.0)  # until another process that found nothing either has created its run
             if mine != (oldest := find()[0]):  # not deleted: an account that may log may not delete
                 self.client.set_tag(mine, UID_TAG, f"superseded {uid}")
                 self.client.set_terminated(mine, "KILLED")
@@ -222,7 +222,7 @@ class Upload:
                 self.messages.append(f"{self.run.root}: the model sent before was not the run's own; it was sent again")
 
     def _send_end(self, entry: End) -> None:
-        if entry.status == "RUNNING":  # of a study that goes on elsewhere, or has ended there by now
+        if entry.status == "RUNNING":  # a study that continues, or has ended, on another machine
             return
         self.client.set_terminated(self.run_id, entry.status, entry.time_ms)
 

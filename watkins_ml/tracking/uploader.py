@@ -14,9 +14,9 @@ from watkins_ml.tracking.upload import Upload
 if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-PATIENCE = 3.0
+QUIET_SECONDS = 3.0
 """Seconds of silent waiting for the tracker at the end of a run."""
-PASSING, LASTING = "passing", "lasting"
+TRANSIENT, PERMANENT = "transient", "permanent"
 """What the user has been warned of."""
 
 
@@ -37,7 +37,7 @@ class Uploader:
         return self
 
     def start(self) -> None:
-        self._wake.set()  # the run has begun: people look for it in the UI before its first epoch ends
+        self._wake.set()  # so that the run is in the UI before its first epoch ends
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -50,9 +50,9 @@ class Uploader:
         self._wake.set()
 
     def join(self) -> None:
-        """Wait for what is still under way, so that a finished command means a complete MLflow run."""
+        """Wait for the rest of the upload, so that a finished command means a complete MLflow run."""
         try:
-            self._thread.join(timeout=PATIENCE)
+            self._thread.join(timeout=QUIET_SECONDS)
             if self._thread.is_alive():
                 err.print(f"Sending the rest to {self.upload.uri} (Ctrl-C leaves it to `watkins sync`)")
                 self._thread.join()
@@ -69,7 +69,7 @@ class Uploader:
                 style="yellow",
             )
         elif self._warned:
-            err.print(f"Tracking server {self.upload.uri} has received the whole run after all")
+            err.print(f"Tracking server {self.upload.uri} has now received the whole run")
 
     def _loop(self) -> None:
         pause = 1.0
@@ -99,14 +99,14 @@ class Uploader:
             self._monitor.start()
 
     def _warn(self, error: Exception) -> None:
-        """Report it once; and once more where what has passed turns out to be what stays until somebody mends it."""
-        if self._warned == LASTING:
+        """Report the first fault, and once more where a permanent one follows a transient one."""
+        if self._warned == PERMANENT:
             return
         fault = diagnose(error, self.upload.uri)
-        if not (fault.passing and self._warned):
+        if not (fault.transient and self._warned):
             then = "what is missing there is sent as soon as it answers again"
-            if not fault.passing:
-                then = f"waiting does not mend that, but nothing is lost: it is all in {self.upload.run.root}"
+            if not fault.transient:
+                then = f"waiting does not help here, but nothing is lost: everything is in {self.upload.run.root}"
             message = f"Tracking server {self.upload.uri} failed ({fault}). The training goes on; {then}"
             err.print(message, style="yellow")
-        self._warned = PASSING if fault.passing else LASTING
+        self._warned = TRANSIENT if fault.transient else PERMANENT

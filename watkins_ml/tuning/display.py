@@ -14,18 +14,18 @@ def has_result(trial: FrozenTrial) -> bool:
 
 
 def shown_point(point: dict[str, object]) -> str:
-    """`lr=0.00123 freeze_depth=6`: the last parts of the keys are told apart by people."""
+    """`lr=0.00123 freeze_depth=6`: the last parts of the keys are enough for people."""
     shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in point.items()}
     return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in shown.items())
 
 
 def line(trial: FrozenTrial, trials: list[FrozenTrial], wanted: int) -> str:
-    """How one trial ended and how the study stands."""
+    """How one trial ended, and the state of the study."""
     value = "" if trial.value is None else f"val macro F1 {trial.value:.4f}  "
     ended, best = _ended(trials), best_trial(trials)
-    stand = f"{ended['done']} of {plural(wanted, 'trial')} done, {ended['pruned']} pruned, {ended['failed']} failed"
-    stand += "" if best is None else f", best {best.value:.4f} by trial {best.number}"
-    how = f"{_how(trial)}  {_seconds(trial):.0f} s  ({stand}{_left(trials, wanted)})"
+    state = f"{ended['done']} of {plural(wanted, 'trial')} done, {ended['pruned']} pruned, {ended['failed']} failed"
+    state += "" if best is None else f", best {best.value:.4f} by trial {best.number}"
+    how = f"{_how(trial)}  {_seconds(trial):.0f} s  ({state}{_left(trials, wanted)})"
     return f"trial {trial.number:>3}  {value}{shown_point(trial.params)}  {how}"
 
 
@@ -41,12 +41,11 @@ def _how(trial: FrozenTrial) -> str:
 
 
 def _seconds(trial: FrozenTrial) -> float:
-    started, ended = trial.datetime_start, trial.datetime_complete
-    return (ended - started).total_seconds() if started and ended else 0.0
+    return trial.duration.total_seconds() if trial.duration else 0.0
 
 
 def _left(trials: list[FrozenTrial], wanted: int) -> str:
-    """Time left, judged by the trials so far and how many run side by side."""
+    """Time left, estimated from the trials so far and how many run in parallel."""
     points = counted(trials)
     ended = [trial for trial in points if has_result(trial)]
     running = max(1, sum(trial.state is TrialState.RUNNING for trial in points))
@@ -64,7 +63,7 @@ def _ended(trials: list[FrozenTrial]) -> dict[str, int]:
 
 
 def note(trials: list[FrozenTrial]) -> str:
-    """How the study stands, beside its progress bar."""
+    """The state of the study, beside its progress bar."""
     ended, best = _ended(trials), best_trial(trials)
     shown = "" if best is None else f"best {best.value:.4f} (trial {best.number}: {shown_point(best.params)})  "
     running = [

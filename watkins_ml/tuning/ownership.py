@@ -14,12 +14,12 @@ from watkins_ml.core.files import write_text
 
 
 class TrialLocks:
-    """One lock a trial, held by its worker, and a marker file that tells an abandoned trial from a killed worker."""
+    """One lock a trial, held by its worker, and a marker file that a killed worker leaves behind."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.place = _place(folder)
-        """Identifies the folder, wherever it is mounted; who shares it shares the locks."""
+        """Identifies the folder wherever it is mounted; processes that share it share the locks."""
 
     def acquire(self, run: str) -> FileLock:
         """Take the lock of a trial that no worker has; the kernel releases it however the worker ends."""
@@ -32,7 +32,7 @@ class TrialLocks:
         self._marker(run).write_text(_command(), encoding="utf-8")
 
     def release(self, run: str, lock: FileLock) -> None:
-        """Let a trial go. Needs no room on the disk and no database, either of which may be what failed."""
+        """Release a trial. Needs neither disk space nor the database, since either may have failed."""
         with suppress(OSError):
             self._marker(run).unlink(missing_ok=True)
         lock.release()
@@ -62,7 +62,7 @@ class TrialLocks:
 
 
 def _place(folder: Path) -> str:
-    """The folder's own name, made by the first process that works in it."""
+    """The folder's identifier, created by the first process that uses it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / ".place"
     with FileLock(folder / ".place.lock"):
@@ -72,7 +72,7 @@ def _place(folder: Path) -> str:
 
 
 def _command() -> str:
-    """The process of this worker's command; its start tells it from a later process of the same id."""
+    """The process of this worker's command; its start time distinguishes it from a later process of the same id."""
     process = psutil.Process(os.getppid())
     return f"{process.pid} {process.create_time()}"
 

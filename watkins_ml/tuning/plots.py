@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from watkins_ml.evaluation.plots import BAR, GREY, save
+from watkins_ml.evaluation.plots import BAR, GREY, new_figure, open_axes, save
 from watkins_ml.tuning.importance import PlottedTrials, importances
 from watkins_ml.tuning.scale import Scale, label, percent
 from watkins_ml.tuning.trials import value_of
@@ -38,7 +36,7 @@ COLUMNS = 3
 
 
 def write_study_plots(study: optuna.Study, folder: Path) -> None:
-    """Write history.png, importance.png, slice.png, parallel.png and intermediate.png of `study` into `folder`.
+    """Write history.png, importance.png, slice.png and intermediate.png of `study` into `folder`.
 
     The study's value is the validation macro F1 (0..1, maximised) and the step of a reported value its epoch. A plot
     that needs more trials is left out.
@@ -56,7 +54,7 @@ def history(drawn: PlottedTrials) -> Figure | None:
     pruned = [(trial.number, _last(trial)[1]) for trial in drawn.pruned if _epochs(trial)]
     if not drawn.complete and not pruned:
         return None
-    figure = _figure(9, 5)
+    figure = new_figure(9, 5)
     axes = figure.subplots()
     if drawn.complete:
         numbers = [trial.number for trial in drawn.complete]
@@ -81,7 +79,7 @@ def importance(drawn: PlottedTrials) -> Figure | None:
     if not shares:
         return None
     count = len(drawn.complete)
-    figure = _figure(9, 1.9 + 0.5 * len(shares))
+    figure = new_figure(9, 1.9 + 0.5 * len(shares))
     axes = figure.subplots()
     names, lengths = list(shares)[::-1], list(shares.values())[::-1]
     bars = axes.barh(range(len(names)), lengths, color=BAR if count >= FEW else "#C8C8C8", height=0.65)
@@ -93,7 +91,7 @@ def importance(drawn: PlottedTrials) -> Figure | None:
     few = "\n(too few trials: little more than noise)" if count < FEW else ""
     without = f"; {len(drawn.pruned)} pruned not counted" if drawn.pruned else ""
     figure.suptitle(f"Importance for {VALUE}, from {count} complete trials{without}{few}", fontsize=12)
-    _plain(axes, "x")
+    open_axes(axes, "x")
     return figure
 
 
@@ -103,7 +101,7 @@ def slices(drawn: PlottedTrials) -> Figure | None:
         return None
     columns = min(COLUMNS, len(drawn.space))
     rows = -(-len(drawn.space) // columns)
-    figure = _figure(4 * columns + 1, 3.2 * rows + 0.6)
+    figure = new_figure(4 * columns + 1, 3.2 * rows + 0.6)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(drawn.space) :]:
         axes.set_visible(False)
@@ -141,61 +139,12 @@ def _slice(axes: Axes, key: str, scale: Scale, drawn: PlottedTrials, numbers: No
     axes.set_xlabel(label(key), fontsize=11)
 
 
-def parallel(drawn: PlottedTrials) -> Figure | None:
-    """A line a trial through all its parameters to its value; pruned trials end before the value."""
-    complete = [trial for trial in drawn.complete if drawn.space.keys() <= trial.params.keys()]
-    pruned = [trial for trial in drawn.pruned if drawn.space.keys() <= trial.params.keys()]
-    if not complete or not drawn.space:
-        return None
-    low, high = min(drawn.values), max(drawn.values)
-    norm = Normalize(low, high)
-    scales = [Scale.of(distribution) for distribution in drawn.space.values()]
-    scales.append(Scale.of(FloatDistribution(low, high), percent))
-    figure = _figure(max(7, 1.9 * len(scales)), 5.8)
-    axes = figure.subplots()
-    for trial in pruned:
-        axes.plot(_heights(trial, drawn, scales), color="#BBBBBB", lw=0.9, alpha=0.7)
-    colours = ScalarMappable(norm, COLOURS)
-    for trial in sorted(complete, key=lambda trial: (value_of(trial), -trial.number)):
-        heights = [*_heights(trial, drawn, scales), scales[-1].at(trial.value)]
-        is_best = trial is drawn.best
-        axes.plot(
-            heights, color=BEST if is_best else colours.to_rgba(np.asarray(value_of(trial))), lw=3 if is_best else 1.6
-        )
-    for place, scale in enumerate(scales):
-        _coordinate(axes, place, scale)
-    axes.set_xticks(range(len(scales)), [*map(_two_lines, drawn.space), "validation\nmacro F1"], fontsize=10)
-    axes.set_xlim(0, len(scales) - 1)
-    axes.set_ylim(-0.04, 1.04)
-    axes.yaxis.set_visible(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    good = to_hex(colours.cmap(1.0))
-    marks = [
-        _legend(f"complete ({len(complete)}), darker is better", good, "", 0, "-"),
-        _legend(_best_label(drawn.best), BEST, "", 0, "-"),
-    ]
-    if pruned:
-        marks.append(_legend(f"pruned ({len(pruned)})", "#BBBBBB", "", 0, "-"))
-    figure.legend(handles=marks, loc="outside upper center", ncols=3, frameon=False)
-    return figure
-
-
-def _coordinate(axes: Axes, place: int, scale: Scale) -> None:
-    axes.axvline(place, color="black", lw=0.8, zorder=1, clip_on=False)
-    for height, words in zip(*scale.ticks, strict=True):
-        axes.annotate(
-            words, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=9, zorder=5,
-            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8}, annotation_clip=False,
-        )  # fmt: skip
-
-
 def intermediate(drawn: PlottedTrials) -> Figure | None:
     """The value by epoch, a line a trial."""
     complete, pruned = ([trial for trial in part if _epochs(trial)] for part in (drawn.complete, drawn.pruned))
     if not complete and not pruned:
         return None
-    figure = _figure(9, 5.4)
+    figure = new_figure(9, 5.4)
     axes = figure.subplots()
     for trial in pruned:
         axes.plot(*_curve(trial), color=GREY, lw=0.9, alpha=0.6)
@@ -219,7 +168,6 @@ PLOTS: dict[str, Callable[[PlottedTrials], Figure | None]] = {
     "history": history,
     "importance": importance,
     "slice": slices,
-    "parallel": parallel,
     "intermediate": intermediate,
 }
 
@@ -237,14 +185,6 @@ def _last(trial: FrozenTrial) -> tuple[int, float]:
     return list(_epochs(trial).items())[-1]
 
 
-def _heights(trial: FrozenTrial, drawn: PlottedTrials, scales: list[Scale]) -> list[float]:
-    return [scale.at(trial.params[key]) for key, scale in zip(drawn.space, scales, strict=False)]
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _star(axes: Axes, x: float, best: FrozenTrial) -> None:
     axes.plot(x, value_of(best), "*", color=BEST, ms=17, mec="white", zorder=4, label=_best_label(best), clip_on=False)
 
@@ -260,14 +200,4 @@ def _legend(label: str, colour: str, marker: str, size: float, line: str = "") -
 def _value_axis(axes: Axes, title: str = VALUE) -> None:
     axes.set_ylabel(title)
     axes.yaxis.set_major_formatter(lambda value, _: percent(value))
-    _plain(axes, "both")
-
-
-def _plain(axes: Axes, grid: Literal["both", "x"]) -> None:
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _two_lines(key: str) -> str:
-    return label(key).replace(".", ".\n", 1)
+    open_axes(axes)

@@ -106,7 +106,7 @@ class StudyRecord:
 
 
 def evaluate_best(study: Study, data: PreparedData, best: FrozenTrial) -> dict[str, float] | None:
-    """Evaluate the best trial on test, once, and let it claim the champion alias.
+    """Evaluate the best trial on test, once, and promote it if it is better than the champion.
 
     None if its run is on another machine.
 

@@ -27,8 +27,7 @@ class Scale:
     """Places and labels."""
 
     @classmethod
-    def of(cls, distribution: BaseDistribution, write: Callable[[float], str] | None = None) -> Scale:
-        """`write` turns a number into a label."""
+    def of(cls, distribution: BaseDistribution) -> Scale:
         if isinstance(distribution, CategoricalDistribution):
             choices = distribution.choices
 
@@ -43,7 +42,7 @@ class Scale:
             return (convert(value) - low) / width if width > 0 else 0.5
 
         values = _ticks(numeric(distribution))
-        return cls(position, ([position(value) for value in values], [(write or _number)(value) for value in values]))
+        return cls(position, ([position(value) for value in values], [_number(value) for value in values]))
 
 
 def numeric(distribution: BaseDistribution) -> FloatDistribution | IntDistribution:
@@ -53,7 +52,7 @@ def numeric(distribution: BaseDistribution) -> FloatDistribution | IntDistributi
 
 
 def even(distribution: BaseDistribution) -> tuple[BaseDistribution, Callable[[Any], Any]]:
-    """The distribution on the scale on which values are drawn evenly (a logarithm's), and the way there."""
+    """The distribution on the scale on which values are sampled uniformly (a logarithm), and the conversion to it."""
     if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
         return FloatDistribution(math.log10(distribution.low), math.log10(distribution.high)), math.log10
     return distribution, lambda value: value
@@ -65,7 +64,7 @@ def percent(share: float) -> str:
 
 
 def label(text: str, limit: int = 28) -> str:
-    """Matplotlib text: shortened, in letters that are there, and `$` kept from starting a formula."""
+    """Matplotlib text: shortened, in letters that the fonts have, and with `$` escaped."""
     return legible(text if len(text) <= limit else f"{text[: limit - 1]}…")
 
 

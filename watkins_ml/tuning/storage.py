@@ -1,4 +1,4 @@
-"""Where a study is kept: Optuna's tables in an embedded SQLite file, or in a PostgreSQL that many machines share."""
+"""Storage of studies: Optuna's tables in an embedded SQLite file, or in a PostgreSQL that many machines share."""
 
 from __future__ import annotations
 
@@ -96,44 +96,31 @@ class StudyDatabase:
         try:
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._creation():
-                return self._tables(kind, heartbeat_seconds)
+            # no pool: between two epochs a worker holds no connection, so that hundreds share a server's hundred
+            engine: dict[str, Any] = {"connect_args": CONNECTION[kind], "poolclass": sqlalchemy.NullPool}
+            with self._lock(sqlalchemy.create_engine(self.url, **engine), "watkins"):  # one command after the other
+                return self._tables(engine, heartbeat_seconds)
         except ImportError:
             raise UserError(f"--storage {self.name}: driver is missing; pip install 'watkins-ml[service]'") from None
         except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
             raise UserError(f"--storage {self.name}: cannot be used ({_cause(error)})") from None
 
-    def _tables(self, kind: str, heartbeat_seconds: int) -> RDBStorage:
+    def _tables(self, engine: dict[str, Any], heartbeat_seconds: int) -> RDBStorage:
         """Optuna's storage, which makes its tables if they are not there."""
-        # no pool: between two epochs a worker holds no connection, so that hundreds of them share a server's hundred
-        engine = {"connect_args": CONNECTION[kind], "poolclass": sqlalchemy.NullPool}
         template = self.url.replace("{", "{{").replace("}", "}}")  # Optuna fills in its schema's version
 
-        def create() -> RDBStorage:
-            return RDBStorage(
-                template, engine, heartbeat_interval=heartbeat_seconds, grace_period=3 * heartbeat_seconds
-            )
-
-        for _ in range(CREATE_ATTEMPTS):
+        attempts = 0
+        while True:
             try:
-                return create()
+                return RDBStorage(
+                    template, engine, heartbeat_interval=heartbeat_seconds, grace_period=3 * heartbeat_seconds
+                )
             except SQLAlchemyError as error:
-                if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                attempts += 1
+                created_meanwhile = isinstance(error, IntegrityError) or "already exists" in str(error)
+                if not created_meanwhile or attempts > CREATE_ATTEMPTS:
                     raise
                 time.sleep(0.2)  # another program, such as Optuna's dashboard, was creating some of them
-        return create()
-
-    @contextmanager
-    def _creation(self) -> Iterator[None]:
-        """Commands that start at the same time create the tables one after the other."""
-        if self._file is not None:
-            with FileLock(f"{self._file}.lock"):
-                yield
-            return
-        parameters = CONNECTION["postgresql"]
-        engine = sqlalchemy.create_engine(self.url, connect_args=parameters, poolclass=sqlalchemy.NullPool)
-        with _advisory_lock(engine, "watkins"):
-            yield
 
     def _connect(self, dialect: Any, record: Any, arguments: Any, parameters: Any) -> Any:
         """Connect as SQLAlchemy would, but wait for a server that does not answer."""
@@ -188,11 +175,17 @@ class StudyDatabase:
         Yields:
             a function that raises if the lock was lost meanwhile, together with its server.
         """
+        with self._lock(self.storage.engine, f"watkins {study}") as assert_still_exclusive:
+            yield assert_still_exclusive
+
+    @contextmanager
+    def _lock(self, engine: sqlalchemy.Engine, name: str) -> Iterator[Callable[[], None]]:
+        """As `exclusive`: the lock of this name in PostgreSQL, or the one lock of an SQLite file."""
         if self._file is not None:
             with FileLock(f"{self._file}.lock"):
                 yield lambda: None
             return
-        with _advisory_lock(self.storage.engine, f"watkins {study}") as connection:
+        with _advisory_lock(engine, name) as connection:
             yield lambda: connection.execute(text("SELECT 1")).close()
 
 

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import with_earlier_flat
 from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.wording import differences
 from watkins_ml.tuning.ownership import TrialLocks
 from watkins_ml.tuning.recipe import StudyRecipe
 from watkins_ml.tuning.sampling import pruner, sampler
@@ -89,8 +90,11 @@ class Study:
                 )
             if stored is None:
                 study.set_user_attr(ATTRIBUTE, {"uid": uuid.uuid4().hex, "identity": identity})
-            elif (earlier := with_earlier_flat(stored["identity"])) != identity:
-                raise UsageError(_differences(recipe.name, database.name, earlier, identity))
+            elif changed := differences(with_earlier_flat(stored["identity"]), identity):
+                raise UsageError(
+                    f"study {recipe.name} on {database.name}: its recipe has changed ({'; '.join(changed)}); "
+                    "change it back to continue, or give the new study another name with --name"
+                )
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(recipe.own_point)
         return cls(database, recipe, folder, study)
@@ -134,11 +138,11 @@ class Study:
             return Claim(trial, run, lock)
 
     def release(self, claim: Claim) -> None:
-        """Let a trial go; where the database does not know its end, it is continued like one that was interrupted."""
+        """Release a trial; where the database does not have its end, it is continued like an interrupted one."""
         self.locks.release(claim.run, claim.lock)
 
     def fail_dead(self) -> None:
-        """End the trials whose workers on this machine are gone."""
+        """End the trials whose workers on this machine have ended."""
 
         def fail() -> None:
             with self.database.exclusive(self.recipe.name):
@@ -148,15 +152,15 @@ class Study:
 
     @property
     def is_worked_on(self) -> bool:
-        """Whether any worker, on any machine, has a trial."""
+        """Whether any worker, on any machine, is running a trial."""
         return any(trial.state is TrialState.RUNNING for trial in self.trials)
 
     def _fail_dead(self) -> None:
-        """End trials whose workers are gone: on this machine at once, on others when their heartbeats have stopped."""
+        """End trials whose workers have ended: on this machine at once, on others after missing heartbeats."""
         interval = self.recipe.settings.heartbeat_seconds
         for trial in self.optuna.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             place = trial.user_attrs.get("place")
-            if place is None:  # the process ended between `ask` and the attributes: nobody has worked on it
+            if place is None:  # the process ended between `ask` and the attributes, before any work on it
                 assert trial.datetime_start is not None
                 dead = (datetime.now() - trial.datetime_start).total_seconds() > 3 * interval
                 if dead:
@@ -168,7 +172,7 @@ class Study:
             if dead:
                 self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif place == self.locks.place:
-                self._record_heartbeat(trial)  # its lock shows that it lives, also where its heartbeats did not arrive
+                self._record_heartbeat(trial)  # its lock shows that it runs, even where its heartbeats did not arrive
         # while the database was unavailable no heartbeat could arrive
         if time.monotonic() - self.database.healthy_since > interval:
             optuna.storages.fail_stale_trials(self.optuna)
@@ -246,9 +250,7 @@ class Study:
     def duplicate_of(self, trial: optuna.Trial) -> FrozenTrial | None:
         """An earlier trial at the same point that has a result."""
         for other in self.trials:
-            is_final = (
-                other.state in (TrialState.COMPLETE, TrialState.PRUNED) and "duplicate_of" not in other.user_attrs
-            )
+            is_final = other.state in ENDED and "duplicate_of" not in other.user_attrs
             if is_final and other.number < trial.number and other.params == trial.params:
                 return other
         return None
@@ -259,15 +261,3 @@ class Study:
         points = counted(self.trials)
         ended = all(trial.state.is_finished() and not is_abandoned(trial) for trial in points)
         return ended and len(points) >= self.recipe.settings.trials
-
-
-def _differences(name: str, database: str, before: dict[str, Any], now: dict[str, Any]) -> str:
-    changed = [
-        f"{key} was {before.get(key)}, now {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    return (
-        f"study {name} on {database}: its recipe has changed ({'; '.join(changed)}); "
-        "change it back to continue, or give the new study another name with --name"
-    )

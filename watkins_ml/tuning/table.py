@@ -30,14 +30,10 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     keys = sorted({key for trial in trials for key in trial.params})
     columns = ["trial", "state", VAL_MACRO_F1, "epochs", "seconds", *keys]
     columns += ["run", "host", "continues", "duplicate_of", "problem"]
-    rows = [dict.fromkeys(columns) | _point(trial) | _row(trial, successors) for trial in trials]
+    rows = [dict.fromkeys(columns) | _row(trial, successors) for trial in trials]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # a 4 stays 4 beside a missing value
     whole = dict.fromkeys(("trial", "epochs", "continues", "duplicate_of"), "Int64")
     return table.astype(whole | {VAL_MACRO_F1: float, "seconds": float})
-
-
-def _point(trial: FrozenTrial) -> dict[str, object]:
-    return {key: tidy(trial.distributions[key], value) for key, value in trial.params.items()}
 
 
 def _row(trial: FrozenTrial, successors: dict[int, int]) -> dict[str, object]:
@@ -52,5 +48,6 @@ def _row(trial: FrozenTrial, successors: dict[int, int]) -> dict[str, object]:
         "epochs": max(trial.intermediate_values, default=0),
         "seconds": None if trial.duration is None else trial.duration.total_seconds(),
         "problem": ended if state == "failed" else None,
+        **{key: tidy(trial.distributions[key], value) for key, value in trial.params.items()},
         **{key: trial.user_attrs.get(key) for key in ("run", "host", "continues", "duplicate_of")},
     }

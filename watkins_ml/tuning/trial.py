@@ -109,24 +109,20 @@ class TrialRunner:
 
     @contextmanager
     def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
+        """Record and upload what happens in the block; the rest of the upload runs beside the next trial."""
         again = "`watkins tune` continues it"
         stops = (PrunedError, TrialLostError, SurroundingsError, OSError)
         uploader = Uploader(run, config.tracking.system_metrics)
         # wait for a `watkins sync` that may be reading it
         with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):
-            with self._in_background(uploader), run_lifecycle(run, again, stops), shortages():
-                yield
-
-    @contextmanager
-    def _in_background(self, uploader: Uploader) -> Iterator[None]:
-        """Upload while the trial runs, and the rest while the next one does."""
-        uploader.start()
-        try:
-            yield
-        finally:
-            uploader.close()
-            self.wait_for_upload()
-            self._sending = uploader
+            uploader.start()
+            try:
+                with run_lifecycle(run, again, stops), shortages():
+                    yield
+            finally:
+                uploader.close()
+                self.wait_for_upload()
+                self._sending = uploader
 
     def wait_for_upload(self) -> None:
         """Wait until the last trial has been sent, or cannot be."""

@@ -1,4 +1,4 @@
-"""What a study's trials say: which of them count, which are to be continued, which is the best.
+"""Derived from a study's trials: which of them count, which are to be continued, which is the best.
 
 A trial that its worker abandoned (killed, or asked to stop) ends as FAIL, and another trial at the same point continues
 it in the same run directory.
@@ -17,7 +17,7 @@ from watkins_ml.core.text import shown
 INTERRUPTED = "interrupted"
 """Attribute `ended` of a trial that may be continued."""
 SHORT = "short"
-"""Attribute of a trial that ended for want of memory or of a device; if that happens again the trial has failed."""
+"""Attribute of a trial that ended for lack of memory or of a device; if that happens again the trial has failed."""
 DEATHS = 1
 """So often a trial whose worker died is tried again."""
 

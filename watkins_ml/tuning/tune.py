@@ -97,9 +97,9 @@ def _tune(study: Study, data: PreparedData, record: StudyRecord, workers: int) -
         best = best_trial(study.trials)
         metrics = None if best is None else evaluate_best(study, data, best)
     except DatabaseUnavailableError:
-        raise  # already waited for; the same command or a sync closes the record
+        raise  # already retried; the same command or a sync closes the record
     except BaseException:
-        with suppress(UserError, OSError):  # the same fault may stop this too; the next call closes everything
+        with suppress(UserError, OSError):  # may fail for the same reason; the next call closes everything
             _close(study, record, status)
         raise
     _close(study, record, "FINISHED", best)
@@ -177,7 +177,7 @@ class WorkerPool:
                 self.processes[number] = self._process(number)
                 self._launch(self.processes[number])
             else:
-                memory = ", probably for want of memory; take fewer --workers" * (process.exitcode == -9)
+                memory = ", probably for lack of memory; take fewer --workers" * (process.exitcode == -9)
                 self.reason = f"worker {number + 1} was killed repeatedly{memory}; see {log}"
         return any(process.is_alive() for process in self.processes)
 

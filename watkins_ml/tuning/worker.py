@@ -94,7 +94,7 @@ class StudyReporter:
 
 
 class Log(io.TextIOBase):
-    """A worker's output, appended to its log; on a full disk lines are lost, and the trial goes on."""
+    """A worker's output, appended to its log; on a full disk lines are lost and the trial continues."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -142,7 +142,7 @@ class Worker:
         """
         failures = 0
         while not self.stop.requested and failures < FAILURES:
-            self.runner.inputs.data.check()  # here, since it would not be the next trial's fault
+            self.runner.inputs.data.check()  # here, so that changed data do not count as a failed trial
             claim = self.study.claim()
             if claim is not None:
                 failures = failures + 1 if self.attempt(claim) is TrialState.FAIL else 0
@@ -150,7 +150,7 @@ class Worker:
                     break
             elif self.study.is_settled:
                 break
-            else:  # others still work; if one of them dies, its trial is to be continued
+            else:  # others are running; the trial of one that dies is to be continued
                 time.sleep(1.0)
         self.runner.wait_for_upload()
         if self.fault:

@@ -55,7 +55,7 @@ class Pair(NamedTuple):
     cards: list[Card]
 
 
-class Deck:
+class CardBuilder:
     """Makes the cards of a page; sounds beyond `budget` bytes (as data URIs) are left out."""
 
     def __init__(self, runs: list[ComparedRun], budget: int):

@@ -8,7 +8,7 @@ from watkins_ml.core.files import write_text
 from watkins_ml.core.text import shown
 from watkins_ml.core.wording import plural
 from watkins_ml.evaluation.page import tables
-from watkins_ml.evaluation.page.cards import Deck
+from watkins_ml.evaluation.page.cards import CardBuilder
 from watkins_ml.evaluation.page.pictures import FIGURES, figures, learning_curves
 from watkins_ml.evaluation.runs import (
     ComparedRun,
@@ -41,7 +41,7 @@ def _harmless(value: object) -> object:
 def _render(runs: list[ComparedRun]) -> str:
     tested = [run for run in runs if run.has_test_report]
     species = tables.species_rows(tested) if tested else []
-    deck = Deck(tested, CARD_BYTES)
+    cards = CardBuilder(tested, CARD_BYTES)
     budget = FIGURE_BYTES * 3 // 4 // (1 + len(FIGURES) * len(tested))  # base64 grows by a third
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -69,8 +69,8 @@ def _render(runs: list[ComparedRun]) -> str:
         mean_f1=tables.mean_f1,
         matrices=[tables.confusion(run) for run in tested],
         figures=figures(tested, budget),
-        galleries=deck.galleries() if tested else [],
-        pairs=[(run.title, deck.pairs(run)) for run in tested],
+        galleries=cards.galleries() if tested else [],
+        pairs=[(run.title, cards.pairs(run)) for run in tested],
         groups=tables.metric_groups(runs),
         settings=tables.settings(runs),
         percent=percent,
