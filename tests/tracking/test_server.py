@@ -191,8 +191,8 @@ def test_an_absent_server_is_described_in_a_few_words(nobody_listens, impatient,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
     with pytest.raises(MlflowException) as error:
         client().get_experiment_by_name("sea")
-    assert diagnose(error.value, tracking_uri()) == "it refuses connections"
-    assert diagnose(ValueError("something else\nentirely"), nobody_listens) == "something else"
+    assert str(diagnose(error.value, tracking_uri())) == "it refuses connections"
+    assert str(diagnose(ValueError("something else\nentirely"), nobody_listens)) == "something else"
 
 
 def test_a_second_server_on_a_port_is_refused_before_it_makes_anything(server, watkins, tmp_path):

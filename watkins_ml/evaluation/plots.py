@@ -234,7 +234,7 @@ def risk_coverage(curve: pd.DataFrame, threshold: float | None = None) -> Figure
     axes.set_title(coverage_sentence(coverage), fontsize=11)
     axes.set_xlabel("coverage: share of cuts answered")
     axes.set_ylabel("right answers")
-    risk = axes.secondary_yaxis("right", functions=(_complement, _complement))
+    risk = axes.secondary_yaxis("right", functions=(lambda share: 1 - share,) * 2)
     risk.set_ylabel("risk: wrong answers")
     for axis in (axes.xaxis, axes.yaxis, risk.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
@@ -282,10 +282,6 @@ def gallery(
     fig.supxlabel("seconds", fontsize=11, y=0.1 / height, va="bottom")
     fig.supylabel("mel band (low to high frequency)", fontsize=11, x=0.008)
     return fig
-
-
-def _complement(share: Any) -> Any:
-    return 1 - share
 
 
 def open_axes(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
