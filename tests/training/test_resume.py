@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests.support.narrow import narrow
 from tests.support.small import CLASSES, RECIPES, CutOff, bands, contradicted, same_weights
 from watkins_ml.core.errors import UserError
 from watkins_ml.evaluation.metrics import score_epoch
@@ -12,6 +13,13 @@ from watkins_ml.models.registry import build_model
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, save_last
 from watkins_ml.training.loop import fit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_efficientnet():
+    with pytest.MonkeyPatch.context() as patch:
+        narrow(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
