@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watkins_ml.core.errors import UserError
-from watkins_ml.evaluation.intervals import Interval, paired_difference, score_intervals, verdict
+from watkins_ml.evaluation.intervals import Interval, interval_sentence, paired_difference, score_intervals, verdict
 from watkins_ml.evaluation.metrics import score
 
 SPECIES = ["Beluga", "Narwhal", "Orca"]
@@ -120,3 +120,13 @@ def test_other_cuts_are_refused():
 )
 def test_the_verdict_in_words(difference, said):
     assert said in verdict(difference, "B", "E")
+
+
+def test_a_run_tells_its_intervals_or_why_it_has_none():
+    scores = {"test_accuracy": 0.5, "test_macro_f1": 0.4}
+    bounds = {f"test_{name}_{end}": value for name in ("accuracy", "macro_f1")
+              for end, value in (("low", 0.3), ("high", 0.625))}  # fmt: skip
+    told = "Test, with 95 % intervals over 7 tapes: accuracy 50.0% (30.0–62.5), macro F1 40.0% (30.0–62.5)."
+    assert interval_sentence(scores | bounds, 7) == told
+    assert interval_sentence(scores, 1).endswith("no interval over tapes: all test cuts are of one tape.")
+    assert "made before" in interval_sentence(scores, 7)

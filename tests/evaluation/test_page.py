@@ -106,6 +106,12 @@ def test_page_says_who_leads_and_marks_the_best(same_data):
     assert '<tr><th scope="row"><code>train.epochs' in text
 
 
+def test_the_kept_network_and_its_rule_are_told(same_data, make_page):
+    rule = '<th scope="row">Kept network</th><td>epoch 2 of 3, by validation loss</td>'
+    assert rule in same_data[1]
+    assert "<td>one a fold, by validation loss</td>" in make_page(folds=5)[1]
+
+
 def test_unknown_counts_show_a_dash(same_data):
     _, text = same_data
     assert "Training cuts" not in text  # what no run says takes no row

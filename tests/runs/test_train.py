@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.support import EXPERIMENTS
+from watkins_ml.cli.tables import print_run
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side
@@ -63,6 +64,21 @@ def test_the_result_is_what_the_record_says(finished):
     for name, row in controls.iterrows():
         for quantity in ("accuracy", "macro_f1"):
             assert finished.metrics[f"control_{name}_{quantity}"] == pytest.approx(row[quantity], rel=1e-5)
+
+
+def test_the_interval_the_kept_epoch_and_its_rule_are_printed_and_kept(finished, capsys):
+    run = RunDirectory(finished.run_dir)
+    told = json.loads((run.root / "reports" / "kept.json").read_text())
+    epochs = len(run.read_history())
+    rule = f"epoch {finished.metrics['best_epoch']} of {epochs}, by validation macro F1"
+    assert told == {"epoch": finished.metrics["best_epoch"], "epochs": epochs, "monitor": "val_macro_f1", "kept": rule}
+    print_run(run.root, finished.metrics)
+    said = " ".join(capsys.readouterr().out.split())
+    low, high = (100 * finished.metrics[f"test_macro_f1_{end}"] for end in ("low", "high"))
+    tapes = pd.read_csv(run.root / "preds" / "test.csv").tape.nunique()
+    assert f"Kept: {rule} (train.monitor)" in said and f"95 % intervals over {tapes} tapes: accuracy" in said
+    assert f"macro F1 {finished.metrics['test_macro_f1']:.1%} ({low:.1f}–{high:.1f})" in said
+    assert "This network is not above the best control by more than noise" in said
 
 
 def test_the_control_with_audio_is_scored_on_validation_too(finished, prepared):

@@ -15,6 +15,7 @@ from watkins_ml.core.console import err, out
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.metric_names import (
     ACCURACY,
+    BEST_EPOCH,
     BEST_VAL,
     BEST_VAL_CONTROL_MACRO_F1,
     BEST_VAL_MACRO_F1,
@@ -98,11 +99,19 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
 
 
 def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
+    from watkins_ml.config import load_stored
+    from watkins_ml.evaluation.intervals import interval_sentence
     from watkins_ml.evaluation.selective import threshold_sentence
+    from watkins_ml.evaluation.shortfall import read_predictions
     from watkins_ml.tracking.rundir import RunDirectory
+    from watkins_ml.training.monitor import kept
 
-    protocol = RunDirectory(run_dir).facts.split_protocol or ""
+    run = RunDirectory(run_dir)
+    protocol, monitor = run.facts.split_protocol or "", load_stored(run_dir / "config.yaml").train.monitor
     _print_score_table(f"{run_dir}: {stamp(protocol)}", metrics, {"validation": BEST_VAL, "test": TEST})
+    if (predictions := read_predictions(run_dir / "preds" / "test.csv")) is not None:
+        out.print(interval_sentence(metrics, predictions["tape"].nunique()))
+    out.print(f"Kept: {kept(int(metrics[BEST_EPOCH]), len(run.read_history()), monitor)} (train.monitor)")
     _print_shortfall(run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)

@@ -7,16 +7,21 @@ again and again here, with replacement, are therefore whole tapes (the cluster b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from watkins_ml.core.errors import UserError
+from watkins_ml.core.metric_names import TEST, TEST_MACRO_F1
+from watkins_ml.core.wording import plural
 
 DRAWS = 2000
 CONFIDENCE = 0.95
 QUANTITIES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+LOW, HIGH = "_low", "_high"
+"""Behind the name of a metric: the bounds of its interval."""
 
 
 class Interval(NamedTuple):
@@ -69,6 +74,18 @@ def verdict(difference: Interval, first: str, second: str, quantity: str = "macr
     if value == 0:
         return f"{first} and {second} have the same {quantity} ({span})."
     return f"{lead} ({span}): {'more than' if low > 0 else 'no more than'} noise."
+
+
+def interval_sentence(metrics: Mapping[str, float], tapes: int) -> str:
+    """The test scores of a run's `metrics` with their intervals over so many tapes, or why they have none."""
+    if TEST_MACRO_F1 + LOW not in metrics:
+        why = "all test cuts are of one tape" if tapes == 1 else "this run was made before they were computed"
+        return f"The test scores have no interval over tapes: {why}."
+    told = [
+        f"{title} {Interval(*(metrics[TEST + name + end] for end in ('', LOW, HIGH)))}"
+        for name, title in QUANTITIES.items()
+    ]
+    return f"Test, with 95 % intervals over {plural(tapes, 'tape')}: {', '.join(told)}."
 
 
 def signed(share: float) -> str:

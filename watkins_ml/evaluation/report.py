@@ -21,6 +21,7 @@ from watkins_ml.evaluation import metrics, plots
 from watkins_ml.evaluation.controls import control_scores, control_table
 from watkins_ml.evaluation.cuts import save_cuts
 from watkins_ml.evaluation.result import Evaluation
+from watkins_ml.training.monitor import kept
 
 DIGITS = "%.6g"
 """How numbers are written in tables for people."""
@@ -79,6 +80,12 @@ def write_controls(run_dir: Path, side: str, frame: pd.DataFrame, predictions: p
     named = frame[["path", "tape", "species"]].join(predictions.add_prefix(CONTROL))
     write_csv(run_dir / "preds" / f"{side}_controls.csv", named)
     return scores
+
+
+def write_kept(run_dir: Path, epoch: int, epochs: int, monitor: str) -> None:
+    """Write `reports/kept.json`: which of how many epochs was kept, and by what (`train.monitor`)."""
+    facts = {"epoch": epoch, "epochs": epochs, "monitor": monitor, "kept": kept(epoch, epochs, monitor)}
+    write_json(run_dir / "reports" / "kept.json", facts)
 
 
 def write_learning_curves(run_dir: Path, history: pd.DataFrame, best_epoch: int) -> None:

@@ -61,14 +61,14 @@ def _span(difference: Interval) -> str:
 
 def shortfall_of(run_dir: Path, metrics: Mapping[str, float], subject: str = "This network") -> str | None:
     """`shortfall` of the test report in `run_dir`."""
-    predictions, controls = (_read(run_dir / "preds" / name) for name in ("test.csv", "test_controls.csv"))
+    predictions, controls = (read_predictions(run_dir / "preds" / name) for name in ("test.csv", "test_controls.csv"))
     if controls is not None and predictions is not None and set(controls["path"]) != set(predictions["path"]):
         what = "of other cuts than test.csv beside it; take both from MLflow or another copy"
         raise UserError(f"{run_dir / 'preds' / 'test_controls.csv'}: {what}")
     return shortfall(subject, metrics, predictions, controls)
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def read_predictions(path: Path) -> pd.DataFrame | None:
     """A table of predictions, or None where there is none, as of earlier versions."""
     if not path.is_file():
         return None

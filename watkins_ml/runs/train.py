@@ -234,7 +234,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch.
     """
     from watkins_ml.evaluation.calibration import fit_temperature
-    from watkins_ml.evaluation.report import write_learning_curves, write_report
+    from watkins_ml.evaluation.report import write_kept, write_learning_curves, write_report
     from watkins_ml.evaluation.result import evaluate
     from watkins_ml.evaluation.selective import threshold_at
 
@@ -247,6 +247,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
     metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
+    write_kept(run.root, best, len(history), monitor)
     write_learning_curves(run.root, history, best)
     run.write_metrics(metrics)
     return metrics

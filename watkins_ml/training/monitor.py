@@ -38,6 +38,11 @@ def best_epoch(history: pd.DataFrame, monitor: str) -> int:
     return int(min(history.to_dict("records"), key=lambda epoch: rank(epoch, monitor))["epoch"])
 
 
+def kept(epoch: int, epochs: int, monitor: str) -> str:
+    """Which of how many epochs was kept, and by what: `epoch 3 of 12, by validation macro F1`."""
+    return f"epoch {epoch} of {epochs}, by {TITLES.get(monitor, monitor)}"
+
+
 def is_tie(one: Mapping[str, float], other: Mapping[str, float], monitor: str) -> bool:
     """Whether only the calibrated loss tells two epochs apart."""
     (first, its_loss), (second, other_loss) = rank(one, monitor), rank(other, monitor)

@@ -19,6 +19,7 @@ from watkins_ml.evaluation.runs import (
     data_warning,
     percent,
 )
+from watkins_ml.training.monitor import TITLES, kept
 
 DASH = "–"
 RARE_TAPES, RARE_CUTS = 5, 20
@@ -64,7 +65,7 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
         return [DASH if (value := run.info.get(key)) is None else form.format(value) for run in runs]
 
     best = [run.metrics.get(metric_names.BEST_EPOCH) for run in runs]
-    epochs = [DASH if at is None else f"{at:.0f} of {len(run.history)}" for at, run in zip(best, runs, strict=True)]
+    epochs = [_kept(run, at) for at, run in zip(best, runs, strict=True)]
     protocol = [f"{run.info['split_protocol']}{', leaky reference' * run.is_leaky}" for run in runs]
     rows = [
         ("Run", of("name")),
@@ -78,10 +79,18 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
         ("Test cuts", of("test", "{:,}")),
         ("Parameters", of("parameters", "{:,}")),
         ("Mean time of an epoch", of("epoch_seconds", "{:.1f} s")),
-        ("Best epoch", epochs),
+        ("Kept network", epochs),
         ("MLflow run", of("mlflow_run_id")),
     ]
     return [(title, values) for title, values in rows if set(values) != {DASH}]
+
+
+def _kept(run: ComparedRun, epoch: float | None) -> str:
+    """Which network the run is about, and by what rule."""
+    monitor = run.config["train"]["monitor"]
+    if "folds" in run.info:
+        return f"one a fold, by {TITLES.get(monitor, monitor)}"
+    return DASH if epoch is None else kept(int(epoch), len(run.history), monitor)
 
 
 def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tuple[str, bool]]]]]:
