@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle import load_bundle, save_bundle, save_novelty
-from watkins_ml.models.novelty import KEPT, Novelty, distance, fit_novelty, remembered_rows
+from watkins_ml.models.novelty import KEPT, Novelty, distance, fit_novelty, noise_tensors, remembered_rows
 from watkins_ml.models.registry import build_model
 
 
@@ -41,7 +41,7 @@ def test_a_network_tells_noise_and_keeps_what_it_was_shown(recipe, archive):
     network, frontend = build_model(recipe("baseline").model, species=3), Frontend()
     cuts = [frontend.file_windows(path) for path in sorted(archive.rglob("*.wav"))]
     known, validation = cuts[::2], cuts[1::2]
-    novelty = fit_novelty(network, frontend, iter(known), iter(validation))
+    novelty = fit_novelty(network, noise_tensors(frontend), iter(known), iter(validation))
     assert len(novelty.known) == sum(map(len, known)) and not novelty.known.requires_grad
     with torch.inference_mode():
         shown, others, white = (

@@ -6,17 +6,15 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soxr
 import torch
 import torchaudio
 
-from watkins_ml.audio.decode import Recording, read_recording
+from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.pcen import pcen, smoothing_matrix
-from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError
 
 FLAT = 1e-6
@@ -27,7 +25,7 @@ TILE = 16
 """Mel bands that are summed in one product: neighbours need the same small part of a spectrum."""
 
 
-class Frontend:
+class Frontend(FileFrontend):
     """Mono waveform at any native rate to a float32 tensor of shape (1, n_mels, frames).
 
     Power in mel bands (HTK mel scale, Hann window) limited to `top_db` below the maximum, in decibels or as PCEN
@@ -122,39 +120,6 @@ class Frontend:
         if len(audio) >= wanted:
             return audio[:wanted]
         return audio.repeat(-(-wanted // len(audio)))[:wanted]
-
-    def file(self, path: Path | BinaryIO) -> torch.Tensor:
-        """Spectrogram of the centre of an audio file; raises AudioError as `read_recording` does."""
-        return self.recording(self.read(path))
-
-    def file_windows(self, path: Path | BinaryIO) -> torch.Tensor:
-        """By which spectrograms a file is classified, see `windows`; raises AudioError as `read_recording` does."""
-        return self.windows(self.read(path, MOST_WINDOWS))
-
-    def read(self, path: Path | BinaryIO, most_windows: int = 1) -> Recording:
-        """Decode the part of a file that its spectrogram (and its windows) need, checking all of it.
-
-        A frame stands for one hop, so a recording may be a hop longer than its window.
-        """
-        s = self.settings
-        return read_recording(path, s.seconds, most_windows, slack_s=s.hop_length / s.sample_rate)
-
-    def recording(self, recording: Recording) -> torch.Tensor:
-        return self(recording.waveform, recording.sample_rate)
-
-    def windows(self, recording: Recording) -> torch.Tensor:
-        """Spectrograms of a recording from beginning to end, (n, 1, n_mels, frames); of a short one just one."""
-        excerpts = recording.windows or (recording.waveform,)
-        return torch.stack([self(excerpt, recording.sample_rate) for excerpt in excerpts])
-
-    def centre_and_windows(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As `recording` and `windows` (None where there is only one) give them, and none is computed twice."""
-        if not recording.windows:
-            return self.recording(recording), None
-        windows = self.windows(recording)
-        central = [spectrogram for part, spectrogram in zip(recording.windows, windows, strict=True)
-                   if part is recording.waveform]  # fmt: skip
-        return (central[0].clone() if central else self.recording(recording)), windows
 
 
 def per_band(values: torch.Tensor) -> torch.Tensor:

@@ -124,6 +124,16 @@ class FrontendSettings(BaseModel):
         return self.frames * self.hop_length / self.sample_rate
 
     @property
+    def slack_s(self) -> float:
+        """A frame stands for one hop, so a recording may be a hop longer than its window."""
+        return self.hop_length / self.sample_rate
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one spectrogram."""
+        return 1, self.n_mels, self.frames
+
+    @property
     def samples(self) -> int:
         return (self.frames - 1) * self.hop_length + 1
 

@@ -222,9 +222,20 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
         if kind is ExperimentConfig and not problems:
             problems = [_without_family(tree)]
         problems += [_explain(detail, kind) for detail in found]
+    else:
+        problems += _misplaced_transforms(config)
     if problems:
         raise UsageError(f"{source}: {joined(problems)}")
     return config
+
+
+def _misplaced_transforms(config: ExperimentConfig) -> list[str]:
+    """What is wrong with transforms of spectrograms where the networks get something else."""
+    own = family(config.model.name).own_input if type(config.model) is not ModelSection else None
+    if own is None or not (wrong := [each.name for each in config.augment if each.name not in own.transforms]):
+        return []
+    fitting = f"only {', '.join(own.transforms)} may be there" if own.transforms else "set augment=[]"
+    return [f"augment {wrong[0]} changes spectrograms, and {config.model.name} gets none; {fitting}"]
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from watkins_ml.audio.encoder_settings import AnySettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import inside, leads_out, plain_file
 from watkins_ml.core.errors import SurroundingsError, UserError
@@ -56,6 +57,11 @@ class DataFolder:
     @property
     def spectrograms(self) -> Path:
         return self.root / "spectrograms"
+
+    @property
+    def frontends(self) -> Path:
+        """What other frontends than that of `spectrograms` made of the recordings, each in a folder of its own."""
+        return self.root / "frontends"
 
     def side(self, name: str) -> Path:
         return self.root / "annotations" / f"{name}.csv"
@@ -125,6 +131,10 @@ class PreparedData:
     those of METADATA_COLUMNS that a metadata table gave."""
     seal: Seal | None = field(default=None, compare=False, repr=False)
     """None only where the tables were not read from a folder."""
+    own_input: AnySettings | None = None
+    """Of the tensors that `sides` name, where a model needs others than the spectrograms (see `own_input`)."""
+    as_prepared: PreparedData | None = field(default=None, compare=False, repr=False)
+    """The same with the spectrograms, which are shown to people; None: this is it."""
 
     def check(self) -> None:
         """To be called after each reading of a file: raises as `Seal.check`."""
@@ -141,7 +151,13 @@ class PreparedData:
 
     @property
     def frontend(self) -> FrontendSettings:
+        """Of the spectrograms."""
         return FrontendSettings.stored(self.summary["frontend"])
+
+    @property
+    def input(self) -> AnySettings:
+        """Of the tensors that `sides` name: those that a network gets."""
+        return self.own_input or self.frontend
 
     @property
     def audio_dir(self) -> Path:

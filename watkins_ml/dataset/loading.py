@@ -36,8 +36,7 @@ class SpectrogramFiles(Sequence):
 
     @property
     def shape(self) -> torch.Size:
-        settings = self.data.frontend
-        return torch.Size((len(self), 1, settings.n_mels, settings.frames))
+        return torch.Size((len(self), *self.data.input.shape))
 
     def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """One of shape (1, n_mels, frames), or several, (rows, 1, n_mels, frames); raises as `load_side`."""
@@ -159,6 +158,11 @@ def open_side(data: PreparedData, name: str) -> Side:
     frame = data.sides[name]
     labels = torch.from_numpy(frame["label"].to_numpy(copy=True)).long()
     return Side(frame, SpectrogramFiles(data, frame), labels)
+
+
+def as_prepared(data: PreparedData, name: str) -> Side:
+    """A side with its spectrograms, as people and controls see it, whatever a network gets; else as `open_side`."""
+    return open_side(data.as_prepared or data, name)
 
 
 def load_side(data: PreparedData, name: str) -> Side:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from watkins_ml.audio.encoder_settings import EncoderSettings, differences
 from watkins_ml.core.console import err
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, write_json
 from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import cut_windows, open_side
+from watkins_ml.dataset.loading import as_prepared, cut_windows, open_side
+from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import Classifier
@@ -35,8 +37,10 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
+    if isinstance(settings := classifier.frontend.settings, EncoderSettings):
+        data = with_own_input(data, settings, lambda: classifier.frontend)
     _check_fit(classifier, data, model, side)
-    split = open_side(data, side)
+    split, shown = open_side(data, side), as_prepared(data, side)
     with (
         disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
         only_writer(out, "watkins evaluate"),
@@ -46,10 +50,10 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         labels, is_test = split.labels.numpy(), side == "test"
         threshold, tapes = (classifier.facts.get(THRESHOLD_90), split.frame["tape"]) if is_test else (None, None)
         evaluation = evaluate(labels, logits, data.classes, classifier.temperature, threshold, tapes)
-        write_report(out, side, split.frame, evaluation, split.spectrograms, data)
+        write_report(out, side, split.frame, evaluation, shown.spectrograms, data)
         scores = dict(evaluation.scores)
         if is_test:
-            spectra = band_statistics([open_side(data, "train"), split])
+            spectra = band_statistics([as_prepared(data, "train"), shown])
             predicted = control_predictions(data.sides["train"], split.frame, spectra)
             scores |= write_controls(out, side, split.frame, predicted)
         facts = {
@@ -66,8 +70,8 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
 def _check_fit(classifier: Classifier, data: PreparedData, model: str, side: str) -> None:
     """Refuse data that the model cannot be tested on; warn of those that it may have been trained on."""
     folder = data.folder.root
-    if classifier.frontend.settings != data.frontend:
-        differing = data.frontend.differences(classifier.frontend.settings)
+    if classifier.frontend.settings != data.input:
+        differing = differences(data.input, classifier.frontend.settings)
         raise UserError(f"{folder}: prepared with another frontend than {model}: {differing}")
     if classifier.classes != data.classes:
         unknown = sorted(set(data.classes) - set(classifier.classes))

@@ -7,7 +7,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -16,6 +16,7 @@ from torch import nn
 
 from watkins_ml import __version__
 from watkins_ml.audio.decode import LOUDEST, SILENCE, SilenceError
+from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import check_temporary_files, disk_errors, write_bytes
@@ -58,7 +59,7 @@ class WaveformClassifier(nn.Module):
 
     def __init__(self, classifier: Classifier):
         super().__init__()
-        self.frontend = FrontendGraph(classifier.frontend)
+        self.frontend = FrontendGraph(cast(Frontend, classifier.frontend))
         self.network: Any = classifier.network
         self.temperature = classifier.temperature
         self.novelty = classifier.novelty
@@ -103,6 +104,11 @@ def export_model(model: str, path: Path) -> Exported:
     model = pinned(model)  # first, so that the metadata name what is loaded
     check_temporary_files()  # which the exporter needs
     classifier = load_classifier(model)
+    if not isinstance(classifier.frontend, Frontend):
+        raise UserError(
+            f"{model}: a pretrained encoder hears the sound before its network, which is no part of an ONNX file; "
+            "export a model of spectrograms, or use this one with `watkins predict`"
+        )
     content = to_onnx(classifier, model)
     probabilities, logits = differences(content, classifier)
     with disk_errors(f"cannot write {path}", "choose another file with --out"):

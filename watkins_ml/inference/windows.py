@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watkins_ml.audio.decode import AudioError
-from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.audio.encoder_settings import Settings
 from watkins_ml.audio.stream import Window, sliding_windows
 from watkins_ml.inference.recordings import file_state
 
@@ -35,14 +35,15 @@ class End:
 Item = tuple[Path, Window | End]
 
 
-def window_stream(files: Iterable[Path], settings: FrontendSettings, options: WindowOptions) -> Iterator[Item]:
+def window_stream(files: Iterable[Path], settings: Settings, options: WindowOptions) -> Iterator[Item]:
     """The windows of each file, then its End."""
-    slack = settings.hop_length / settings.sample_rate  # as in training, a frame stands for one hop
     for path in files:
         state = problem = None
         try:
             state = file_state(path)
-            for window in sliding_windows(path, settings.seconds, options.overlap, options.each_channel, slack):
+            for window in sliding_windows(
+                path, settings.seconds, options.overlap, options.each_channel, settings.slack_s
+            ):
                 yield path, window
         except (AudioError, OSError) as error:
             problem = f"unreadable: {error.strerror or error}" if isinstance(error, OSError) else str(error)

@@ -20,11 +20,13 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from torch import nn
 
+from watkins_ml.audio.encoder_settings import AnySettings, EncoderSettings
+from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import plain_file
 from watkins_ml.core.errors import UsageError, UserError, first_line
-from watkins_ml.core.files import write_json, write_tensors
+from watkins_ml.core.files import write_bytes, write_json, write_tensors
 from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.core.names import normal
 from watkins_ml.core.tensor_files import read_tensors
@@ -60,7 +62,7 @@ class Classifier:
     """A trained network with all that is needed to use it on audio."""
 
     network: nn.Module
-    frontend: Frontend
+    frontend: FileFrontend
     classes: list[str]
     """Species by label."""
     facts: dict[str, Any]
@@ -146,13 +148,16 @@ def save_bundle(
     folder: Path,
     network: nn.Module,
     config: ModelSection,
-    frontend: FrontendSettings,
+    frontend: AnySettings,
     classes: list[str],
     facts: dict[str, Any],
     temperature: float = 1.0,
     novelty: Novelty | None = None,
 ) -> None:
     """Write a bundle; `model.json` comes last and seals it."""
+    if (own := family(config.name).own_input) is not None and isinstance(frontend, EncoderSettings):
+        for name, content in own.files(config, frontend).items():
+            write_bytes(folder / name, content)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_tensors(folder / WEIGHTS, weights)
     if novelty is not None:
@@ -195,7 +200,8 @@ class _Description(BaseModel):
 
 @cache
 def _description_of(name: str) -> type[_Description]:
-    return create_model("_Description", __base__=_Description, model=(family(name).config, ...))
+    own: dict[str, Any] = {} if family(name).own_input is None else {"frontend": (EncoderSettings, ...)}
+    return create_model("_Description", __base__=_Description, model=(family(name).config, ...), **own)
 
 
 def load_bundle(folder: Path, name: str | None = None) -> Classifier:
@@ -218,7 +224,7 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
         network.load_state_dict(tensors)
     network.eval().to(memory_format=torch.channels_last)
     with _naming(folder, DESCRIPTION, name), torch.inference_mode():
-        network(torch.zeros(1, 1, frontend.settings.n_mels, frontend.settings.frames))  # may be too few for it
+        network(torch.zeros(1, *frontend.settings.shape))  # may be too few for it
     novelty = None
     if (folder / NOVELTY).exists():
         with _naming(folder, NOVELTY, name):
@@ -230,7 +236,7 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
     return Classifier(network, frontend, classes, description.facts, description.temperature, novelty)
 
 
-def _read_description(path: Path, name: object) -> tuple[_Description, Frontend]:
+def _read_description(path: Path, name: object) -> tuple[_Description, FileFrontend]:
     content = json.loads(path.read_text(encoding="utf-8"))
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, int) and found > FORMAT:
@@ -242,6 +248,9 @@ def _read_description(path: Path, name: object) -> tuple[_Description, Frontend]
         description = kind.model_validate(content, strict=True)
         if description.format != FORMAT:
             raise ValueError(f"model format {description.format}, not {FORMAT}")
+        own = family(description.model.name).own_input
+        if own is not None and isinstance(description.frontend, EncoderSettings):
+            return description, own.open(description.model, description.frontend, path.parent)
         return description, Frontend(description.frontend)
     except ValidationError as error:
         first = error.errors()[0]

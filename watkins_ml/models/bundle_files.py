@@ -8,7 +8,9 @@ from pathlib import Path
 from watkins_ml.core.errors import UserError
 
 DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE = "model.json", "weights.pt", "novelty.pt", "example.wav"
-PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE)
+ENCODERS = ("encoder.tflite", "encoder.onnx")
+"""A pretrained encoder that is in no package; a model has at most one."""
+PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE, *ENCODERS)
 """The files of a bundle; models of earlier versions have no novelty."""
 REFIT = "refit"
 """A fact of a model: it has been trained on the validation recordings too (`train.refit`)."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from watkins_ml.audio.encoder_settings import EncoderSettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.section import Section
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from watkins_ml.audio.files import FileFrontend
 
 
 class ModelSection(Section):
@@ -71,6 +75,36 @@ class StagedNetwork(Protocol):
         ...
 
 
+@runtime_checkable
+class FittedNetwork(Protocol):
+    """A network that takes from the training data, before it trains, what no gradient changes."""
+
+    def fit_input(self, batches: Iterable[torch.Tensor]) -> None:
+        """Batches of the training side, (batch, 1, n_mels, frames), each recording once."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnInput:
+    """How a family makes what its networks get from the recordings themselves, instead of the prepared spectrograms.
+
+    Each function takes the section `model` first.
+    """
+
+    settings: Callable[[Any], EncoderSettings]
+    """Of the frontend; raises a UserError where what it needs is missing."""
+    open: Callable[[Any, EncoderSettings, Path | None], FileFrontend]
+    """The frontend; of a model, whose folder is given, with the files that were saved in it."""
+    files: Callable[[Any, EncoderSettings], dict[str, bytes]]
+    """What has to be saved with a model, by the names in `bundle_files.PARTS`."""
+    requirements: Callable[[Any], list[str]]
+    """Packages by name that the frontend needs, beside those that the family's modules import."""
+    licence: Callable[[Any], str | None]
+    """Licence of what was trained elsewhere, where one is known; it goes with every model."""
+    transforms: tuple[str, ...] = ("mixup",)
+    """Those of training batches, by name, that make sense for its tensors."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of model: how it is configured, built, named and shown."""
@@ -87,6 +121,8 @@ class Family:
     """A configuration, the number of species, and whether to load pretrained weights, to a `Network`."""
     frontend: FrontendSettings | None = None
     """The only spectrograms that its networks take; None: any."""
+    own_input: OwnInput | None = None
+    """None: its networks take spectrograms."""
 
 
 def frozen_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.encoder_settings import Settings
+from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.noise import coloured_noise
 from watkins_ml.models.scoring import window_outputs
 
@@ -61,18 +62,27 @@ def distance(embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return (directions - nearest).square().sum(dim=1) / 2  # as 1 - cosine, without the digits that loses for small ones
 
 
+def noise_tensors(frontend: FileFrontend) -> Iterator[torch.Tensor]:
+    """What the frontend makes of noise, always the same: NOISES tensors of its shape."""
+    settings: Settings = frontend.settings
+    rng = np.random.default_rng(0)
+    return (frontend(coloured_noise(rng, settings.samples), settings.sample_rate) for _ in range(NOISES))
+
+
 def fit_novelty(
-    network: nn.Module, frontend: Frontend, known: Iterable[torch.Tensor], validation: Iterable[torch.Tensor]
+    network: nn.Module,
+    noises: Iterable[torch.Tensor],
+    known: Iterable[torch.Tensor],
+    validation: Iterable[torch.Tensor],
 ) -> Novelty:
     """What `network` makes of training recordings and of noise, and how far validation recordings are from the first.
 
     Args:
+        noises: as `noise_tensors` gives them.
         known, validation: the windows of one recording after another, each (n, 1, n_mels, frames).
     """
-    settings, rng = frontend.settings, np.random.default_rng(0)
-    sounds = (coloured_noise(rng, settings.samples) for _ in range(NOISES))
-    noises = (frontend(sound, settings.sample_rate).unsqueeze(0) for sound in sounds)
-    remembered, noise = (normalize(window_outputs(network, cuts).embeddings, dim=1) for cuts in (known, noises))
+    each_noise = (noise.unsqueeze(0) for noise in noises)
+    remembered, noise = (normalize(window_outputs(network, cuts).embeddings, dim=1) for cuts in (known, each_noise))
     distances = distance(window_outputs(network, validation).embeddings, remembered)
     return Novelty(remembered, noise, torch.quantile(distances, KEPT).clamp(min=1e-6))
 

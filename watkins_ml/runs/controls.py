@@ -7,13 +7,13 @@ from pathlib import Path
 
 from watkins_ml.core.metric_names import BEST_VAL
 from watkins_ml.dataset.layout import PreparedData
-from watkins_ml.dataset.loading import Side, open_side
+from watkins_ml.dataset.loading import Side, as_prepared
 
 
 def report_controls(run_dir: Path, data: PreparedData, loaded: Sequence[Side] | None = None) -> dict[str, float]:
     """Write what the controls score on test, and the one with audio on validation, for the champion's rule.
 
-    `loaded` are training and validation side, if they are in memory already.
+    `loaded` are what the network gets of training and validation side, if that is in memory already.
 
     Returns:
         `control_*` and `best_val_control_*`.
@@ -23,8 +23,9 @@ def report_controls(run_dir: Path, data: PreparedData, loaded: Sequence[Side] | 
     from watkins_ml.evaluation.spectrum import band_statistics
 
     train, val, test = (data.sides[side] for side in ("train", "val", "test"))
-    sides = loaded or [open_side(data, name) for name in ("train", "val")]
-    spectra = band_statistics([*sides, open_side(data, "test")])
+    in_memory = loaded if data.as_prepared is None else None
+    sides = in_memory or [as_prepared(data, name) for name in ("train", "val")]
+    spectra = band_statistics([*sides, as_prepared(data, "test")])
     validated = spectrum_prediction(train, val, spectra).to_frame(SPECTRUM)
     scores = {BEST_VAL + name: value for name, value in write_controls(run_dir, "val", val, validated).items()}
     return scores | write_controls(run_dir, "test", test, control_predictions(train, test, spectra))

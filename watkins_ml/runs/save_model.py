@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,21 @@ import soundfile
 import torch
 from torch import nn
 
+from watkins_ml.audio.encoder_settings import EncoderSettings
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.console import progress
-from watkins_ml.core.files import write_bytes
+from watkins_ml.core.files import write_bytes, write_tensors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEMPERATURE, THRESHOLD_90
+from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import SpectrogramFiles
-from watkins_ml.models.bundle import save_bundle, save_novelty
+from watkins_ml.dataset.own_input import frontend_folder
+from watkins_ml.models.bundle import SLACK, save_bundle, save_novelty
 from watkins_ml.models.bundle_files import EXAMPLE, NOVELTY, REFIT
-from watkins_ml.models.novelty import Novelty, fit_novelty, remembered_rows
+from watkins_ml.models.family import ModelSection
+from watkins_ml.models.novelty import NOISES, Novelty, fit_novelty, noise_tensors, remembered_rows
+from watkins_ml.models.registry import family
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -45,13 +51,13 @@ def save_model(
         **{key: metrics[key] for key in (BEST_VAL_MACRO_F1, THRESHOLD_90) if key in metrics},
     }
     if unseen is None or unseen is network:
-        novelty = _novelty(network, data, config.train.seed)
+        novelty = _novelty(network, data, config)
     else:
         facts[REFIT] = True
-        novelty = _novelty(network, data, config.train.seed, ("train", "val"))
-        novelty.limit = _novelty(unseen, data, config.train.seed).limit  # for others the recordings must be new
+        novelty = _novelty(network, data, config, ("train", "val"))
+        novelty.limit = _novelty(unseen, data, config).limit  # for others the recordings must be new
     write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
-    save_bundle(run.model, network, config.model, data.frontend, data.classes, facts, metrics[TEMPERATURE], novelty)
+    save_bundle(run.model, network, config.model, data.input, data.classes, facts, metrics[TEMPERATURE], novelty)
     run.update_facts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
@@ -59,17 +65,19 @@ def save_model(
     )
 
 
-def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, seed: int) -> None:
+def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, config: ExperimentConfig) -> None:
     """Add to a bundle what trials of earlier versions left out: without it no model can answer "unknown"."""
     if not (run.model / NOVELTY).exists():
-        save_novelty(run.model, _novelty(network, data, seed))
+        save_novelty(run.model, _novelty(network, data, config))
 
 
-def _novelty(network: nn.Module, data: PreparedData, seed: int, known: tuple[str, ...] = ("train",)) -> Novelty:
+def _novelty(
+    network: nn.Module, data: PreparedData, config: ExperimentConfig, known: tuple[str, ...] = ("train",)
+) -> Novelty:
     """Which sounds are known to the network, those of the sides `known`; the test side is not among them."""
     trained = SpectrogramFiles(data, pd.concat([data.sides[side] for side in known], ignore_index=True))
     val = SpectrogramFiles(data, data.sides["val"])
-    rows = remembered_rows(torch.from_numpy(trained.frame["label"].to_numpy(copy=True)), seed).tolist()
+    rows = remembered_rows(torch.from_numpy(trained.frame["label"].to_numpy(copy=True)), config.train.seed).tolist()
     with progress(transient=True) as bar:
         task = bar.add_task("What it knows", total=len(rows) + len(val), note="")
 
@@ -79,7 +87,24 @@ def _novelty(network: nn.Module, data: PreparedData, seed: int, known: tuple[str
                 bar.advance(task)
 
         remembered, validation = cuts(trained, rows), cuts(val, list(range(len(val))))
-        return fit_novelty(network, Frontend(data.frontend), remembered, validation)
+        return fit_novelty(network, _noises(data, config.model), remembered, validation)
+
+
+def _noises(data: PreparedData, config: ModelSection) -> Iterable[torch.Tensor]:
+    """What the frontend makes of noise; an encoder takes so long for it that it is kept beside the embeddings."""
+    own = family(config.name).own_input
+    if own is None or not isinstance(data.input, EncoderSettings):
+        return noise_tensors(Frontend(data.frontend))
+    file, shape = frontend_folder(data.folder, data.input) / "noise.pt", (NOISES, *data.input.shape)
+    try:
+        noises = read_tensors(file, 4 * NOISES * math.prod(data.input.shape) + SLACK)["noise"]
+        if noises.shape == shape and torch.isfinite(noises).all():
+            return noises
+    except (OSError, ValueError, KeyError):  # not there yet, or torn
+        pass
+    noises = torch.stack(list(noise_tensors(own.open(config, data.input, None))))
+    write_tensors(file, {"noise": noises}, durable=False)
+    return noises
 
 
 def _example_audio(sample_rate: int) -> bytes:

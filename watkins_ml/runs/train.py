@@ -29,7 +29,8 @@ from watkins_ml.core.metric_names import (
     renamed,
 )
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Side, cut_windows, load_sides, open_side
+from watkins_ml.dataset.loading import Side, as_prepared, cut_windows, load_sides, open_side
+from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
 from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import cut_logits
@@ -141,7 +142,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
         )
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
-    _check_frontend(config, data)
+    data = _with_input(config, data)
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
@@ -155,13 +156,18 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     return inputs
 
 
-def _check_frontend(config: ExperimentConfig, data: PreparedData) -> None:
+def _with_input(config: ExperimentConfig, data: PreparedData) -> PreparedData:
+    """The data with what the model's networks take; raises a UserError where they do not have that."""
+    if (own := family(config.model.name).own_input) is not None:
+        settings = own.settings(config.model)
+        return with_own_input(data, settings, partial(own.open, config.model, settings, None))
     needed = family(config.model.name).frontend
     if needed is not None and needed != data.frontend:
         raise UserError(
             f"{config.data.dir}: prepared with another frontend than {config.model.name} needs: "
             f"{data.frontend.differences(needed)}; prepare the recordings with that one, into another --out"
         )
+    return data
 
 
 def train_and_report(
@@ -242,7 +248,9 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     labels, logits = val.labels.numpy(), _logits(network, data, val)
     best, temperature = best_epoch(history, monitor), fit_temperature(labels, logits)
     evaluation = evaluate(labels, logits, data.classes, temperature)
-    write_report(run.root, "val", val.frame, evaluation, val.spectrograms, seconds=data.frontend.span_s)
+    write_report(
+        run.root, "val", val.frame, evaluation, as_prepared(data, "val").spectrograms, seconds=data.frontend.span_s
+    )
     metrics: dict[str, float] = {BEST_EPOCH: best, TEMPERATURE: temperature}
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
@@ -276,7 +284,7 @@ def report_test(
     # a study that an earlier version began knows neither
     temperature, threshold = known.get(TEMPERATURE, 1.0), known.get(THRESHOLD_90)
     evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
-    write_report(run.root, "test", side.frame, evaluation, side.spectrograms, data)
+    write_report(run.root, "test", side.frame, evaluation, as_prepared(data, "test").spectrograms, data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
     metrics |= report_controls(run.root, data, loaded)
     run.write_metrics(known | metrics)

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
-from watkins_ml.audio.frontend import Frontend
+from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.opening import AudioError, open_audio
 from watkins_ml.core.errors import UserError
 
@@ -71,7 +71,7 @@ class Budget(Protocol):
 
 
 def table_windows(
-    frontend: Frontend, table: pd.DataFrame, budget: Budget | None = None, first: int = 0
+    frontend: FileFrontend, table: pd.DataFrame, budget: Budget | None = None, first: int = 0
 ) -> Iterator[torch.Tensor]:
     """The windows of each row's recording, (n, 1, n_mels, frames), one after the other.
 

@@ -17,14 +17,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from mlflow.models import Model
 
 from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle_files import DESCRIPTION, EXAMPLE
-from watkins_ml.models.registry import entry_point
+from watkins_ml.models.registry import entry_point, family
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
@@ -83,7 +83,8 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
 
     from watkins_ml.serving.audio_table import INPUTS, OUTPUTS
 
-    code = carried_code(json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))["model"]["name"])
+    model_section = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))["model"]
+    code = carried_code(model_section["name"])
     with tempfile.TemporaryDirectory(prefix="watkins-") as workspace:
         package, served = Path(workspace) / code.name, Path(workspace) / SERVED_MODEL.name
         for path, source in code.files.items():
@@ -98,8 +99,17 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
             artifacts={"bundle": str(bundle)},
             signature=ModelSignature(INPUTS, OUTPUTS),
             input_example=pd.DataFrame({"audio": [(bundle / EXAMPLE).read_bytes()]}),
-            pip_requirements=code.requirements,
+            pip_requirements=sorted({*code.requirements, *_own_requirements(model_section)}),
         )
+
+
+def _own_requirements(model_section: dict[str, Any]) -> list[str]:
+    """Libraries that a family imports only for some of its models."""
+    of_family = family(model_section["name"])
+    if of_family.own_input is None:
+        return []
+    config = of_family.config.model_validate(model_section)
+    return [f"{name}=={version(name)}" for name in of_family.own_input.requirements(config)]
 
 
 def _needed(modules: list[Path], packages: dict[str, Path]) -> tuple[set[Path], set[str]]:

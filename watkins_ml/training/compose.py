@@ -13,13 +13,16 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import choose_device, choose_precision
 from watkins_ml.core.distributed import current
 from watkins_ml.dataset.loading import Side, joined
-from watkins_ml.models.family import PrefixedNetwork
+from watkins_ml.models.family import FittedNetwork, PrefixedNetwork
 from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
 from watkins_ml.training.distributed_layers import distribute
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.trainer import Forward, Trainer
 from watkins_ml.training.weighing import balanced_weights, sampling_chances
 from watkins_ml.transforms.transform import SpectrogramTransform
+
+AT_ONCE = 256
+"""Recordings from whose batches a network takes what it is fitted to."""
 
 
 class Composition(NamedTuple):
@@ -46,6 +49,9 @@ def compose(
     """
     group, device = current(), choose_device(config.train.device)
     network = build()
+    if start is None and isinstance(network, FittedNetwork):
+        known = joined(train, val) if together else train
+        network.fit_input(spectrograms for spectrograms, _ in known.batches(AT_ONCE))
     network.load_state_dict(group.broadcast_tensors(network.state_dict()) or {})
     start = broadcast_checkpoint(start, group)
     if start is not None:  # cached features depend on the frozen weights

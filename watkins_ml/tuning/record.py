@@ -121,7 +121,7 @@ def evaluate_best(study: Study, data: PreparedData, best: FrozenTrial) -> dict[s
         if TEST_ACCURACY not in metrics:
             err.print(f"Evaluating the best trial ({best.number}) on test")
             network = load_bundle(run.model).network.to(choose_device(study.recipe.config.train.device))
-            complete_model(network, data, run, study.recipe.config.train.seed)
+            complete_model(network, data, run, study.recipe.config)
             metrics |= report_test(network, data, run, metrics)
         if not run.facts.concluded:
             with_trial = {key for key in metrics if key.startswith(BEST_VAL) and not key.startswith(BEST_VAL + CONTROL)}

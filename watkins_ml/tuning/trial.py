@@ -14,9 +14,10 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.errors import SurroundingsError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, VAL_MACRO_F1
+from watkins_ml.models.registry import family
 from watkins_ml.runs.lifecycle import run_lifecycle, shortages
 from watkins_ml.runs.save_model import save_model
-from watkins_ml.runs.train import Inputs, record_result, report_validation, train
+from watkins_ml.runs.train import Inputs, read_inputs, record_result, report_validation, train
 from watkins_ml.tracking.records import TUNE
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
@@ -135,6 +136,7 @@ class TrialRunner:
     ) -> float:
         try:
             recorder.report_history()
+            self._load_other_inputs(config)
             network = train(config, self.inputs, run, start, recorder)
         except PrunedError as pruned:
             run.record_once("tags", values={"watkins.state": "pruned", "pruned_at_epoch": str(pruned.epoch)})
@@ -144,6 +146,12 @@ class TrialRunner:
         record_result(run, None, metrics)
         drop_previous(run.checkpoints)
         return metrics[BEST_VAL_MACRO_F1]
+
+    def _load_other_inputs(self, config: ExperimentConfig) -> None:
+        """Where the search is over settings of a family's own frontend, such as an encoder's playback speeds."""
+        own, data = family(config.model.name).own_input, self.inputs.data
+        if own is not None and data.as_prepared is not None and own.settings(config.model) != data.own_input:
+            self.inputs = read_inputs(config, data.as_prepared)
 
     def record_duplicate(self, name: str, number: int, config: ExperimentConfig, earlier: FrozenTrial) -> float:
         """Record a trial with the result of an earlier one at the same point; raises PrunedError if that was."""
