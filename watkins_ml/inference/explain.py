@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, printable
@@ -119,7 +121,7 @@ def explain_file(model: str, path: Path, out: Path, species: str | None = None) 
     classifier = load_classifier(model)
     found = explain(classifier, path, species)
     figure = attribution_picture(
-        classifier.frontend, found.spectrogram, found.attribution, found.start_s, found.sound_s,
+        cast(Frontend, classifier.frontend), found.spectrogram, found.attribution, found.start_s, found.sound_s,
         title=f"{found.species} {found.probability:.1%}", below=f"{shown(printable(Path(path.name)))}, {found.where()}",
     )  # fmt: skip
     with disk_errors(f"cannot write {out}", "choose another file with --out"):
