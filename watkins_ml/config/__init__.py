@@ -19,7 +19,7 @@ from watkins_ml.core.plain_yaml import shown
 from watkins_ml.core.section import Section
 from watkins_ml.core.server_names import EXPERIMENT, MODEL, is_experiment, is_model
 from watkins_ml.models.family import ModelSection
-from watkins_ml.models.registry import family, family_names
+from watkins_ml.models.registry import family, family_names, misplaced_transforms
 from watkins_ml.transforms import keys
 from watkins_ml.transforms.registry import all_transforms, transform_type
 
@@ -223,19 +223,10 @@ def validate(tree: dict[str, Any], source: str) -> ExperimentConfig:
             problems = [_without_family(tree)]
         problems += [_explain(detail, kind) for detail in found]
     else:
-        problems += _misplaced_transforms(config)
+        problems += misplaced_transforms(config.model.name, [each.name for each in config.augment])
     if problems:
         raise UsageError(f"{source}: {joined(problems)}")
     return config
-
-
-def _misplaced_transforms(config: ExperimentConfig) -> list[str]:
-    """What is wrong with transforms of spectrograms where the networks get something else."""
-    own = family(config.model.name).own_input if type(config.model) is not ModelSection else None
-    if own is None or not (wrong := [each.name for each in config.augment if each.name not in own.transforms]):
-        return []
-    fitting = f"only {', '.join(own.transforms)} may be there" if own.transforms else "set augment=[]"
-    return [f"augment {wrong[0]} changes spectrograms, and {config.model.name} gets none; {fitting}"]
 
 
 @cache

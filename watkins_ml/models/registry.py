@@ -74,6 +74,14 @@ def build_model(config: ModelSection, species: int, pretrained: bool = True) -> 
     return family(config.name).build(config, species, pretrained)
 
 
+def misplaced_transforms(name: str, transforms: list[str]) -> list[str]:
+    """What is wrong with transforms of spectrograms where the networks of a family get something else."""
+    own = family(name).own_input if name in family_names() else None
+    if own is None or not (wrong := [each for each in transforms if each not in own.transforms]):
+        return []
+    return [f"augment {wrong[0]} changes spectrograms, but {name} gets none; set augment=[]"]
+
+
 @cache
 def _own_modules() -> tuple[str, ...]:
     return tuple(module.name for module in iter_modules(families.__path__))

@@ -30,12 +30,12 @@ from watkins_ml.core.metric_names import (
 )
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, as_prepared, cut_windows, load_sides, open_side
-from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
-from watkins_ml.models.registry import build_model, family
+from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
+from watkins_ml.runs.network_input import with_input
 from watkins_ml.runs.refit import CHECKPOINT, refit_network
 from watkins_ml.runs.save_model import save_model
 from watkins_ml.tracking.records import TRAIN
@@ -142,7 +142,7 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
         )
     choose_precision(config.train.amp, choose_device(config.train.device))
     data = data or read_prepared(Path(config.data.dir))
-    data = _with_input(config, data)
+    data = with_input(config, data)
     if data.protocol == "tape":
         everything = pd.concat([frame.assign(side=side) for side, frame in data.sides.items()], ignore_index=True)
         assert_no_tape_crosses(everything["tape"], everything["side"])
@@ -154,20 +154,6 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
     inputs = Inputs(data, *load_sides(data, ("train", "val"), config.data.memory_gb))
     group.barrier()  # before anything is written, all can read
     return inputs
-
-
-def _with_input(config: ExperimentConfig, data: PreparedData) -> PreparedData:
-    """The data with what the model's networks take; raises a UserError where they do not have that."""
-    if (own := family(config.model.name).own_input) is not None:
-        settings = own.settings(config.model)
-        return with_own_input(data, settings, partial(own.open, config.model, settings, None))
-    needed = family(config.model.name).frontend
-    if needed is not None and needed != data.frontend:
-        raise UserError(
-            f"{config.data.dir}: prepared with another frontend than {config.model.name} needs: "
-            f"{data.frontend.differences(needed)}; prepare the recordings with that one, into another --out"
-        )
-    return data
 
 
 def train_and_report(
