@@ -41,7 +41,7 @@ archives = st.lists(
 ).filter(lambda tapes: len({species for cuts in tapes for species in cuts}) > 1)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(archives, st.integers(3, 5), st.integers(0, 3))
 def test_no_tape_crosses_and_every_testable_cut_is_tested_once(tapes, count, seed):
     prepared = data({f"t{number:04d}": cuts for number, cuts in enumerate(tapes)})

@@ -135,12 +135,8 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(ocean, run, small_disk, tm
 
 
 def test_a_file_that_cannot_grow_ends_the_command_with_one_line(ocean, tmp_path, run):
-    limit = 100_000  # bytes; a spectrogram needs twice as many
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = start(ocean, "--out", tmp_path / "out", stderr=subprocess.PIPE, preexec_fn=limited)
+    limits = {resource.RLIMIT_FSIZE: 100_000}  # bytes; a spectrogram needs twice as many
+    process = start(ocean, "--out", tmp_path / "out", stderr=subprocess.PIPE, limits=limits)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors.count("\n") == 1

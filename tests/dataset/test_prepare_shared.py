@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from tests.support.folders import OTHER_FRONTEND
+from tests.support.folders import OTHER_FRONTEND, start
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.locks import only_writer, reading
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side, open_side
 
 
-def prepare_command(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "watkins_ml", "prepare", *map(str, arguments), "--min-clips", "3"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def test_of_two_prepares_at_once_one_is_refused_and_the_folder_is_whole(ocean, run, tmp_path, content):
-    both = [prepare_command(ocean, "--out", tmp_path / "data", "--workers", 1) for _ in range(2)]
+    both = [start(ocean, "--out", tmp_path / "data", "--workers", 1, stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in both]
     for process, words in zip(both, said, strict=True):  # the second may also have come after the first
         assert process.returncode == 0 or ("watkins prepare (process" in words and "is writing there" in words)

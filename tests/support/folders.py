@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tests.support import forked
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.dataset.prepare import prepare
 
@@ -33,9 +34,9 @@ def spectrograms(out: Path) -> dict[str, Path]:
     return {f"{path.parent.name}/{path.stem}": path for path in map(out.joinpath, names)}
 
 
-def start(*arguments: object, **options) -> subprocess.Popen:
+def start(*arguments: object, **options) -> forked.Popen:
     command = [sys.executable, "-m", "watkins_ml", "prepare", *map(str, arguments), "--min-clips", "3"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True, **options)
+    return forked.Popen(command, stdout=subprocess.DEVNULL, text=True, **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
