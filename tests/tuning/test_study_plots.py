@@ -19,13 +19,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
+from tests.support.pictures import drawing
 from watkins_ml.tuning import plots
 from watkins_ml.tuning.importance import PlottedTrials, importances
 from watkins_ml.tuning.plots import write_study_plots
 from watkins_ml.tuning.scale import Scale
 from watkins_ml.tuning.table import trials_table
 
-pytestmark = pytest.mark.usefixtures("real_pictures")
 SPACE = {
     "optim.lr": FloatDistribution(3e-5, 0.01, log=True),
     "model.freeze_depth": IntDistribution(0, 9),
@@ -35,6 +35,13 @@ SPACE = {
     "model.dropout": FloatDistribution(0, 0.6, step=0.1),
 }
 ALL = ["history", "importance", "intermediate", "slice"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_pictures():
+    """Real pictures, but small."""
+    with drawing(dpi=40):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +127,7 @@ def inside(figure) -> bool:
     return min(box.x0, box.y0, canvas.x1 - box.x1, canvas.y1 - box.y1) > -0.02
 
 
-def test_four_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path):
+def test_four_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path, real_pictures):
     before = dict(matplotlib.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
