@@ -22,7 +22,8 @@ def explain(
     """A picture of a recording and of what in it the model looked at.
 
     Grad-CAM on the last convolutions: a coarse map of what counts for the
-    species. Of a long recording, the window in which it is most probable.
+    species. Of a long recording, the window in which it is most probable. With
+    a pretrained encoder, what its probability loses when a stretch is hidden.
     """
     from watkins_ml.core.console import out as console
     from watkins_ml.core.files import printable

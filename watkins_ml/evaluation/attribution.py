@@ -27,6 +27,7 @@ def attribution_picture(
     sound_s: float,
     title: str,
     below: str,
+    method: str = "Grad-CAM",
 ) -> Figure:
     """A log-mel spectrogram, and the same in grey below what a network looked at, with a line at half of the strongest.
 
@@ -37,6 +38,7 @@ def attribution_picture(
         sound_s: seconds until the sound is repeated; dashed lines show where.
         title: bold, above all.
         below: a line under it.
+        method: by which `attribution` was found.
     """
     settings = frontend.settings
     half_hop = settings.hop_length / settings.sample_rate / 2
@@ -56,7 +58,7 @@ def attribution_picture(
         under.contour(attribution, levels=[0.5], colors="white", linewidths=1, origin="lower", extent=place["extent"])
     repeats = np.arange(start_s + sound_s, start_s + settings.seconds - half_hop, sound_s)
     dashed = "; dashed: the sound is repeated" if len(repeats) else ""
-    under.set_title(f"orange: what speaks for it (Grad-CAM); line: half of the strongest{dashed}", fontsize=9)
+    under.set_title(f"orange: what speaks for it ({method}); line: half of the strongest{dashed}", fontsize=9)
     for axes in (above, under):
         for time in repeats[:MOST_LINES]:
             axes.axvline(time, color="white", ls="--", lw=0.9)

@@ -6,13 +6,14 @@ average its maps and weigh the averages, so the map says what each place adds to
 count against the species are left at zero. On 30 test cuts of watkins10, hiding the strongest 15 % of what this layer
 shows cost EfficientNet twice the probability that hiding as much elsewhere did; with stages five to seven they were
 closer.
+
+An encoder gives no maps and no gradients: there stretches of the sound are hidden instead (`occlusion`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, printable
 from watkins_ml.core.text import shown
+from watkins_ml.inference.occlusion import occlusion, over_spectrogram, spectrogram_of
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import MAX_NOVELTY, Classifier, to_probabilities
 from watkins_ml.models.scoring import window_outputs
@@ -43,7 +45,7 @@ class Explanation:
     windows: int
     """How many windows the prediction was made from; this is the one with the highest probability of the species."""
     spectrogram: np.ndarray
-    """What the network saw: (n_mels, frames), standardised decibels."""
+    """(n_mels, frames), standardised decibels: what the network saw, or of an encoder, the same sound as a picture."""
     attribution: np.ndarray
     """(n_mels, frames), from 0 to 1 at the strongest place; all zero where nothing counts for the species."""
     start_s: float
@@ -52,6 +54,10 @@ class Explanation:
     """Seconds of the recording in the window; where it is longer, they are repeated."""
     duration_s: float
     """Length of the recording."""
+    frontend: Frontend
+    """Of the spectrogram."""
+    method: str = "Grad-CAM"
+    """How the places were found; `occlusion` finds times, in all frequencies alike."""
     note: str = ""
     """What there is to know of the file."""
 
@@ -85,6 +91,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         recording = classifier.frontend.read(path, MOST_WINDOWS)
     except AudioError as error:
         raise UserError(f"{printable(path)}: {error}") from None
+    excerpts = recording.windows or (recording.waveform,)
     windows = classifier.frontend.windows(recording)
     outputs = window_outputs(classifier.network, [windows])
     (whole,), (novelty,) = classifier.predict_outputs(outputs, MAX_NOVELTY)
@@ -93,6 +100,14 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
     of_windows = to_probabilities(outputs.logits, classifier.temperature)[:, label]
     known = (classifier.window_novelty(outputs) <= MAX_NOVELTY).numpy()
     surest = int(np.where(known, of_windows, -1).argmax()) if known.any() else int(of_windows.argmax())
+    sound_s = len(recording.waveform) / recording.sample_rate
+    if isinstance(classifier.frontend, Frontend):
+        frontend, method, picture = classifier.frontend, "Grad-CAM", windows[surest, 0].numpy()
+        attribution = grad_cam(classifier.network, windows[surest], label)
+    else:
+        method, excerpt, rate = "occlusion", excerpts[surest], recording.sample_rate
+        frontend, picture = spectrogram_of(excerpt, rate, classifier.frontend.settings.seconds)
+        attribution = over_spectrogram(occlusion(classifier, excerpt, rate, label), frontend, sound_s)
     return Explanation(
         species=classifier.classes[label],
         probability=float(of_windows[surest]),
@@ -100,10 +115,12 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
         answer_probability=float(whole.max()),
         unknown=not novelty <= MAX_NOVELTY,
         windows=len(windows),
-        spectrogram=windows[surest, 0].numpy(),
-        attribution=grad_cam(classifier.network, windows[surest], label),
+        spectrogram=picture,
+        attribution=attribution,
+        frontend=frontend,
+        method=method,
         start_s=recording.starts[surest] / recording.sample_rate,
-        sound_s=len(recording.waveform) / recording.sample_rate,
+        sound_s=sound_s,
         duration_s=recording.duration_s,
         note="; ".join(recording.notes),
     )
@@ -121,7 +138,7 @@ def explain_file(model: str, path: Path, out: Path, species: str | None = None) 
     classifier = load_classifier(model)
     found = explain(classifier, path, species)
     figure = attribution_picture(
-        cast(Frontend, classifier.frontend), found.spectrogram, found.attribution, found.start_s, found.sound_s,
+        found.frontend, found.spectrogram, found.attribution, found.start_s, found.sound_s, method=found.method,
         title=f"{found.species} {found.probability:.1%}", below=f"{shown(printable(Path(path.name)))}, {found.where()}",
     )  # fmt: skip
     with disk_errors(f"cannot write {out}", "choose another file with --out"):

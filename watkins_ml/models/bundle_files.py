@@ -12,6 +12,8 @@ ENCODERS = ("encoder.tflite", "encoder.onnx")
 """A pretrained encoder that is in no package; a model has at most one."""
 PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE, *ENCODERS)
 """The files of a bundle; models of earlier versions have no novelty."""
+LICENCE = "licence"
+"""A fact of a model and of its run, and a tag of both: of what they have from elsewhere."""
 REFIT = "refit"
 """A fact of a model: it has been trained on the validation recordings too (`train.refit`)."""
 

@@ -74,6 +74,12 @@ def build_model(config: ModelSection, species: int, pretrained: bool = True) -> 
     return family(config.name).build(config, species, pretrained)
 
 
+def licence_of(config: ModelSection) -> str | None:
+    """The licence of what a model has from elsewhere, which goes with it; None where none is known."""
+    own = family(config.name).own_input
+    return own.licence(config) if own is not None else None
+
+
 def misplaced_transforms(name: str, transforms: list[str]) -> list[str]:
     """What is wrong with transforms of spectrograms where the networks of a family get something else."""
     own = family(name).own_input if name in family_names() else None

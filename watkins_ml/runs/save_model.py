@@ -23,10 +23,10 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.dataset.own_input import frontend_folder
 from watkins_ml.models.bundle import SLACK, save_bundle, save_novelty
-from watkins_ml.models.bundle_files import EXAMPLE, NOVELTY, REFIT
+from watkins_ml.models.bundle_files import EXAMPLE, LICENCE, NOVELTY, REFIT
 from watkins_ml.models.family import ModelSection
 from watkins_ml.models.novelty import NOISES, Novelty, fit_novelty, noise_tensors, remembered_rows
-from watkins_ml.models.registry import family
+from watkins_ml.models.registry import family, licence_of
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -50,6 +50,8 @@ def save_model(
         "split_protocol": data.protocol,
         **{key: metrics[key] for key in (BEST_VAL_MACRO_F1, THRESHOLD_90) if key in metrics},
     }
+    if (licence := licence_of(config.model)) is not None:
+        facts[LICENCE] = licence
     if unseen is None or unseen is network:
         novelty = _novelty(network, data, config)
     else:

@@ -55,6 +55,8 @@ class RunFacts(Record):
     fold_rule: dict[str, Any] | None = None
     untestable: dict[str, str] = {}
     """Species that no fold tests, each with the reason."""
+    licence: str | None = None
+    """Of what the model has from elsewhere; None where there is nothing, or no licence is known."""
     parameters: int | None = None
     epoch_seconds: Number | None = None
     model: dict[str, Any] | None = None

@@ -21,6 +21,8 @@ from watkins_ml.core.masking import masked
 from watkins_ml.core.wording import differences
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
+from watkins_ml.models.bundle_files import LICENCE
+from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.records import TRAIN, Entry, Epoch, RunFacts, Values
 from watkins_ml.tracking.run_files import ARTIFACTS
@@ -78,6 +80,8 @@ class RunDirectory:
         """The configuration and `run.json`, which makes the folder a run directory; `facts` has uid and command."""
         write_text(self.root / "config.yaml", config.to_yaml())
         counts = data.summary["counts"]
+        if (licence := licence_of(config.model)) is not None:
+            facts[LICENCE] = licence
         self.update_facts(
             name=self.name,
             family=config.model.name,

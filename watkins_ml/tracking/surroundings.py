@@ -14,6 +14,8 @@ from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.names import spelled
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
+from watkins_ml.models.bundle_files import LICENCE
+from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking.records import RunFacts
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
@@ -47,6 +49,8 @@ def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> 
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit.removesuffix("-dirty"),
     }
+    if (licence := licence_of(config.model)) is not None:
+        tags[LICENCE] = licence
     if stamp:
         tags |= stamp | {"mlflow.note.content": stamp["leaky_reference"]}  # the note opens the run's page
     return tags | {f"version.{name}": version(name) for name in LIBRARIES}

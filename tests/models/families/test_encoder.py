@@ -9,20 +9,27 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 from tests.conftest import Project, copy_store, without_server
 from tests.support import EXPERIMENTS
-from tests.support.tiny_encoder import SECTION, SIZE, write_tiny_encoder
+from tests.support.tiny_encoder import RATE, SECTION, SIZE, write_tiny_encoder
 from watkins_ml.config import load_config
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.own_input import frontend_folder
+from watkins_ml.evaluation.page.render import write_page
+from watkins_ml.evaluation.runs import ComparedRun
 from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.evaluate import evaluate_model
+from watkins_ml.inference.explain import explain, explain_file
 from watkins_ml.models.bundle import load_bundle
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.families.encoder import LICENCES
+from watkins_ml.models.registry import build_model, licence_of
 from watkins_ml.runs.train import read_inputs, run_experiment
+from watkins_ml.tracking.rundir import RunDirectory
+from watkins_ml.tracking.server import client
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +58,7 @@ def trained(own_data, encoder, empty_store, tmp_path_factory) -> Project:
     with pytest.MonkeyPatch.context() as patch:
         without_server(patch)
         patch.chdir(folder)
+        patch.setitem(LICENCES, str(encoder), "a licence")
         result = run_experiment(recipe(own_data, encoder), Path("runs/first"))
     return Project(folder, folder / result.run_dir, result.metrics)
 
@@ -58,6 +66,22 @@ def trained(own_data, encoder, empty_store, tmp_path_factory) -> Project:
 def test_a_head_learns_tones_from_the_embeddings(trained):
     assert trained.metrics["test_accuracy"] >= 0.9
     assert (trained.run_dir / "model" / "encoder.onnx").exists()
+
+
+def test_a_licence_goes_with_the_run_the_model_its_version_and_the_page(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    assert RunDirectory(trained.run_dir).facts.licence == "a licence"
+    assert load_bundle(trained.run_dir / "model").facts["licence"] == "a licence"
+    version = client().get_model_version("watkins-encoder", "1")
+    assert version.tags["licence"] == "a licence"
+    assert client().get_run(version.run_id).data.tags["licence"] == "a licence"
+    assert "a licence" in write_page([ComparedRun.from_dir(trained.run_dir, "encoder")], trained.folder / "page.html")
+
+
+def test_birdnets_licence_is_known():
+    config = load_config(EXPERIMENTS / "encoder.yaml")
+    assert licence_of(config.model) == "CC BY-NC-SA 4.0 (BirdNET 2.4)"
+    assert licence_of(load_config(EXPERIMENTS / "baseline.yaml").model) is None
 
 
 def test_reports_show_spectrograms_and_not_embeddings(trained):
@@ -110,6 +134,23 @@ def test_export_is_refused_in_one_sentence(trained, watkins, monkeypatch):
     monkeypatch.chdir(trained.folder)
     said = watkins("export", trained.run_dir, "--out", "model.onnx")
     assert said.status == 1 and "a pretrained encoder hears the sound before its network" in said.err
+
+
+def test_explain_finds_when_the_call_was(trained, tmp_path):
+    """A tone in the second half of half a window of faint noise: hiding that is what costs the answer."""
+    rng = np.random.default_rng(0)
+    sound = 0.002 * rng.standard_normal(RATE // 5)
+    sound[-len(sound) // 2 :] += 0.3 * np.sin(2 * np.pi * 1500 / RATE * np.arange(len(sound) // 2))
+    soundfile.write(tmp_path / "call.wav", sound, RATE)
+    classifier = load_bundle(trained.run_dir / "model")
+    found = explain(classifier, tmp_path / "call.wav", "Short_Finned(Pacific)PilotWhale")
+    assert found.method == "occlusion" and found.attribution.shape == found.spectrogram.shape
+    over_time = found.attribution[0]
+    assert (found.attribution == over_time).all() and over_time.max() == 1
+    frames = round(0.2 * 100)  # of the sound, before it is repeated
+    assert over_time[frames // 2 : frames].mean() > 2 * over_time[: frames // 2].mean()
+    explained = explain_file(str(trained.run_dir), tmp_path / "call.wav", tmp_path / "call.png")
+    assert explained.method == "occlusion" and (tmp_path / "call.png").stat().st_size > 0
 
 
 def test_another_encoder_in_the_model_is_refused(trained, tmp_path):

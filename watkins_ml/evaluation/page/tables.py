@@ -77,6 +77,7 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
         ("Training cuts", of("train", "{:,}")),
         ("Validation cuts", of("val", "{:,}")),
         ("Test cuts", of("test", "{:,}")),
+        ("Licence of its pretrained part", of("licence")),
         ("Parameters", of("parameters", "{:,}")),
         ("Mean time of an epoch", of("epoch_seconds", "{:.1f} s")),
         ("Kept network", epochs),
