@@ -64,10 +64,10 @@ def test_no_folder_for_temporary_files(watkins, finished, monkeypatch, no_tempor
 
 
 def test_room_is_asked_for_where_it_is_what_lacks(tmp_path):
-    from watkins_ml.core.errors import SurroundingsError
+    from watkins_ml.core.errors import ResourceError
     from watkins_ml.core.files import disk_errors
 
     for number, then in ((28, "make room; go on"), (30, "correct that; go on")):
-        with pytest.raises(SurroundingsError) as caught, disk_errors("cannot write", "make room; go on"):
+        with pytest.raises(ResourceError) as caught, disk_errors("cannot write", "make room; go on"):
             raise OSError(number, os.strerror(number))
         assert str(caught.value).endswith(then)

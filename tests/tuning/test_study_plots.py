@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from matplotlib import pyplot
-from matplotlib.colors import to_hex
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
@@ -34,7 +33,7 @@ SPACE = {
     "optim.weight_decay": FloatDistribution(1e-4, 0.1, log=True),
     "model.dropout": FloatDistribution(0, 0.6, step=0.1),
 }
-ALL = ["history", "importance", "intermediate", "slice"]
+ALL = ["history", "importance", "slice"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +126,7 @@ def inside(figure) -> bool:
     return min(box.x0, box.y0, canvas.x1 - box.x1, canvas.y1 - box.y1) > -0.02
 
 
-def test_four_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path, real_pictures):
+def test_three_pictures_large_enough_to_read_and_pyplot_untouched(forty, tmp_path, real_pictures):
     before = dict(matplotlib.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -160,17 +159,6 @@ def test_history_shows_complete_and_pruned_trials_and_the_best_so_far():
         "best: 80.0% (trial 1)": [[1, 0.8]],
         "pruned, at its last epoch (2)": [[2, 0.3], [5, 0.4]],
     }
-
-
-def test_intermediate_values_end_in_a_cross_where_a_trial_was_pruned():
-    study = study_of(complete(0.5, 0.7, 0.6), pruned(0.4, 0.3), failed(0.1, 0.1), complete(0.5, math.nan, 0.55))
-    axes = plots.intermediate(PlottedTrials.of(study)).axes[0]
-    crosses = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "x"]
-    assert crosses == [[[2, 0.3]]]
-    best = [list(line.get_ydata()) for line in axes.lines if to_hex(line.get_color()).upper() == plots.BEST]
-    assert best == [[0.5, 0.7, 0.6]]
-    assert [1, 3] in [list(line.get_xdata()) for line in axes.lines]  # the epoch without a number is left out
-    assert len(axes.lines) == 2 + 2 + 1
 
 
 def drawn_at_random(count: int) -> list[FrozenTrial]:
@@ -244,19 +232,19 @@ NAN = complete(0.5, value=math.inf)
         ([failed(), failed(0.3)], []),
         ([pruned()], []),
         ([pruned(math.nan)], []),
-        ([pruned(0.3), pruned(0.2, 0.4)], ["history", "intermediate"]),
-        ([complete(0.5)], ["history", "intermediate", "slice"]),
+        ([pruned(0.3), pruned(0.2, 0.4)], ["history"]),
+        ([complete(0.5)], ["history", "slice"]),
         ([complete(value=0.5)], ["history", "slice"]),
-        ([complete(0.5), complete(0.5)], ["history", "intermediate", "slice"]),
+        ([complete(0.5), complete(0.5)], ["history", "slice"]),
         ([complete(0.0), complete(0.0, point={"optim.lr": 0.01, "model.freeze_depth": 9})],
-         ["history", "intermediate", "slice"]),
+         ["history", "slice"]),
         ([complete(0.5, point={"optim.lr": 0.01}), complete(0.6, point={"optim.lr": 0.001})],
-         ["history", "intermediate", "slice"]),
-        ([complete(0.5, point={}), complete(0.6, point={})], ["history", "intermediate"]),
+         ["history", "slice"]),
+        ([complete(0.5, point={}), complete(0.6, point={})], ["history"]),
         ([complete(0.5, point={"optim.lr": 0.01}), complete(0.6, point={"model.freeze_depth": 1})],
-         ["history", "intermediate", "slice"]),
+         ["history", "slice"]),
         ([NAN, complete(0.5), RUNNING, WAITING, failed(0.2), pruned()],
-         ["history", "intermediate", "slice"]),
+         ["history", "slice"]),
         ([complete(math.nan, value=0.5)], ["history", "slice"]),
     ],
 )  # fmt: skip

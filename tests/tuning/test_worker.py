@@ -13,7 +13,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from watkins_ml.core.errors import SurroundingsError, UserError
+from watkins_ml.core.errors import ResourceError, UserError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import load_side
 from watkins_ml.runs.lifecycle import ShortageError, shortages
@@ -78,13 +78,13 @@ def lost_device() -> None:
 
 
 def lost_data() -> None:
-    raise SurroundingsError("data: no longer there")
+    raise ResourceError("data: no longer there")
 
 
 @pytest.mark.parametrize("fault", [too_much_memory, full_disk, too_many_files, lost_device, lost_data])
 def test_a_fault_of_the_surroundings_leaves_the_trial_and_stops_the_worker(worker, fault):
     worker.does(fault)
-    with pytest.raises(SurroundingsError) as stopped:
+    with pytest.raises(ResourceError) as stopped:
         worker.work()
     assert "\n" not in str(stopped.value)
     (trial,) = worker.study.trials
@@ -94,7 +94,7 @@ def test_a_fault_of_the_surroundings_leaves_the_trial_and_stops_the_worker(worke
 
 def test_the_same_trial_goes_on_and_is_as_one_that_nobody_disturbed(worker):
     worker.does(full_disk)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         worker.work()
     worker.outside = None
     worker.does(lambda: None)
@@ -106,7 +106,7 @@ def test_the_same_trial_goes_on_and_is_as_one_that_nobody_disturbed(worker):
 
 def test_want_of_memory_that_comes_again_is_the_trials_own(worker):
     worker.does(too_much_memory)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         worker.work()
     worker.outside = None
     claim = worker.study.claim()
@@ -150,9 +150,9 @@ def test_spectrograms_that_cannot_be_read_now_are_not_called_damaged(prepared, t
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(torch, "load", no_more_files)
-    with pytest.raises(SurroundingsError, match=r"cannot be read \(Too many open files\)"):
+    with pytest.raises(ResourceError, match=r"cannot be read \(Too many open files\)"):
         load_side(data, "val")
     monkeypatch.undo()
     (tmp_path / "data").rename(tmp_path / "away")
-    with pytest.raises(SurroundingsError, match="no longer there"):
+    with pytest.raises(ResourceError, match="no longer there"):
         load_side(data, "val")

@@ -79,7 +79,7 @@ def _train_and_compare(seed: int) -> tuple[Path, str]:
     print_comparison(compare_models(runs, page), page)
     _print_step("The model registry")
     print_models(registry.list_versions(client()), tracking_uri())
-    champions = [f"models:/{name}@{registry.CHAMPION}" for name in names if registry.champion(client(), name)]
+    champions = [f"models:/{name}@{registry.CHAMPION}" for name in names if name and registry.champion(client(), name)]
     return page, champions[0] if champions else runs[0]
 
 

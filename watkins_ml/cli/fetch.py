@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from watkins_ml.core.errors import UserError
 
@@ -81,10 +82,9 @@ def _fetch(release: Release, out: Path) -> None:
 
 def _announce(offer: Offer, out: Path) -> None:
     from watkins_ml.core.console import out as console
-    from watkins_ml.fetch.layout import amount
 
-    size = amount(offer.download_bytes) if offer.download_bytes else "size unknown"
-    console.print(f"Download: {size} to {out}; the recordings will take {amount(offer.recording_bytes)} there")
+    size = decimal(offer.download_bytes) if offer.download_bytes else "size unknown"
+    console.print(f"Download: {size} to {out}; the recordings will take {decimal(offer.recording_bytes)} there")
 
 
 def _print_fetched(fetched: Fetched) -> None:
@@ -92,13 +92,12 @@ def _print_fetched(fetched: Fetched) -> None:
     from watkins_ml.core.console import out as console
     from watkins_ml.core.wording import plural
     from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
-    from watkins_ml.fetch.layout import amount
 
     folder, seal = fetched.folder, fetched.seal
     state = "Already complete" if fetched.was_there else "Complete"
     console.print(
         f"{state}: {folder.recordings} holds {plural(seal.recordings, 'recording')} of {seal.species} species on "
-        f"{plural(seal.tapes, 'tape')} ({amount(seal.bytes)}); {folder.metadata} has a site for {seal.with_site:,} of "
+        f"{plural(seal.tapes, 'tape')} ({decimal(seal.bytes)}); {folder.metadata} has a site for {seal.with_site:,} of "
         "them"
     )
     if seal.sites_missing:

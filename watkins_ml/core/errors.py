@@ -9,7 +9,7 @@ class UserError(Exception):
     """The job failed for a reason that the user can correct; the command exits with status 1."""
 
 
-class SurroundingsError(UserError):
+class ResourceError(UserError):
     """A fault of the environment (disk, memory, device, database, data); once it is corrected the job can continue."""
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from watkins_ml.core.errors import SurroundingsError, UsageError, UserError, sentence
+from watkins_ml.core.errors import ResourceError, UsageError, UserError, sentence
 from watkins_ml.core.text import shown
 
 if TYPE_CHECKING:
@@ -196,14 +196,14 @@ def disk_errors(doing: str, then: str) -> Iterator[None]:
     A `then` of "make room" is for full disks only; for other faults it becomes "correct that".
 
     Raises:
-        SurroundingsError: begins with `doing` and ends with `then`.
+        ResourceError: begins with `doing` and ends with `then`.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             then = then.replace("make room", "correct that")
-        raise SurroundingsError(f"{doing}: {sentence(error)}; {then}") from None
+        raise ResourceError(f"{doing}: {sentence(error)}; {then}") from None
 
 
 def check_name(what: str, name: str, hint: str = "") -> None:

@@ -77,15 +77,12 @@ def open_standard_streams() -> None:
 
     Without one, the next file that is opened would get its number, and what libraries print would go into it.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is not None:
-            continue
-        with suppress(OSError):
-            os.fstat(number)
-            continue  # a file has the number already
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
-        _closed.add(name)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            opened = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # gets the free number
+            os.set_inheritable(opened.fileno(), True)
+            setattr(sys, name, opened)
+            _closed.add(name)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=ESCAPED)

@@ -13,7 +13,7 @@ import pandas as pd
 from watkins_ml.audio.encoder_settings import AnySettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import inside, leads_out, plain_file
-from watkins_ml.core.errors import SurroundingsError, UserError
+from watkins_ml.core.errors import ResourceError, UserError
 from watkins_ml.core.files import read_csv
 from watkins_ml.core.names import file_name, normal, opened
 from watkins_ml.core.text import shown
@@ -109,10 +109,10 @@ class Seal:
                 return
         except (OSError, ValueError, TypeError, KeyError):
             if not self._folder.annotations.exists():
-                raise SurroundingsError(
+                raise ResourceError(
                     f"{self._folder.root}: no longer there; if it is on a disk of its own, mount that again"
                 ) from None
-        raise SurroundingsError(
+        raise ResourceError(
             f"{self._folder.root}: prepared anew since this command began to read it (data digest "
             f"{self.summary['data_digest']}); prepare it as it was and go on, or begin again with what is there now"
         )

@@ -16,7 +16,7 @@ import torch
 
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.distributed import current
-from watkins_ml.core.errors import SurroundingsError
+from watkins_ml.core.errors import ResourceError
 from watkins_ml.core.tensor_files import why
 from watkins_ml.dataset.layout import PreparedData, windows_beside
 
@@ -226,17 +226,17 @@ def _read(data: PreparedData, path: Path, shape: torch.Size) -> torch.Tensor:
 def _load(path: Path, shape: torch.Size) -> torch.Tensor:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         what = "is a link or no file, which `watkins prepare` does not make; delete it and run that"
-        raise SurroundingsError(f"{path}: {what}")
+        raise ResourceError(f"{path}: {what}")
     if not path.exists():
-        raise SurroundingsError(f"{path}: missing; run `watkins prepare` again")
+        raise ResourceError(f"{path}: missing; run `watkins prepare` again")
     try:
         spectrogram = torch.load(path, weights_only=True)
         if spectrogram.shape != shape:
             raise ValueError(f"shape {tuple(spectrogram.shape)} instead of {tuple(shape)}")
     except OSError as error:  # too many open files, no permission, a disk that fails
-        raise SurroundingsError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise ResourceError(f"{path}: cannot be read ({error.strerror or error})") from None
     except MemoryError:
         raise
     except Exception as error:  # torch.load meets broken bytes with almost any kind of error
-        raise SurroundingsError(f"{path}: damaged ({why(error)}); delete it and run `watkins prepare` again") from None
+        raise ResourceError(f"{path}: damaged ({why(error)}); delete it and run `watkins prepare` again") from None
     return spectrogram

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.filesize import decimal
 
 from watkins_ml.core.errors import UsageError, UserError, plain
 from watkins_ml.core.files import write_bytes, write_csv, write_json, write_text
@@ -166,7 +167,7 @@ def require_room(folder: Folder, needed: int) -> None:
     free = shutil.disk_usage(folder.root).free
     if free < needed:
         raise UserError(
-            f"--out {folder.root}: needs {amount(needed)} of free disk and has {amount(free)}; make room or choose a "
+            f"--out {folder.root}: needs {decimal(needed)} of free disk and has {decimal(free)}; make room or choose a "
             "folder on another disk, then run the same command again"
         )
 
@@ -248,11 +249,3 @@ def _parse(path: Path) -> Seal:
 def bytes_in(root: Path) -> int:
     """What the files in a folder take; 0 where there is none."""
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-
-
-def amount(count: int) -> str:
-    """Bytes for people: `6.7 GB`."""
-    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}" if size < 100 else f"{size:.0f} {units[0]}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from watkins_ml.core.distributed import ProcessLostError, detect_process_loss
-from watkins_ml.core.errors import SurroundingsError, UserError, first_line
+from watkins_ml.core.errors import ResourceError, UserError, first_line
 from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory
 from watkins_ml.tracking.rundir import RunDirectory
 
@@ -51,7 +51,7 @@ def interruptible(how_to_continue: str) -> Iterator[None]:
         raise RunInterruptedError(f"{str(interrupt) or 'interrupted'}; {how_to_continue}") from None
 
 
-class ShortageError(SurroundingsError):
+class ShortageError(ResourceError):
     """Memory or the device gave out: mostly for what else uses them, but a training too large meets it every time."""
 
 

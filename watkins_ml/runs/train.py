@@ -102,7 +102,7 @@ def resume_experiment(run_dir: Path, config: ExperimentConfig) -> RunResult:
         start = latest_checkpoint(run.checkpoints)
         run.resume(config, inputs.data, None if start is None else start.facts)
         err.print(f"Resuming {run.root} after epoch {start.facts['epoch'] if start else 0}")
-        for change in run.changed_surroundings(config, inputs.data):
+        for change in run.changed_environment(config, inputs.data):
             err.print(f"{change}: the history may end otherwise in its last digits", style="yellow")
         return RunResult(run.root, train_and_report(config, inputs, run, start))
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from watkins_ml.config import ExperimentConfig, load_stored
 from watkins_ml.core import metric_names
-from watkins_ml.core.errors import SurroundingsError, UsageError, UserError
+from watkins_ml.core.errors import ResourceError, UsageError, UserError
 from watkins_ml.core.files import write_json, write_text
 from watkins_ml.core.masking import masked
 from watkins_ml.core.wording import differences
@@ -24,12 +24,12 @@ from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.models.bundle_files import LICENCE
 from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking import journal
+from watkins_ml.tracking.environment import DECISIVE, environment, opening_entries
 from watkins_ml.tracking.records import TRAIN, Entry, Epoch, RunFacts, Values
 from watkins_ml.tracking.run_files import ARTIFACTS
-from watkins_ml.tracking.surroundings import DECISIVE, opening_entries, surroundings
 
 
-class StillTrainingError(SurroundingsError):
+class StillTrainingError(ResourceError):
     """Another process holds `RunDirectory.training()`."""
 
 
@@ -71,7 +71,7 @@ class RunDirectory:
         try:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
-            raise SurroundingsError(f"cannot write the run directory {root}: {error.strerror}") from None
+            raise ResourceError(f"cannot write the run directory {root}: {error.strerror}") from None
         run.write_facts(config, data, uid=uuid.uuid4().hex, command=command, **part_of)
         run.open_journal(config, data)
         return run
@@ -206,10 +206,10 @@ class RunDirectory:
         self.update_facts(status="RUNNING")
         self.record("resume", epoch=epoch)
 
-    def changed_surroundings(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
+    def changed_environment(self, config: ExperimentConfig, data: PreparedData) -> list[str]:
         """What has changed since the run began and can change the last digits of its history (see DECISIVE)."""
         tags = (entry.values for entry in self.entries() if isinstance(entry, Values) and entry.kind == "tags")
-        before, now = next(tags, {}), surroundings(config, data, TRAIN)
+        before, now = next(tags, {}), environment(config, data, TRAIN)
         return differences(*({key: each[key] for key in DECISIVE if key in before} for each in (before, now)))
 
     def finish(self, status: str) -> None:

@@ -25,7 +25,8 @@ def line(trial: FrozenTrial, trials: list[FrozenTrial], wanted: int) -> str:
     ended, best = _ended(trials), best_trial(trials)
     state = f"{ended['done']} of {plural(wanted, 'trial')} done, {ended['pruned']} pruned, {ended['failed']} failed"
     state += "" if best is None else f", best {best.value:.4f} by trial {best.number}"
-    how = f"{_how(trial)}  {_seconds(trial):.0f} s  ({state}{_left(trials, wanted)})"
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    how = f"{_how(trial)}  {seconds:.0f} s  ({state})"
     return f"trial {trial.number:>3}  {value}{shown_point(trial.params)}  {how}"
 
 
@@ -38,21 +39,6 @@ def _how(trial: FrozenTrial) -> str:
     if ended is None:
         return "its worker died"
     return "interrupted, goes on later" if ended == INTERRUPTED else f"failed: {ended}"
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    return trial.duration.total_seconds() if trial.duration else 0.0
-
-
-def _left(trials: list[FrozenTrial], wanted: int) -> str:
-    """Time left, estimated from the trials so far and how many run in parallel."""
-    points = counted(trials)
-    ended = [trial for trial in points if has_result(trial)]
-    running = max(1, sum(trial.state is TrialState.RUNNING for trial in points))
-    if not ended or len(ended) >= wanted:
-        return ""
-    left = (wanted - len(ended)) * sum(map(_seconds, ended)) / len(ended) / running
-    return f", about {left / 60:.0f} min left" if left >= 60 else ", less than a minute left"
 
 
 def _ended(trials: list[FrozenTrial]) -> dict[str, int]:

@@ -36,7 +36,7 @@ COLUMNS = 3
 
 
 def write_study_plots(study: optuna.Study, folder: Path) -> None:
-    """Write history.png, importance.png, slice.png and intermediate.png of `study` into `folder`.
+    """Write history.png, importance.png and slice.png of `study` into `folder`.
 
     The study's value is the validation macro F1 (0..1, maximised) and the step of a reported value its epoch. A plot
     that needs more trials is left out.
@@ -139,46 +139,16 @@ def _slice(axes: Axes, key: str, scale: Scale, drawn: PlottedTrials, numbers: No
     axes.set_xlabel(label(key), fontsize=11)
 
 
-def intermediate(drawn: PlottedTrials) -> Figure | None:
-    """The value by epoch, a line a trial."""
-    complete, pruned = ([trial for trial in part if _epochs(trial)] for part in (drawn.complete, drawn.pruned))
-    if not complete and not pruned:
-        return None
-    figure = new_figure(9, 5.4)
-    axes = figure.subplots()
-    for trial in pruned:
-        axes.plot(*_curve(trial), color=GREY, lw=0.9, alpha=0.6)
-        axes.plot(*_last(trial), "x", color=GREY, ms=7)
-    for trial in complete:
-        axes.plot(*_curve(trial), color=BAR, lw=1.2, alpha=0.6, marker=".")
-    marks = [_legend(f"complete ({len(complete)})", BAR, ".", 7, "-")] if complete else []
-    if drawn.complete and _epochs(drawn.best):
-        axes.plot(*_curve(drawn.best), color=BEST, lw=2.5, marker=".", zorder=4)
-        marks.append(_legend(_best_label(drawn.best), BEST, ".", 7, "-"))
-    if pruned:
-        marks.append(_legend(f"pruned ({len(pruned)})", GREY, "x", 7, "-"))
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _value_axis(axes)
-    figure.legend(handles=marks, loc="outside upper center", ncols=3, frameon=False)
-    return figure
-
-
 PLOTS: dict[str, Callable[[PlottedTrials], Figure | None]] = {
     "history": history,
     "importance": importance,
     "slice": slices,
-    "intermediate": intermediate,
 }
 
 
 def _epochs(trial: FrozenTrial) -> dict[int, float]:
     """Epoch to reported value, in order, where it is a number."""
     return {epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
-
-
-def _curve(trial: FrozenTrial) -> tuple[list[int], list[float]]:
-    return list(_epochs(trial)), list(_epochs(trial).values())
 
 
 def _last(trial: FrozenTrial) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from watkins_ml.core.console import err
-from watkins_ml.core.errors import SurroundingsError, UsageError, UserError, first_line
+from watkins_ml.core.errors import ResourceError, UsageError, UserError, first_line
 from watkins_ml.core.masking import masked
 
 EMBEDDED = Path("runs") / "studies.db"
@@ -57,7 +57,7 @@ def quieten_optuna() -> None:
     logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
-class DatabaseUnavailableError(SurroundingsError):
+class DatabaseUnavailableError(ResourceError):
     """The database of a study was unavailable for longer than a study waits."""
 
 
@@ -152,7 +152,7 @@ class StudyDatabase:
 
         Raises:
             DatabaseUnavailableError: it stays unavailable.
-            SurroundingsError: it cannot write: read only, no permission, full disk.
+            ResourceError: it cannot write: read only, no permission, full disk.
         """
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
@@ -160,7 +160,7 @@ class StudyDatabase:
                 return operation()
             except (DBAPIError, StorageInternalError) as error:
                 if not _is_transient(error):
-                    raise SurroundingsError(f"--storage {self.name}: {_cause(error)}") from None
+                    raise ResourceError(f"--storage {self.name}: {_cause(error)}") from None
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailableError(
                         f"--storage {self.name}: does not answer ({_cause(error)})"

@@ -11,7 +11,7 @@ from typing import Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import ExperimentConfig
-from watkins_ml.core.errors import SurroundingsError, UserError
+from watkins_ml.core.errors import ResourceError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, VAL_MACRO_F1
 from watkins_ml.models.registry import family
@@ -82,7 +82,7 @@ class TrialRunner:
             PrunedError: the pruner stopped the trial; its record is complete.
             TrialLostError: another worker has taken the trial over.
             RunInterruptedError: this worker was asked to stop.
-            SurroundingsError: disk, memory, device, data or database failed; the trial can be continued.
+            ResourceError: disk, memory, device, data or database failed; the trial can be continued.
             UserError: the training failed.
         """
         run = self._open(name, number, config)
@@ -112,7 +112,7 @@ class TrialRunner:
     def _recording(self, run: RunDirectory, config: ExperimentConfig) -> Iterator[None]:
         """Record and upload what happens in the block; the rest of the upload runs beside the next trial."""
         again = "`watkins tune` continues it"
-        stops = (PrunedError, TrialLostError, SurroundingsError, OSError)
+        stops = (PrunedError, TrialLostError, ResourceError, OSError)
         uploader = Uploader(run, config.tracking.system_metrics)
         # wait for a `watkins sync` that may be reading it
         with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.device import choose_device
-from watkins_ml.core.errors import SurroundingsError, UserError, sentence
+from watkins_ml.core.errors import ResourceError, UserError, sentence
 from watkins_ml.core.locks import reading
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
@@ -82,7 +82,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
             return outcome
     except KeyboardInterrupt:
         raise _unfinished(study, "interrupted") from None
-    except (SurroundingsError, OSError) as error:
+    except (ResourceError, OSError) as error:
         raise _unfinished(study, sentence(error)) from None
 
 
@@ -117,7 +117,7 @@ def _unfinished(study: Study, reason: str) -> UserError:
     try:
         done = sum(has_result(trial) for trial in counted(study.trials))
         status = f" has {done} of {plural(study.recipe.settings.trials, 'trial')}"
-    except SurroundingsError:  # the database itself is unavailable
+    except ResourceError:  # the database itself is unavailable
         status = ""
     return UserError(f"study {study.recipe.name}{status}: {reason}; the same command continues it")
 

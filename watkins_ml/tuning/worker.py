@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from watkins_ml.core.console import err
-from watkins_ml.core.errors import SurroundingsError, UserError, first_line, sentence
+from watkins_ml.core.errors import ResourceError, UserError, first_line, sentence
 from watkins_ml.core.memory import use_memory_freely
 from watkins_ml.runs.lifecycle import RunInterruptedError, ShortageError, shortages
 from watkins_ml.runs.train import read_inputs
@@ -137,7 +137,7 @@ class Worker:
         """Work until the study is done or this worker is asked to stop.
 
         Raises:
-            SurroundingsError: disk, data, memory, device or database failed; the running trial can be continued.
+            ResourceError: disk, data, memory, device or database failed; the running trial can be continued.
             UserError: several trials in a row failed.
         """
         failures = 0
@@ -154,7 +154,7 @@ class Worker:
                 time.sleep(1.0)
         self.runner.wait_for_upload()
         if self.fault:
-            raise SurroundingsError(self.fault)
+            raise ResourceError(self.fault)
         if failures >= FAILURES:
             raise UserError(f"the last {failures} trials of this worker failed ({self.problem})")
 
@@ -169,7 +169,7 @@ class Worker:
                 err.print(str(error), style="yellow")
                 self.study.release(claim)
                 return None
-            except SurroundingsError:
+            except ResourceError:
                 self.study.release(claim)
                 raise
             if not self._finish(claim, state, value, attributes):
@@ -184,8 +184,8 @@ class Worker:
         """As `Study.finish`; on a full disk the trial is left to be recognised as abandoned."""
         try:
             return self.study.finish(claim, state, value, **attributes)
-        except SurroundingsError as error:
-            raise SurroundingsError(self.fault or str(error)) from None
+        except ResourceError as error:
+            raise ResourceError(self.fault or str(error)) from None
 
     def _result(self, claim: Claim) -> tuple[TrialState, float | None, dict[str, object]]:
         """State, value and attributes with which a trial ends."""
@@ -206,7 +206,7 @@ class Worker:
             return TrialState.FAIL, None, {"ended": INTERRUPTED}
         except (TrialLostError, DatabaseUnavailableError):
             raise
-        except (SurroundingsError, OSError) as error:
+        except (ResourceError, OSError) as error:
             if isinstance(error, ShortageError) and SHORT in claim.trial.user_attrs:
                 return TrialState.FAIL, None, {"ended": f"again: {first_line(error)}"}
             self.fault = sentence(error)

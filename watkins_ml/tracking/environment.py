@@ -23,7 +23,7 @@ DECISIVE = ("device", "processes", "threads", "version.torch")
 """Where these are equal, the same configuration and seed give the same history to the last digit."""
 
 
-def surroundings(config: ExperimentConfig, data: PreparedData, command: str) -> dict[str, str]:
+def environment(config: ExperimentConfig, data: PreparedData, command: str) -> dict[str, str]:
     """Data, code, device, host and versions, as tags of the tracked run."""
     import torch
 
@@ -73,7 +73,7 @@ def opening_entries(
     return {
         "start": start,
         "params": {"values": config.flat() | params},
-        "tags": {"values": surroundings(config, data, facts.command) | tags},
+        "tags": {"values": environment(config, data, facts.command) | tags},
         "datasets": {"digest": data.digest, "sides": _datasets(data)},
     }
 
