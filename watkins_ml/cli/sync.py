@@ -18,7 +18,9 @@ def sync(
     """Send to the tracking server what it has not received, and close runs whose process died."""
     from watkins_ml.core.console import err, out
     from watkins_ml.core.wording import plural
+    from watkins_ml.tracking.rundir import RunDirectory
     from watkins_ml.tracking.server import check_address, tracking_uri
+    from watkins_ml.tracking.sync import sync_run
 
     check_address()
     paths = [path for root in run_dirs or _runs(Path("runs")) for path in (root, *_parts(root))]
@@ -26,8 +28,12 @@ def sync(
         out.print("no runs in runs/; name a run directory")
     problems, complete = [], 0
     for path in paths:
+        done = False
         try:
-            complete += not _sync_one(path)
+            for message in sync_run(RunDirectory(path)):
+                out.print(message)
+                done = True
+            complete += not done
         except UserError as error:  # the others can still be sent
             problems.append(error)
     if complete:
@@ -50,16 +56,3 @@ def _parts(run: Path) -> list[Path]:
     from watkins_ml.core.confined import inside
 
     return [inside(run, part.name, run) for part in _runs(run)]
-
-
-def _sync_one(path: Path) -> bool:
-    """Say what was done with a run; whether there was anything to do."""
-    from watkins_ml.core.console import out
-    from watkins_ml.tracking.rundir import RunDirectory
-    from watkins_ml.tracking.sync import sync_run
-
-    done = False
-    for message in sync_run(RunDirectory(path)):
-        out.print(message)
-        done = True
-    return done
