@@ -189,7 +189,7 @@ def test_the_study_has_its_table_its_pictures_and_the_best_value_by_trial(tuned,
     parent = runs(at)["small"]
     files = {each.path for folder in ("reports", "plots") for each in at.list_artifacts(parent.info.run_id, folder)}
     assert "reports/trials.csv" in files
-    assert {"plots/history.png", "plots/importance.png", "plots/slice.png"} <= files
+    assert {"plots/history.png", "plots/slice.png"} <= files
     table = pd.read_csv(tuned.folder / "runs" / "small" / "reports" / "trials.csv")
     assert len(table) == len(tuned.study.trials)
     best = best_trial(tuned.study.trials)
