@@ -27,7 +27,10 @@ def broken(tmp_path):
 
 def test_each_file_gets_its_most_probable_species(classifier, recordings):
     table = predict_files(classifier, recordings)
-    assert list(table.columns) == ["path", "rank", "species", "probability", "novelty", "problem", "note"]
+    assert list(table.columns) == [
+        "path", "rank", "species", "probability", "novelty", "temperature", "problem", "note",
+    ]  # fmt: skip
+    assert table["temperature"].tolist() == [classifier.temperature] * len(recordings)
     assert table["path"].tolist() == [str(path) for path in recordings]
     for row in table.itertuples():
         (probabilities,) = classifier.classify([Path(row.path)])
@@ -117,7 +120,7 @@ def test_csv_is_for_programs(watkins, finished, recordings, broken):
     said = watkins("predict", finished.run_dir, recordings[0], broken, "--by", "file", "--format", "csv", "--top", 2)
     lines = said.out.splitlines()
     assert said.status == 0
-    assert lines[0] == "path,rank,species,probability,novelty,problem,note"
+    assert lines[0] == "path,rank,species,probability,novelty,temperature,problem,note"
     assert lines[1].startswith(f"{recordings[0]},1,") and lines[2].startswith(f"{recordings[0]},2,")
     assert lines[3].startswith(f"{broken},,,,")
 

@@ -76,13 +76,15 @@ def test_the_table_tells_who_calls_when_and_what_is_unknown(watkins, finished, c
     said = watkins(*all_known, "--min-confidence", 0, "--format", "csv")
     assert said.status == 0 and "broken.wav: unreadable" in said.err
     [recording] = score_recordings(classifier, [hour], WindowOptions())
-    expected = detect(recording, classifier.classes, DetectionOptions(min_confidence=0, max_novelty=math.inf)).rows
+    options = DetectionOptions(min_confidence=0, max_novelty=math.inf)
+    expected = detect(recording, classifier.classes, options, classifier.temperature).rows
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(said.out)), expected, rtol=1e-4, check_dtype=False)
     said = watkins(*all_known, "--min-confidence", 0)
     assert said.out.count("unknown: silent") == 1 and "unreadable" in said.out
     assert expected["species"][0] in said.out and "0:00:00.0" in said.out and "0:01:00.0" in said.out
     said = watkins(*all_known, "--min-confidence", 1)
-    assert said.out.count("unknown: nothing above 100%") == said.out.count("unknown: silent") == 1
+    assert said.out.count("nothing above 100%") == said.out.count("unknown: silent") == 1
+    assert "unknown: nothing" not in said.out, "by file it has an answer"
 
 
 def test_noise_is_unknown_until_one_asks_for_the_nearest_species(watkins, finished, tmp_path):
@@ -110,7 +112,7 @@ def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path)
         ("--format", "csv", "--format", "table"): "the terminal takes one format; several need --out FOLDER",
         ("--channels", "left"): "'--channels': 'left' is not one of 'mix', 'each'",
         ("--by", "file", "--out", "found"): "leave out --out",
-        ("--by", "file", "--overlap", "0.9"): "leave out --overlap",
+        ("--by", "file", "--min-confidence", "0.9"): "leave out --min-confidence",
     }.items():
         said = watkins("predict", finished.run_dir, hour, *wish)
         assert said.status == 2 and sentence in said.err

@@ -104,7 +104,7 @@ def test_a_run_without_a_server_finishes_and_a_later_sync_completes_it(
     entries = len(run.entries())
     first = watkins("sync", "away")
     assert (first.status, f"{entries} of {entries} entries sent" in first.out) == (0, True), first.err
-    assert "synced version 1 is the new champion" in first.out
+    assert "synced version 1 was not made champion: its validation macro F1" in first.out
     server = client()
     assert_complete(server, run, epochs=2, name="synced")
 

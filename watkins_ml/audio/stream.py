@@ -54,6 +54,11 @@ def duration(path: Path) -> float:
         return 0.0
 
 
+def examined_whole(frames: int, sample_rate: int, seconds: float) -> bool:
+    """Whether what lies between a recording's silent ends is looked for, so that it can be a single window."""
+    return 0 < frames <= MOST_WINDOWS * round(seconds * sample_rate)
+
+
 def sliding_windows(
     path: Path, seconds: float, overlap: float = 0.5, each_channel: bool = False, slack_s: float = 0.0
 ) -> Iterator[Window]:
@@ -71,7 +76,7 @@ def sliding_windows(
             window = round(seconds * audio.samplerate)
             longest = window + round(slack_s * audio.samplerate)
             apart = each_channel and audio.channels > 1
-            if 0 < audio.frames <= MOST_WINDOWS * window and not apart:
+            if examined_whole(audio.frames, audio.samplerate, seconds) and not apart:
                 with suppress(AudioError):  # silent, or damaged: then what there is of it
                     recording = read_recording(path, seconds, MOST_WINDOWS, slack_s)
                     if not recording.windows:

@@ -55,8 +55,7 @@ def predict(
     ] = "auto",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
-    changed = {"--out": out, "--species": species, "--overlap": overlap != 0.5, "--channels": channels != "mix"}
-    changed |= {"--min-confidence": min_confidence != 0.5}
+    changed = {"--out": out, "--species": species, "--min-confidence": min_confidence != 0.5}
     if by == "file" and any(changed.values()):
         first = next(name for name, value in changed.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")
@@ -77,15 +76,15 @@ def predict(
     classifier.network.to(where)
     for name in species or ():
         classifier.label(name)
+    windows = WindowOptions(overlap, channels == "each")
     try:
         if by == "file":
-            predictions = predict_files(classifier, files, top, max_novelty)
+            predictions = predict_files(classifier, files, top, max_novelty, windows)
             print_predictions(predictions, formats[0])
             readable = predictions["problem"].isna().any()
         else:
             wanted = frozenset(map(normal, species or ()))
             options = DetectionOptions(min_confidence, top, wanted, max_novelty, merge=by == "detection")
-            windows = WindowOptions(overlap, channels == "each")
             with _only_writer(out):
                 cache = ScoreCache(out, classifier, model, windows) if out else None
                 result = predict_recordings(classifier, files, options, windows, cache, formats)

@@ -68,9 +68,9 @@ def _print_summary(result: PipelineResult) -> None:
     for row in by_species.sort_values("detections", ascending=False).itertuples():
         table.add_row(row.Index, f"{row.detections:,}", f"{row.files:,}", f"{row.surest:.1%}")
     out.print(table, soft_wrap=False)
-    reasons = Counter(each.unknown.reason for each in result.recordings if each.unknown).most_common()
+    reasons = Counter(each.unknown.told for each in result.recordings if each.unknown).most_common()
     files = plural(len(result.recordings), "file")
-    out.print(files + "".join(f"; {count} unknown: {reason}" for reason, count in reasons))
+    out.print(files + "".join(f"; {count} {reason}" for reason, count in reasons))
 
 
 def _print_table(result: PipelineResult) -> None:
@@ -82,8 +82,9 @@ def _print_table(result: PipelineResult) -> None:
             stretch = path if number == 0 else "", _clock(row.start_s), _clock(row.end_s)
             table.add_row(*stretch, row.species + channel, f"{row.probability:.1%}", f"{row.novelty:.2f}")
         if recording.unknown:
-            reason, novelty = recording.unknown
-            table.add_row(path, "", "", styled(f"unknown: {reason}", "yellow"), "", _novelty(novelty))
+            table.add_row(
+                path, "", "", styled(recording.unknown.told, "yellow"), "", _novelty(recording.unknown.novelty)
+            )
         if recording.problem:
             table.add_row(path, "", "", styled(recording.problem, "red"), "", "")
     out.print(table, soft_wrap=False)

@@ -37,6 +37,7 @@ def write_report(
     data: PreparedData | None = None,
     seed: int = 0,
     seconds: float | None = None,
+    novelty: np.ndarray | None = None,
 ) -> None:
     """Write tables, logits, plots and galleries of one side into `run_dir`.
 
@@ -44,8 +45,9 @@ def write_report(
     `spectrograms` (N of (1, mels, frames), `seconds` long; default: as `data` says) are in the same order. Only those
     shown are read: the 25 least confident, and 25 at random by `seed`. With the `data` that the side is of, picture and
     sound of each of these and of examples of the most confused pairs are kept for the page, and a table of species.
+    `novelty` (N,) stands in the table of predictions.
     """
-    predictions = prediction_table(frame, evaluation)
+    predictions = prediction_table(frame, evaluation, novelty)
     _write_tables(run_dir, side, predictions, evaluation)
     write_logits(run_dir, side, evaluation.logits)
     _write_plots(run_dir / "plots", side, predictions, evaluation)
@@ -119,13 +121,17 @@ def read_logits(run_dir: Path, side: str, shape: tuple[int, int]) -> np.ndarray 
         raise UserError(f"{path}: damaged; take it from MLflow or another copy") from None
 
 
-def prediction_table(frame: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
-    """A row per cut: path, cut_id, tape, species, predicted, confidence (0..1), correct."""
+def prediction_table(frame: pd.DataFrame, evaluation: Evaluation, novelty: np.ndarray | None = None) -> pd.DataFrame:
+    """A row per cut: path, cut_id, tape, species, predicted, confidence (0..1), correct, temperature, novelty."""
     predicted = np.asarray(evaluation.classes, dtype=object)[evaluation.predicted]
     table = frame[["path", "cut_id", "tape", "species"]].reset_index(drop=True)
-    return table.assign(
-        predicted=predicted, confidence=evaluation.confidence, correct=predicted == table.species.to_numpy()
+    table = table.assign(
+        predicted=predicted,
+        confidence=evaluation.confidence,
+        correct=predicted == table.species.to_numpy(),
+        temperature=evaluation.temperature,
     )
+    return table if novelty is None else table.assign(novelty=novelty)
 
 
 def gallery_rows(confidence: np.ndarray, seed: int) -> dict[str, np.ndarray]:

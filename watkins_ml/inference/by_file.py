@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from watkins_ml.audio.decode import AudioError, Recording, SilenceError
 from watkins_ml.audio.settings import MOST_WINDOWS
+from watkins_ml.audio.stream import examined_whole
 from watkins_ml.core.console import progress
 from watkins_ml.core.files import printable
 from watkins_ml.inference.scores import WindowScores, score_with_progress
@@ -20,58 +22,73 @@ from watkins_ml.inference.worker_pool import WorkerPool
 from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, Classifier, to_probabilities
 from watkins_ml.models.scoring import window_outputs
 
+COLUMNS = ["path", "rank", "species", "probability", "novelty", "temperature", "problem", "note"]
+
 
 @dataclass(frozen=True)
 class _FilePrediction:
     """The prediction for a file as a whole."""
 
     probabilities: np.ndarray
+    """Empty where there is nothing to hear."""
     novelty: float
     known: bool
     """Whether one of the windows that it was made from is."""
     note: str | None = None
     """What the user has to know of the file."""
     final: bool = True
-    """Whether its windows over time would agree on `known`."""
+    """Whether its windows over time can only agree."""
 
 
 def predict_files(
-    classifier: Classifier, files: list[Path], top: int = 1, max_novelty: float = MAX_NOVELTY
+    classifier: Classifier,
+    files: list[Path],
+    top: int = 1,
+    max_novelty: float = MAX_NOVELTY,
+    options: WindowOptions | None = None,
 ) -> pd.DataFrame:
     """Classify whole files, those longer than a window by several.
 
-    A file is unknown exactly if each of its windows over time (`score_recordings`) is: silent, or newer than
-    `max_novelty`. Otherwise it is classified by those of the windows of training and evaluation that are known; where
-    none of these is, by the known ones of those over time.
+    A file is unknown exactly if each of its windows over time (`score_recordings` with `options`) is: silent, or newer
+    than `max_novelty`. Otherwise it is classified by those of the windows of training and evaluation that are known;
+    where none of these is, or where they name a species that no known window over time names, by the known ones over
+    time (see `_over_time`). Without a limit the windows of evaluation have the last word.
 
     Returns:
         one row a file and rank: path, rank, species, probability, novelty (the mean over the windows that it is
-        classified by; the least of an unknown one), `problem` for a file that cannot be read (the columns before are
-        then empty), and `note`, what there is to know of one that can. An unknown one has one row without probability,
-        its species "unknown".
+        classified by; the least of an unknown one), the model's temperature, `problem` for a file that cannot be read
+        (the columns between are then empty), and `note`, what there is to know of one that can. An unknown one has one
+        row without probability, its species "unknown".
     """
+    options = options or WindowOptions()
     predictions: list[_FilePrediction | AudioError] = []
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
-        for prediction in _predict(classifier, files, max_novelty):
+        for prediction in _predict(classifier, files, max_novelty, options):
             predictions.append(prediction)
             bar.advance(task)
     open_ones = {n: each for n, each in enumerate(predictions) if isinstance(each, _FilePrediction) and not each.final}
-    over_time = score_with_progress(classifier, [files[n] for n in open_ones], WindowOptions()) if open_ones else ()
+    over_time = score_with_progress(classifier, [files[n] for n in open_ones], options) if open_ones else ()
     for (number, prediction), scores in zip(open_ones.items(), over_time, strict=True):
         predictions[number] = _finalized(prediction, scores, max_novelty)
     rows = [
-        {"path": printable(path), **row, "note": getattr(prediction, "note", None)}
+        {"path": printable(path), "note": getattr(prediction, "note", None)}
+        | row
+        | ({} if isinstance(prediction, AudioError) else {"temperature": classifier.temperature})
         for path, prediction in zip(files, predictions, strict=True)
         for row in _ranked(classifier.classes, prediction, top)
     ]
-    table = pd.DataFrame(rows, columns=["path", "rank", "species", "probability", "novelty", "problem", "note"])
-    return table.astype({"rank": "Int64", "probability": float, "novelty": float})  # whole beside a file without ranks
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    numbers = dict.fromkeys(("probability", "novelty", "temperature"), float)
+    return table.astype({"rank": "Int64"} | numbers)  # whole beside a file without ranks
 
 
-def _predict(classifier: Classifier, files: list[Path], max_novelty: float) -> Iterator[_FilePrediction | AudioError]:
+def _predict(
+    classifier: Classifier, files: list[Path], max_novelty: float, options: WindowOptions
+) -> Iterator[_FilePrediction | AudioError]:
     """The prediction for each file by the windows of training and evaluation, or why it cannot be read."""
     pool = WorkerPool(classifier.network)
+    silent = _FilePrediction(np.empty(0), math.nan, known=False, final=False)  # there may be sound between its windows
 
     def predict(batch: list[Path]) -> list[_FilePrediction | AudioError]:
         read = [_read(classifier, path) for path in batch]
@@ -80,14 +97,27 @@ def _predict(classifier: Classifier, files: list[Path], max_novelty: float) -> I
         with pool.device_lock:
             outputs = window_outputs(classifier.network, cuts, pool.batch_size)
         predicted = classifier.predict_outputs(outputs, max_novelty)
-        known_windows = (classifier.window_novelty(outputs) <= max_novelty).split(outputs.counts)
-        made = (
+        named = outputs.logits.argmax(dim=1) if recordings else torch.empty(0)
+        windows = classifier.window_novelty(outputs) <= max_novelty, named
+        made = [
             _FilePrediction(
-                probabilities, novelty, bool(known.any()), "; ".join(each.notes) or None, _final(each, known)
+                probabilities,
+                novelty,
+                bool(known.any()),
+                "; ".join(each.notes) or None,
+                _is_final(each, known, species == probabilities.argmax(), classifier, options),
             )
-            for each, probabilities, novelty, known in zip(recordings, *predicted, known_windows, strict=True)
-        )
-        return [next(made) if isinstance(each, Recording) else each for each in read]
+            for each, probabilities, novelty, known, species in zip(
+                recordings, *predicted, *(part.split(outputs.counts) for part in windows), strict=True
+            )
+        ]
+        if max_novelty == math.inf:
+            made = [replace(each, final=True) for each in made]
+        answers = iter(made)
+        return [
+            next(answers) if isinstance(each, Recording) else silent if isinstance(each, SilenceError) else each
+            for each in read
+        ]
 
     batches = (files[at : at + pool.batch_size] for at in range(0, len(files), pool.batch_size))
     for _, predictions in pool.map(predict, batches):
@@ -101,13 +131,21 @@ def _read(classifier: Classifier, path: Path) -> Recording | AudioError:
         return error
 
 
-def _final(recording: Recording, known: torch.Tensor) -> bool:
-    """Whether windows over time can only agree: there are no others, or a known one is among them.
+def _is_final(
+    recording: Recording, known: torch.Tensor, agreeing: torch.Tensor, classifier: Classifier, options: WindowOptions
+) -> bool:
+    """Whether windows over time can only agree: there are no others, or one that is known and agrees is among them.
 
-    The first of them begins with the file, and the last ends with it.
+    The first of them begins with the file, and the last ends with it. `known` and `agreeing` are of the recording's own
+    windows: whether each is, and whether it names the species that all together name.
     """
+    if recording.notes or (options.each_channel and recording.channels > 1):
+        return False
+    if not recording.windows:
+        return examined_whole(recording.frames, recording.sample_rate, classifier.frontend.settings.seconds)
     ends = recording.starts[0] == 0, recording.starts[-1] + len(recording.waveform) == recording.frames
-    return not recording.windows or (ends[0] and bool(known[0])) or (ends[1] and bool(known[-1]))
+    counting = known & agreeing
+    return (ends[0] and bool(counting[0])) or (ends[1] and bool(counting[-1]))
 
 
 def _finalized(prediction: _FilePrediction, scores: WindowScores, max_novelty: float) -> _FilePrediction:
@@ -115,17 +153,23 @@ def _finalized(prediction: _FilePrediction, scores: WindowScores, max_novelty: f
     known = scores.novelty <= max_novelty
     if not known.any():
         sounding = scores.novelty[~np.isnan(scores.novelty)]
-        return replace(prediction, known=False, novelty=sounding.min() if len(sounding) else prediction.novelty)
-    if prediction.known:
+        return replace(prediction, known=False, novelty=sounding.min() if len(sounding) else math.nan)
+    named = scores.probabilities[known].argmax(axis=1)
+    if prediction.known and prediction.probabilities.argmax() in named:
         return prediction
+    return replace(_over_time(scores, known, named), note=prediction.note or scores.note or None)
+
+
+def _over_time(scores: WindowScores, known: np.ndarray, named: np.ndarray) -> _FilePrediction:
+    """The mean (of logits) over the known windows that name one species: of all named ones that of the highest mean."""
     logits = np.log(np.maximum(scores.probabilities[known].astype(float), np.finfo(float).tiny))
-    probabilities = to_probabilities(torch.from_numpy(logits.mean(axis=0, keepdims=True)))[0]
-    return _FilePrediction(probabilities, float(scores.novelty[known].mean()), known=True, note=prediction.note)
+    species = max(np.unique(named), key=lambda label: logits[:, label].mean())
+    chosen = named == species
+    probabilities = to_probabilities(torch.from_numpy(logits[chosen].mean(axis=0, keepdims=True)))[0]
+    return _FilePrediction(probabilities, float(scores.novelty[known][chosen].mean()), known=True)
 
 
 def _ranked(classes: list[str], prediction: _FilePrediction | AudioError, top: int) -> list[dict[str, object]]:
-    if isinstance(prediction, SilenceError):
-        return [{"rank": 1, "species": UNKNOWN}]
     if isinstance(prediction, AudioError):
         return [{"problem": str(prediction)}]
     if not prediction.known:

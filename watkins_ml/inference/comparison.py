@@ -55,8 +55,8 @@ def champions() -> list[str]:
     if len(found) < 2:
         lacking = ", ".join(name for name in names if name not in found)
         raise UserError(
-            f"compare: fewer than two champions on {tracking_uri()} (none of {lacking}); train and register models, or "
-            "name two; `watkins models` lists what there is"
+            f"compare: fewer than two champions on {tracking_uri()} (none of {lacking}); train and register models, "
+            "promote them where they are not above their control, or name two; `watkins models` lists what there is"
         )
     return [f"models:/{name}@{registry.CHAMPION}" for name in found]
 

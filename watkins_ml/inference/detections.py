@@ -15,7 +15,7 @@ from watkins_ml.core.files import printable
 from watkins_ml.inference.scores import WindowScores
 from watkins_ml.models.bundle import MAX_NOVELTY
 
-COLUMNS = ["path", "channel", "start_s", "end_s", "species", "probability", "novelty"]
+COLUMNS = ["path", "channel", "start_s", "end_s", "species", "probability", "novelty", "temperature"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,20 @@ class DetectionOptions:
     """Whether neighbouring windows with the same species are one detection."""
 
 
+NOT_SURE = "nothing above"
+
+
 class Unknown(NamedTuple):
     """Why there are no detections in a recording that could be read."""
 
     reason: str
     novelty: float
     """The least of its windows; NaN if all are silent."""
+
+    @property
+    def told(self) -> str:
+        """For a table; a recording in which nothing is sure enough is not unknown, and has an answer by file."""
+        return self.reason if self.reason.startswith(NOT_SURE) else f"unknown: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ class RecordingDetections:
 
     path: Path
     rows: pd.DataFrame
-    """path, channel (0: all mixed), start_s, end_s, species, probability (of merged windows the highest) and novelty
-    (of the same window), by time."""
+    """path, channel (0: all mixed), start_s, end_s, species, probability (of merged windows the highest), novelty (of
+    the same window) and temperature (of the model), by time."""
     rate: int | None = None
     """Native rate in Hz."""
     unknown: Unknown | None = None
@@ -77,14 +85,19 @@ class Detection(NamedTuple):
     novelty: float
 
 
-def detect(scores: WindowScores, classes: list[str], options: DetectionOptions) -> RecordingDetections:
-    """The windows in which a species is probable enough, as `options` ask for them."""
+def detect(
+    scores: WindowScores, classes: list[str], options: DetectionOptions, temperature: float = 1.0
+) -> RecordingDetections:
+    """The windows in which a species is probable enough, as `options` ask for them.
+
+    `temperature` is what the model divides its logits by, for the table; the scores have it in them.
+    """
     found = _above_threshold(scores, classes, options)
     if options.merge:
         found = _merged(found)
     found.sort(key=lambda each: (each.start_s, each.channel, -each.probability))  # the surest first
     path = printable(scores.path)
-    rows = _table([(path, each.channel, *each[2:]) for each in found])
+    rows = _table([(path, each.channel, *each[2:], temperature) for each in found])
     unknown = _why_unknown(scores, classes, options) if len(scores.spans) and rows.empty else None
     return RecordingDetections(scores.path, rows, scores.rate, unknown, scores.problem, scores.note)
 
@@ -95,7 +108,7 @@ def all_rows(recordings: list[RecordingDetections]) -> pd.DataFrame:
 
 
 def _table(rows: list[tuple]) -> pd.DataFrame:
-    numbers = dict.fromkeys(("start_s", "end_s", "probability", "novelty"), float)
+    numbers = dict.fromkeys(("start_s", "end_s", "probability", "novelty", "temperature"), float)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"channel": int, "path": str, "species": str} | numbers)
 
 
@@ -142,4 +155,4 @@ def _why_unknown(scores: WindowScores, classes: list[str], options: DetectionOpt
     least = float(sounding.min())
     if not least <= options.max_novelty or _above_threshold(scores, classes, replace(options, max_novelty=math.inf)):
         return Unknown("unlike what the model was trained on", least)
-    return Unknown(f"nothing above {options.min_confidence:.0%}", least)
+    return Unknown(f"{NOT_SURE} {options.min_confidence:.0%}", least)

@@ -15,9 +15,9 @@ from watkins_ml.dataset.loading import as_prepared, cut_windows, open_side
 from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.models.bundle import Classifier
+from watkins_ml.models.bundle import MAX_NOVELTY, Classifier
 from watkins_ml.models.bundle_files import REFIT
-from watkins_ml.models.scoring import cut_logits
+from watkins_ml.models.scoring import window_outputs
 
 
 def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[dict[str, float], str]:
@@ -46,11 +46,13 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         only_writer(out, "watkins evaluate"),
         reading(data_dir, f"watkins evaluate ({out})"),
     ):
-        logits = cut_logits(classifier.network, cut_windows(data, split)).numpy()
+        outputs = window_outputs(classifier.network, cut_windows(data, split))
+        logits = outputs.by_cut(outputs.logits).numpy()
         labels, is_test = split.labels.numpy(), side == "test"
         threshold, tapes = (classifier.facts.get(THRESHOLD_90), split.frame["tape"]) if is_test else (None, None)
         evaluation = evaluate(labels, logits, data.classes, classifier.temperature, threshold, tapes)
-        write_report(out, side, split.frame, evaluation, shown.spectrograms, data)
+        novelty = classifier.predict_outputs(outputs, MAX_NOVELTY).novelty
+        write_report(out, side, split.frame, evaluation, shown.spectrograms, data, novelty=novelty)
         scores = dict(evaluation.scores)
         if is_test:
             spectra = band_statistics([as_prepared(data, "train"), shown])
@@ -60,6 +62,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             "model": model,
             "data_digest": data.digest,
             "split_protocol": data.protocol,
+            "temperature": classifier.temperature,
             "trained_on": classifier.facts,
         }
         stamp = leak_stamp(data.protocol)

@@ -54,14 +54,14 @@ def predict_recordings(
     """
     compute = partial(score_with_progress, classifier, options=window_options)
     scores = compute(files) if cache is None else cache.get_or_compute(files, compute)
-    found = {each.path: detect(each, classifier.classes, options) for each in scores}
+    found = {each.path: detect(each, classifier.classes, options, classifier.temperature) for each in scores}
     recordings = [found[path] for path in files]
     if cache is None:
         return PipelineResult(recordings)
     outputs = [Output(cache.name(each.path), each.path.absolute(), each) for each in recordings if each.readable]
     with cache.writing_tables(options) as same:
         earlier = [
-            Output(name, location, detect(scores, classifier.classes, options))
+            Output(name, location, detect(scores, classifier.classes, options, classifier.temperature))
             for name, location, scores in cache.others({each.name for each in outputs})
         ]
         unchanged = {each.name for each in earlier} if same else set()

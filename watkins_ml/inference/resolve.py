@@ -117,4 +117,5 @@ def tracker_errors(model: str) -> Iterator[None]:
         fault = diagnose(error, uri)
         if fault.transient or fault.remedy:
             raise UserError(f"{model}: {uri} failed ({fault})") from None
-        raise UserError(f"{model}: not found on {uri} ({fault}); `watkins models` lists what there is") from None
+        hint = ", and `watkins promote` makes a version champion" * model.endswith("@champion")
+        raise UserError(f"{model}: not found on {uri} ({fault}); `watkins models` lists what there is{hint}") from None
