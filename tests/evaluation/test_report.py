@@ -57,7 +57,7 @@ def test_predictions_carry_every_probability(written):
     run_dir, frame, probabilities, _, _ = written
     preds = pd.read_csv(run_dir / "preds/val.csv", dtype={"cut_id": str, "tape": str})
     assert list(preds.columns) == [
-        "path", "cut_id", "tape", "species", "predicted", "confidence", "correct",
+        "path", "cut_id", "tape", "species", "predicted", "confidence", "correct", "temperature",
         *[f"p_{name}" for name in CLASSES],
     ]  # fmt: skip
     assert preds.cut_id.tolist() == frame.cut_id.tolist()

@@ -2,10 +2,15 @@ import json
 import re
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from watkins_ml.core.errors import UserError
+from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.evaluate import evaluate_model
+from watkins_ml.models.bundle import load_bundle
 
 
 @pytest.fixture
@@ -43,7 +48,13 @@ def test_a_registered_model_scores_on_the_test_split_what_its_run_scored(
         "plots/test_confusion_matrix.png",
     ):
         assert (out / name).exists()
+    predictions, classifier = pd.read_csv(out / "preds" / "test.csv"), load_bundle(finished.run_dir / "model")
+    data = read_prepared(prepared)
+    by_file = predict_files(classifier, [data.recording(path) for path in data.sides["test"]["path"]])
+    np.testing.assert_allclose(predictions["novelty"], by_file["novelty"], rtol=1e-3, atol=1e-4)
+    assert predictions["temperature"].tolist() == pytest.approx([classifier.temperature] * len(predictions), rel=1e-5)
     written = json.loads((out / "reports" / "test_metrics.json").read_text())
+    assert written["evaluated"]["temperature"] == classifier.temperature
     controls = {key: value for key, value in finished.metrics.items() if key.startswith("control_")}
     own = {key.removeprefix("test_"): value for key, value in finished.metrics.items() if key.startswith("test_")}
     assert {key: written[key] for key in own} == pytest.approx(own, rel=1e-4)

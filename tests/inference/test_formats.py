@@ -23,8 +23,8 @@ DEEP, QUIET = Path("/disk/deep/a b.wav"), Path("/disk/quiet.wav")
 @pytest.fixture
 def rows() -> pd.DataFrame:
     rows = [
-        ("deep/a b.wav", 0, 0.0, 7.98, "Risso'sDolphin", 0.91, 0.4),
-        ("deep/a b.wav", 2, 86_395.5, 86_399.49, 'Short "Finned" (Pacific), Pilot', 0.5, 0.999),
+        ("deep/a b.wav", 0, 0.0, 7.98, "Risso'sDolphin", 0.91, 0.4, 1.5),
+        ("deep/a b.wav", 2, 86_395.5, 86_399.49, 'Short "Finned" (Pacific), Pilot', 0.5, 0.999, 1.5),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -91,7 +91,7 @@ def test_no_selection_reaches_above_what_the_recording_holds(rows, tmp_path):
 )
 def test_no_name_breaks_a_line_or_a_column(tmp_path_factory, name, species):
     folder = tmp_path_factory.mktemp("names")
-    rows = pd.DataFrame([(name, 0, 1.0, 2.0, species, 0.5, 0.1)] * 2, columns=COLUMNS)
+    rows = pd.DataFrame([(name, 0, 1.0, 2.0, species, 0.5, 0.1, 1.5)] * 2, columns=COLUMNS)
     odd = output("x", Path("/disk") / name, rows)
     columns = pd.read_csv(*write(folder / "r", "raven", odd), sep="\t", keep_default_na=False, dtype=str)
     assert len(columns) == 2
