@@ -133,14 +133,25 @@ def _run(folder: Path, words: list[str], uri: str | None, fault, main, environme
     os.dup2(terminal, 2)
     import torch
 
-    from tests.support.pictures import blank
+    from tests.support.pictures import blank, drawing
     from watkins_ml import cli
-    from watkins_ml.evaluation import plots
 
     torch.set_num_threads(1)
-    plots.draw = blank
     if fault is not None:
         fault.install()
     sys.argv = words
-    (main or cli.main)()
+    with drawing(blank):
+        (main or cli.main)()
     sys.exit(0)
+
+
+def work_without_pictures(*arguments) -> None:
+    """What a worker process of a study does, on one core and without drawing anything."""
+    import torch
+
+    from tests.support.pictures import blank, drawing
+    from watkins_ml.tuning.worker import work
+
+    torch.set_num_threads(1)
+    with drawing(blank):
+        work(*arguments)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-from tests.support import EXPERIMENTS, ROOT
+from tests.support import EXPERIMENTS, ROOT, forked
 
 TOY = '''
 """Loudness."""
@@ -107,9 +106,10 @@ def found(tmp_path_factory) -> dict:
     (folder / "watkins_ml/transforms/polarity.py").write_text(WAVEFORM)
     path = os.pathsep.join([str(folder), str(ROOT)])
     command = [sys.executable, "-c", TRY, str(EXPERIMENTS / "efficientnet.yaml")]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300
-    )
+    done = forked.run(
+        command, fresh=True, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support import EXPERIMENTS
+from tests.support.children import CONTEXT, work_without_pictures
 from tests.support.servers import Postgres
+from watkins_ml.tuning import tune
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
 from watkins_ml.tuning.study import Study
@@ -27,6 +31,15 @@ study:
     optim.lr: {{low: 0.0001, high: 0.02, log: true}}
     train.class_weights: {{choices: [balanced, none]}}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_from_the_fork_server() -> Iterator[None]:
+    """Worker processes of a study are real ones, but need not import the libraries, and draw blank pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "multiprocessing", SimpleNamespace(get_context=lambda _: CONTEXT))
+        patch.setattr(tune, "work", work_without_pictures)
+        yield
 
 
 @pytest.fixture
