@@ -80,6 +80,8 @@ def isolated(tmp_path, monkeypatch):
     without_server(monkeypatch)
     monkeypatch.delenv("WATKINS_DEBUG", raising=False)
     rng = torch.get_rng_state()
+    if fluent := sys.modules.get("mlflow.tracking.fluent"):
+        monkeypatch.setattr(fluent, "_active_experiment_id", None)  # of the store of another test
     yield
     torch.set_rng_state(rng)
     torch.set_deterministic_debug_mode("default")

@@ -6,13 +6,14 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.support import forked
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -44,9 +45,10 @@ def follow(heading: str, checkout: Path) -> str:
     for line in COMMANDS.search(section)[1].splitlines():
         watkins, *arguments = shlex.split(line)
         assert watkins == "watkins"
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "watkins_ml", *arguments],
             env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True, timeout=300,
+            fresh=True,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         printed += done.stdout + done.stderr

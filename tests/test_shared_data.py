@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from watkins_ml.core.locks import READERS, only_writer
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def training(data, tmp_path):
                 "train.device=cpu", "data.memory_gb=0")  # fmt: skip
     command = [sys.executable, "-m", "watkins_ml", "train", str(RECIPE), "--run-dir", "run"]
     command += [part for setting in settings for part in ("-o", setting)]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = forked.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     history = tmp_path / "run" / "history.csv"
     while process.poll() is None and not history.exists():
         time.sleep(0.02)

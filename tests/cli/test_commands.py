@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from tests.support.commands import BASELINE, assert_one_line
 from watkins_ml.cli import app
 
@@ -242,7 +242,7 @@ def test_server_starts_mlflow_on_the_embedded_store(watkins, monkeypatch, tmp_pa
 @pytest.mark.slow
 def test_debug_shows_where_an_error_came_from():
     command = [sys.executable, "-m", "watkins_ml", "--debug", "train", "no/such.yaml"]
-    said = subprocess.run(command, capture_output=True, text=True)
+    said = forked.run(command, capture_output=True, text=True)
     assert said.returncode != 0
     assert "Traceback" in said.stderr and "UsageError: no/such.yaml" in said.stderr
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support import forked
+
 PYTHON = [sys.executable, "-m", "watkins_ml"]
 ODD = (b"a\x1b[31m\x9b\nb.wav", b"for\xeat.wav", "鲸.wav".encode(), b"=1+1.wav", "\u202egpj.wav".encode(), b"-x.wav")
 ENCODINGS = [
@@ -69,7 +71,7 @@ def test_no_encoding_loses_an_answer(said_in, finished, odd, encoding):
 def test_a_file_in_another_encoding_takes_every_answer(finished, odd):
     """A real process, as on Windows and with old locales."""
     command = [*PYTHON, "predict", str(finished.run_dir), str(odd), "--by", "file", "--format", "csv"]
-    said = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    said = forked.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"})
     assert said.returncode == 0 and said.stderr == b""
     assert len(said.stdout.decode("cp1252").splitlines()) == 1 + len(ODD) and b"\\u9cb8.wav" in said.stdout
 
@@ -104,9 +106,7 @@ def test_names_act_on_no_terminal(finished, odd, tmp_path):
     ):
         leader, follower = pty.openpty()
         wide = os.environ | {"COLUMNS": "400"}  # so that no line breaks within an escape
-        process = subprocess.Popen(
-            [*PYTHON, *map(str, asked)], stdout=follower, stderr=follower, stdin=follower, env=wide
-        )
+        process = forked.Popen([*PYTHON, *map(str, asked)], stdout=follower, stderr=follower, stdin=follower, env=wide)
         os.close(follower)
         said = b""
         try:
@@ -122,7 +122,7 @@ def test_names_act_on_no_terminal(finished, odd, tmp_path):
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(finished, odd):
     command = [*PYTHON, "predict", str(finished.run_dir), str(odd), "--by", "file", "--format", "csv"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.communicate()[1] == b"" and process.returncode == 1
 
@@ -159,7 +159,7 @@ def test_remarks_that_nobody_reads_stop_nothing(finished, odd, tmp_path):
     os.close(reading)
     command = [*PYTHON, "predict", str(finished.run_dir), str(odd), "--format", "csv"]
     (tmp_path / "broken.wav").write_bytes(b"RIFF, but not really")
-    said = subprocess.run([*command, str(tmp_path / "broken.wav")], stdout=subprocess.PIPE, stderr=writing)
+    said = forked.run([*command, str(tmp_path / "broken.wav")], stdout=subprocess.PIPE, stderr=writing)
     os.close(writing)
     assert said.returncode == 0 and said.stdout.startswith(b"path,")
 

@@ -36,7 +36,7 @@ def two(prepared, empty_store, tmp_path_factory) -> Launched:
     folder = tmp_path_factory.mktemp("two")
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
-    launched = Launched(folder, *words(prepared))
+    launched = Launched(folder, *words(prepared), fork=True)
     assert launched.wait() == 0, launched.said
     return launched
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from tests.support.releases import archive_zip, expected, recordings, serve_archive, serve_catalogue
 from watkins_ml.cli import app
 from watkins_ml.dataset.layout import read_prepared
@@ -25,10 +25,7 @@ RECIPE = EXPERIMENTS / "baseline.yaml"
 def start(host, out: Path) -> subprocess.Popen:
     environment = os.environ | {"WATKINS_ARCHIVE_ENDPOINT": host.address, "HF_ENDPOINT": host.address}
     command = [sys.executable, "-m", "watkins_ml", "fetch", "archive", "--out", str(out)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup may have it ignored
-    )  # fmt: skip
+    return forked.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 
+from tests.support import forked
 from tests.support.mutants import mutant
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.opening import AudioError, open_audio
@@ -47,10 +48,10 @@ def watkins(*arguments: object) -> str:
     command = [sys.executable, "-X", "faulthandler", "-m", "watkins_ml", *map(str, arguments)]
     with open("said.txt", "w+") as said:
         try:
-            status = subprocess.run(
+            status = forked.run(
                 command, stdout=said, stderr=subprocess.STDOUT, timeout=SECONDS,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"},
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY)),
+                limits={resource.RLIMIT_DATA: MEMORY},
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
             done = sorted(path.name for path in Path().glob("found/windows/*"))

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from tests.support import forked
 from watkins_ml.inference.cache import ScoreCache
 from watkins_ml.inference.detections import DetectionOptions, detect
 from watkins_ml.inference.scores import score_recordings
@@ -211,10 +212,7 @@ def test_ctrl_c_says_how_to_go_on(finished, hour, tmp_path):
     for number in range(30):
         (hour.parent / f"{number}.wav").write_bytes(hour.read_bytes())
     command = [sys.executable, "-m", "watkins_ml", "predict", finished.run_dir, hour.parent, "--out", "found"]
-    process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # nohup may have it ignored
-    )  # fmt: skip
+    process = forked.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     windows = tmp_path / "found" / "windows"
     while process.poll() is None and not list(windows.glob("*.parquet")):
         time.sleep(0.005)
@@ -230,7 +228,7 @@ def test_a_killed_job_goes_on_and_ends_as_if_nothing_had_been(watkins, finished,
     assert watkins("predict", finished.run_dir, hour.parent, "--out", "undisturbed").status == 0
     command = [sys.executable, "-m", "watkins_ml", "predict", finished.run_dir, hour.parent, "--out", "killed"]
     with open("said.txt", "w") as said:
-        process = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said)
+        process = forked.Popen(command, stdout=said, stderr=said)
     windows = tmp_path / "killed" / "windows"
     while process.poll() is None and len(list(windows.glob("*.parquet"))) < 2:
         time.sleep(0.005)

@@ -6,13 +6,12 @@ import ast
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import EXPERIMENTS, ROOT
+from tests.support import EXPERIMENTS, ROOT, forked
 from watkins_ml.core.errors import UsageError
 from watkins_ml.models import registry
 from watkins_ml.models.registry import all_families, family, family_names
@@ -141,6 +140,6 @@ def test_a_family_is_one_file_and_one_recipe(prepared, tmp_path):
     (tmp_path / "mean.yaml").write_text(recipe.replace("epochs: 10", "epochs: 1"))
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "watkins_ml", "train", "mean.yaml", "--run-dir", "run"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = forked.run(command, fresh=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"family": "mean"' in (tmp_path / "run" / "run.json").read_text()

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from tests.support import EXPERIMENTS, ROOT
+from tests.support import EXPERIMENTS, ROOT, forked
 
 PACKAGE = ROOT / "tests" / "support" / "toy_package"
 TRACKED = "models:/watkins-toy/1"
@@ -48,7 +48,7 @@ def run(folder: Path, installed: Path | None, *words: object) -> subprocess.Comp
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return forked.run(command, fresh=True, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def watkins(folder: Path, installed: Path | None, *words: object) -> subprocess.CompletedProcess[str]:
@@ -94,8 +94,8 @@ def test_the_registered_model_answers_where_neither_package_is_installed(trained
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{trained}/mlflow/mlflow.db"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=trained, env=environment, capture_output=True, text=True
+    done = forked.run(
+        [sys.executable, "-c", script], fresh=True, cwd=trained, env=environment, capture_output=True, text=True
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 0 < float(done.stdout) <= 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import compose
+from tests.support import compose, forked
 from tests.support.servers import Postgres, free_port
 
 
@@ -73,7 +73,9 @@ class Native:
     def environment(self, service: str) -> dict[str, str]:
         """The service's own variables and nothing from outside but the programs."""
         programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        base = {"PATH": programs, "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        if service != "mlflow":  # whose processes are looked at
+            programs = f"{forked.programs()}:{programs}"
+        base = {"PATH": programs, **forked.children_too(), "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
         return base | {key: self.here(value) for key, value in self.file["services"][service]["environment"].items()}
 
     def command(self, service: str) -> list[str]:

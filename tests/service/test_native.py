@@ -18,7 +18,7 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
-from tests.support import compose
+from tests.support import compose, forked
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.tracking import registry
@@ -197,7 +197,7 @@ def added(service, name: str, password: str) -> subprocess.CompletedProcess:
     native = service.native
     command = [sys.executable, native.here("/etc/watkins/accounts.py"), "add", name]
     given = {"env": native.environment("mlflow"), "input": password + "\n"}
-    return subprocess.run(command, **given, capture_output=True, text=True)
+    return forked.run(command, fresh=True, **given, capture_output=True, text=True)
 
 
 def test_a_colleague_is_added_by_one_command_and_may_train(trained, run, service, secrets, monkeypatch):

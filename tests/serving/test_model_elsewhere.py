@@ -6,9 +6,7 @@ import base64
 import json
 import os
 import re
-import subprocess
 import sys
-import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import yaml
 from mlflow.models import ModelSignature
 
 import watkins_ml
+from tests.support import forked
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.inference.by_file import predict_files
 from watkins_ml.models.bundle import load_bundle
@@ -80,10 +79,9 @@ def test_its_code_is_a_package_of_its_own_that_imports_nothing_of_this_one(regis
 
 ASK = """
 import json, sys
-sys.path.insert(0, sys.argv[3])  # -S: nothing that is installed in development mode, as this package may be
 class Nowhere:
     def find_spec(self, name, path=None, target=None):
-        if name == "watkins_ml" and sys.argv[4] == "nowhere":
+        if name == "watkins_ml" and sys.argv[3] == "nowhere":
             raise ImportError(name)
 sys.meta_path.insert(0, Nowhere())
 import mlflow, pandas
@@ -96,9 +94,14 @@ print(json.dumps([answer.to_dict("records"), mine]))
 def ask(store_uri: str, noise: Path, folder: Path, ours: str) -> tuple[dict, list[str]]:
     """What the champion says in a process without this checkout, and which packages of ours that has imported."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-S", "-c", ASK, MODEL, noise, sysconfig.get_path("purelib"), ours]
-    done = subprocess.run(
-        command, cwd=folder, env=environment | {"MLFLOW_TRACKING_URI": store_uri}, capture_output=True, text=True
+    command = [sys.executable, "-c", ASK, MODEL, noise, ours]
+    done = forked.run(
+        command,
+        fresh=True,
+        cwd=folder,
+        env=environment | {"MLFLOW_TRACKING_URI": store_uri},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     ((answer,), packages) = json.loads(done.stdout.splitlines()[-1])
@@ -162,9 +165,9 @@ def test_a_model_of_an_earlier_version_answers_where_this_package_is(finished, n
 def run_mlflow(store_uri: str, folder: Path, *arguments: object) -> None:
     """The `mlflow` command from a folder in which this checkout cannot be imported."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    programs = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MLFLOW_TRACKING_URI": store_uri}
-    command = ["mlflow", "models", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment | programs, capture_output=True, text=True)
+    programs = {"MLFLOW_TRACKING_URI": store_uri} | forked.children_too()
+    command = [sys.executable, "-m", "mlflow", "models", *arguments]
+    done = forked.run(command, fresh=True, cwd=folder, env=environment | programs, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -8,11 +8,9 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -25,6 +23,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.models.utils import load_serving_example
 
+from tests.support import forked
 from tests.support.servers import free_port
 from watkins_ml.audio.settings import MOST_WINDOWS as MOST_WINDOWS_A_ROW
 from watkins_ml.dataset.layout import read_prepared
@@ -126,14 +125,13 @@ def model(store_uri, monkeypatch):
 def address(store_uri, tmp_path_factory) -> str:
     """Where a real `mlflow models serve` answers for the champion."""
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
-    programs = Path(sys.executable).parent
     stores = {"MLFLOW_TRACKING_URI": store_uri, "MLFLOW_REGISTRY_URI": store_uri}
-    environment = os.environ | stores | {"PATH": f"{programs}:{os.environ['PATH']}"}
-    command = [programs / "mlflow", "models", "serve", "--model-uri", MODEL, "--env-manager", "local"]
+    environment = os.environ | stores | forked.children_too()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", MODEL, "--env-manager", "local"]
     log = folder / "log"
     with open(log, "w") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, env=environment,
+        process = forked.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=folder, env=environment, fresh=True,
             stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
@@ -450,7 +448,7 @@ print((-work(50) + work(600)) >> 20)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_of_a_table_in_a_thread(finished):
-    said = subprocess.run([sys.executable, "-c", GROWTH, finished.run_dir / "model"], capture_output=True, check=True)
+    said = forked.run([sys.executable, "-c", GROWTH, finished.run_dir / "model"], capture_output=True, check=True)
     assert int(said.stdout) < 40  # MiB; it was 0.1 to 0.4 a row
 
 

@@ -28,6 +28,8 @@ LIBRARIES = (
     "sklearn.metrics", "matplotlib.figure", "scipy.signal", "soundfile", "uvicorn", "yaml", "typer", "pydantic",
 )  # fmt: skip
 OPTIONAL = ("timm", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "mlflow.store.tracking.sqlalchemy_store")
+CHILDREN = "WATKINS_TEST_FORKED_PYTHON"
+"""The variable with a stand-in for the interpreter, by which a program starts others; see `forked.stand_in`."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -206,10 +208,15 @@ def run(words: list[str]) -> None:
     """The program of `words`, which are what follows `python`."""
     import runpy
 
+    sys.executable = os.environ.get(CHILDREN, sys.executable)
     inherited = os.environ.get("PYTHONPATH", "")
     sys.path[:0] = [part for part in inherited.split(os.pathsep) if part]
     importlib.invalidate_caches()
-    while words[0] == "-X":
+    while words[0] in ("-X", "-u"):
+        if words[0] == "-u":
+            sys.stdout.reconfigure(write_through=True)
+            words = words[1:]
+            continue
         if words[1] == "faulthandler":
             import faulthandler
 

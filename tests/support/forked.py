@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,13 @@ from pathlib import Path
 
 VARIABLE = "WATKINS_TEST_FORKS"
 SERVER = Path(__file__).with_name("fork_server.py")
+STAND_IN = """#!{python} -IS
+import os, sys
+sys.path.insert(0, {support!r})
+os.environ["WATKINS_TEST_FORKS"] = {folder!r}
+import forked
+forked.stand_in(os.path.basename(sys.argv[0]), sys.argv[1:])
+"""
 cpu_spent = 0.0
 """Processor seconds of all commands that ended, for `cpu_times`: they are no children of this process."""
 
@@ -37,6 +45,10 @@ def fork_server() -> Iterator[None]:
             env=environment, start_new_session=True,
         )  # fmt: skip
     process.stdout.readline()  # it listens
+    (programs := Path(folder, "bin")).mkdir()
+    for name in ("python", "watkins", "mlflow"):
+        (programs / name).write_text(STAND_IN.format(python=sys.executable, folder=folder, support=str(SERVER.parent)))
+        (programs / name).chmod(0o755)
     os.environ[VARIABLE] = folder
     try:
         yield
@@ -72,7 +84,6 @@ class Popen(subprocess.Popen):
             "words": args[1:], "cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env),
             "session": start_new_session, "limits": self._limits,
         }  # fmt: skip
-        wanted["env"].pop(VARIABLE, None)
         wanted["env"] = {name: str(value) for name, value in wanted["env"].items()}
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(f"{os.environ[VARIABLE]}/{'libraries' if self._fresh else 'watkins'}")
@@ -133,3 +144,29 @@ def run(words, *, input=None, capture_output=False, timeout=None, check=False, *
     if check:
         done.check_returncode()
     return done
+
+
+def programs() -> str:
+    """A folder to begin PATH with: its `python`, `watkins` and `mlflow` are forked."""
+    return f"{os.environ[VARIABLE]}/bin"
+
+
+def children_too() -> dict[str, str]:
+    """The variable by which a forked program finds a `sys.executable` that is forked, too.
+
+    Not for programs that use `multiprocessing`, which hands down open files.
+    """
+    return {"WATKINS_TEST_FORKED_PYTHON": f"{programs()}/python"}
+
+
+def stand_in(name: str, words: list[str]) -> None:
+    """What a program of `programs` does: fork it, hand on signals, and end as it ends."""
+    module = {"python": [], "watkins": ["-m", "watkins_ml"], "mlflow": ["-m", "mlflow"]}[name]
+    process = Popen([sys.executable, *module, *words], fresh=name != "watkins", start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.killpg(process.pid, number))
+    status = process.wait()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)

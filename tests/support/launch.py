@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import ROOT, forked
 from tests.support.children import Command
 
 NOBODY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -20,14 +21,22 @@ NOBODY = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_
 class Launched:
     """One launcher with its processes; what they say is in `output`."""
 
-    def __init__(self, folder: Path, *arguments: object, count: int = 2, nodes: tuple = (), **environment: str):
+    def __init__(
+        self, folder: Path, *arguments: object, count: int = 2, nodes: tuple = (), fork: bool = False,
+        **environment: str,
+    ):  # fmt: skip
+        """With `fork` neither the launcher nor its processes import their libraries; then `pid` knows none."""
         self.output = folder / f"output-{time.monotonic_ns()}.txt"
         where = nodes or ("--standalone",)
         command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", count, *arguments]
         with open(self.output, "w") as terminal:
-            self.process = subprocess.Popen(
+            start, more = subprocess.Popen, {"preexec_fn": _hear_signals}
+            if fork:
+                start, more = forked.Popen, {"fresh": True}
+                environment |= forked.children_too() | {"PYTHONPATH": str(ROOT)}
+            self.process = start(
                 [str(part) for part in command], cwd=folder, env=_untracked() | environment, stdout=terminal,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_signals,
+                stderr=subprocess.STDOUT, start_new_session=True, **more,
             )  # fmt: skip
 
     @property
@@ -107,7 +116,7 @@ def two_machines(folders: tuple[Path, Path], port: int, *arguments: object, **en
     launched = []
     for rank, folder in enumerate(folders):
         meet = ("--nnodes", 2, "--node-rank", rank, "--master-addr", "127.0.0.1", "--master-port", port)
-        launched.append(Launched(folder, *arguments, count=1, nodes=meet, **environment))
+        launched.append(Launched(folder, *arguments, count=1, nodes=meet, fork=True, **environment))
     try:
         yield launched
     finally:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tests.support import EXPERIMENTS
+from tests.support import EXPERIMENTS, forked
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.runs.train import run_experiment
 from watkins_ml.tracking import registry
@@ -73,7 +72,9 @@ model = mlflow.pyfunc.load_model("models:/over-http/1")
 answer = model.predict(pandas.DataFrame({{"audio": [pathlib.Path({str(recording)!r}).read_bytes()]}}))
 print(json.dumps(answer.iloc[0].to_dict()))
 """
-    said = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said = forked.run(
+        [sys.executable, "-c", program], fresh=True, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     answer = json.loads(said.stdout.splitlines()[-1])
     bundle = load_bundle(run.model)
     (expected,) = bundle.classify([recording])
@@ -91,7 +92,7 @@ def test_a_run_without_a_server_finishes_and_a_later_sync_completes_it(
     command = [sys.executable, "-m", "watkins_ml", "train", RECIPE, "--run-dir", "away"]
     command += [part for override in overrides for part in ("-o", override)]
     environment = os.environ | {"MLFLOW_TRACKING_URI": nobody_listens, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = forked.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert said.stderr.count("Tracking server") == 1
     assert "watkins sync away" in said.stderr
