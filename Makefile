@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := watkins_ml tests experiments benchmarks docs
 
-.PHONY: setup demo test test-fast faults bench lint typecheck format clean
+.PHONY: setup demo test test-fast test-system faults bench lint typecheck format clean
 
 setup: $(VENV)/.ready  ## build .venv from pyproject.toml with the versions of constraints.txt
 
@@ -22,7 +22,10 @@ test: setup  ## the test suite, offline and in parallel
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: setup  ## the tests without trainings, servers and commands of their own, under 90 seconds
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not faults"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not faults and not system"
+
+test-system: setup  ## browser, notebooks, the service with PostgreSQL, a package installed by pip
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m system
 
 faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)
 	$(BIN)/python -m pytest -n auto --dist load -m faults

@@ -53,6 +53,14 @@ COSTLY_FILES = {
     "test_imports.py", "test_other_frontends.py", "test_output.py", "test_study_book.py", "test_timm.py",
 }  # fmt: skip
 """Files whose tests train, start commands or wait for others, each for itself."""
+SYSTEM_FILES = {
+    "test_browser.py": "a server and MLflow's pages in Chromium",
+    "test_showcase.py": "a page of 44 species in Chromium, which decodes every picture",
+    "test_report_notebook.py": "Jupyter kernels, which import everything anew",
+    "test_native.py": "PostgreSQL, MLflow with accounts, a trainer and a serving process",
+    "test_outside_family.py": "pip installs packages",
+}
+"""Files that test the whole system in several programs, and why they cost what they cost; `make test-system`."""
 LONGEST = ("test_crossval.py", "test_tune.py", "test_loop.py", "test_served_model.py", "test_distributed.py")
 
 
@@ -60,6 +68,8 @@ LONGEST = ("test_crossval.py", "test_tune.py", "test_loop.py", "test_served_mode
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: in parallel a file is one piece of work, and a long one must not be the last."""
     for item in items:
+        if item.path.name in SYSTEM_FILES:
+            item.add_marker("system")
         if item.path.name in COSTLY_FILES or COSTLY.intersection(item.fixturenames):
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}

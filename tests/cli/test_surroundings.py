@@ -7,8 +7,6 @@ import tempfile
 
 import pytest
 
-from tests.support import forked
-
 COMMANDS = [("models",), ("train", "r.yaml"), ("tune", "r.yaml"), ("crossval", "r.yaml"), ("sync",), ("server",),
             ("prepare", "recordings"), ("predict", "runs/a", "x.wav"), ("predict", "models:/a@champion", "x.wav"),
             ("evaluate", "runs/a"), ("compare",), ("report", "runs/a"), ("export", "runs/a"), ("demo",),
@@ -47,7 +45,7 @@ def test_a_home_folder_that_cannot_be_written_is_no_ones_business(finished, tmp_
     environment = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
     environment |= {"HOME": "/proc/nobody"}
     command = [sys.executable, "-m", "watkins_ml", "report", str(finished.run_dir), "--out", "page.html"]
-    said = forked.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert said.returncode == 0 and said.stderr == ""
 
 

@@ -434,16 +434,18 @@ def test_two_files_of_names_that_meet_are_both_taken(watkins, at_host, some_cuts
     None, [], "x", 3, {}, {"currentVersionNumber": None}, {"currentVersionNumber": "x"}, {"currentVersionNumber": [1]},
     {"code": "400"}, {"code": 500, "message": None}, {"code": 404}, {"currentVersionNumber": {"a": {}}},
 ])  # fmt: skip
-def test_whatever_kaggle_answers_is_one_sentence(watkins, as_kaggle, some_cuts, told):
+def test_whatever_kaggle_answers_is_one_sentence(watkins, as_kaggle, some_cuts, told, monkeypatch):
     pytest.importorskip("kagglehub")
+    monkeypatch.setattr(http, "TRIES", 2)  # for each of them Kaggle's client is made anew
     serve_kaggle(as_kaggle, zipped([]))
     as_kaggle.answers[KAGGLE_API + "GetDataset"] = lambda _: told
     refused(watkins, "kaggle")
 
 
 @pytest.mark.parametrize("what", ["a list without length", "a list in chunks", "a redirect with a body"])
-def test_kaggle_without_end_is_given_up(watkins, as_kaggle, what):
+def test_kaggle_without_end_is_given_up(watkins, as_kaggle, what, monkeypatch):
     pytest.importorskip("kagglehub")
+    monkeypatch.setattr(http, "TRIES", 2)
     for path in ("GetDataset", "DownloadDataset"):
         serve_kaggle(as_kaggle, zipped([]))
         as_kaggle.raw = {KAGGLE_API + path: ENDLESS[what]}

@@ -20,7 +20,7 @@ from tests.support import forked
 
 def cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return forked.cpu_spent + sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return forked.cpu_spent + forked.nested() + sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ LIBRARIES = (
 OPTIONAL = ("timm", "uvicorn.protocols.http.auto", "uvicorn.lifespan.on", "mlflow.store.tracking.sqlalchemy_store")
 CHILDREN = "WATKINS_TEST_FORKED_PYTHON"
 """The variable with a stand-in for the interpreter, by which a program starts others; see `forked.stand_in`."""
+BLANK = "WATKINS_TEST_BLANK_PICTURES"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -204,6 +205,14 @@ def end(program: Callable[[], None]) -> None:
     os._exit(code & 0xFF)
 
 
+def leave_pictures_blank() -> None:
+    """As `pictures.blank`, which would import pytest."""
+    from PIL import Image
+
+    plots = importlib.import_module("watkins_ml.evaluation.plots")
+    plots.draw = lambda figure: Image.new("RGB", tuple(round(inches * 10) for inches in figure.get_size_inches()))
+
+
 def run(words: list[str]) -> None:
     """The program of `words`, which are what follows `python`."""
     import runpy
@@ -222,6 +231,8 @@ def run(words: list[str]) -> None:
 
             faulthandler.enable()
         words = words[2:]
+    if os.environ.get(BLANK) and words[:2] == ["-m", "watkins_ml"]:
+        leave_pictures_blank()
     if words[0] == "-m":
         sys.argv = words[1:]
         sys.path.insert(0, os.getcwd())
@@ -238,6 +249,7 @@ def run(words: list[str]) -> None:
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
-    sys.path[:] = [part for part in sys.path if part not in os.environ.pop("PYTHONPATH", "").split(os.pathsep)]
+    ours = os.environ.pop("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [part for part in sys.path if part not in ours]
     words = serve(Path(sys.argv[1]))
     end(lambda: run(words))

@@ -84,6 +84,9 @@ class Popen(subprocess.Popen):
             "words": args[1:], "cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env),
             "session": start_new_session, "limits": self._limits,
         }  # fmt: skip
+        pictures = sys.modules.get("tests.support.pictures")
+        if pictures and pictures.plots.draw is pictures.blank:  # as in this process
+            wanted["env"]["WATKINS_TEST_BLANK_PICTURES"] = "1"
         wanted["env"] = {name: str(value) for name, value in wanted["env"].items()}
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(f"{os.environ[VARIABLE]}/{'libraries' if self._fresh else 'watkins'}")
@@ -159,6 +162,12 @@ def children_too() -> dict[str, str]:
     return {"WATKINS_TEST_FORKED_PYTHON": f"{programs()}/python"}
 
 
+def nested() -> float:
+    """Processor seconds of what forked programs forked in turn."""
+    spent = Path(os.environ.get(VARIABLE, ""), "spent")
+    return sum(map(float, spent.read_text().split())) if spent.exists() else 0.0
+
+
 def stand_in(name: str, words: list[str]) -> None:
     """What a program of `programs` does: fork it, hand on signals, and end as it ends."""
     module = {"python": [], "watkins": ["-m", "watkins_ml"], "mlflow": ["-m", "mlflow"]}[name]
@@ -166,6 +175,8 @@ def stand_in(name: str, words: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.killpg(process.pid, number))
     status = process.wait()
+    with open(f"{os.environ[VARIABLE]}/spent", "a") as file:
+        file.write(f"{cpu_spent}\n")
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
