@@ -126,7 +126,7 @@ def address(store_uri, tmp_path_factory) -> str:
     """Where a real `mlflow models serve` answers for the champion."""
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
     stores = {"MLFLOW_TRACKING_URI": store_uri, "MLFLOW_REGISTRY_URI": store_uri}
-    environment = os.environ | stores | forked.children_too()
+    environment = os.environ | stores | {"PATH": f"{forked.programs()}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", MODEL, "--env-manager", "local"]
     log = folder / "log"
     with open(log, "w") as output:

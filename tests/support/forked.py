@@ -23,6 +23,7 @@ from pathlib import Path
 
 VARIABLE = "WATKINS_TEST_FORKS"
 SERVER = Path(__file__).with_name("fork_server.py")
+MODULES = {"python": "", "watkins": "watkins_ml", "mlflow": "mlflow", "uvicorn": "uvicorn"}
 STAND_IN = """#!{python} -IS
 import os, sys
 sys.path.insert(0, {support!r})
@@ -46,7 +47,7 @@ def fork_server() -> Iterator[None]:
         )  # fmt: skip
     process.stdout.readline()  # it listens
     (programs := Path(folder, "bin")).mkdir()
-    for name in ("python", "watkins", "mlflow"):
+    for name in MODULES:
         (programs / name).write_text(STAND_IN.format(python=sys.executable, folder=folder, support=str(SERVER.parent)))
         (programs / name).chmod(0o755)
     os.environ[VARIABLE] = folder
@@ -150,7 +151,7 @@ def run(words, *, input=None, capture_output=False, timeout=None, check=False, *
 
 
 def programs() -> str:
-    """A folder to begin PATH with: its `python`, `watkins` and `mlflow` are forked."""
+    """A folder to begin PATH with: the programs in MODULES are forked."""
     return f"{os.environ[VARIABLE]}/bin"
 
 
@@ -170,8 +171,10 @@ def nested() -> float:
 
 def stand_in(name: str, words: list[str]) -> None:
     """What a program of `programs` does: fork it, hand on signals, and end as it ends."""
-    module = {"python": [], "watkins": ["-m", "watkins_ml"], "mlflow": ["-m", "mlflow"]}[name]
-    process = Popen([sys.executable, *module, *words], fresh=name != "watkins", start_new_session=True)
+    module = MODULES[name]
+    process = Popen(
+        [sys.executable, *(("-m", module) if module else ()), *words], fresh=name != "watkins", start_new_session=True
+    )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.killpg(process.pid, number))
     status = process.wait()
