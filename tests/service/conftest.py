@@ -75,7 +75,7 @@ class Native:
         programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         if service != "mlflow":  # whose processes are looked at
             programs = f"{forked.programs()}:{programs}"
-        base = {"PATH": programs, **forked.children_too(), "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        base = {"PATH": programs, "HOME": str(self.folder), "OMP_NUM_THREADS": "1", forked.BLANK: "1"}
         return base | {key: self.here(value) for key, value in self.file["services"][service]["environment"].items()}
 
     def command(self, service: str) -> list[str]:

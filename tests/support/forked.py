@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLE = "WATKINS_TEST_FORKS"
+BLANK = "WATKINS_TEST_BLANK_PICTURES"
+"""Set where a forked `watkins` is to leave pictures blank, as `pictures.drawing` does in this process."""
 SERVER = Path(__file__).with_name("fork_server.py")
 MODULES = {"python": "", "watkins": "watkins_ml", "mlflow": "mlflow", "uvicorn": "uvicorn"}
 STAND_IN = """#!{python} -IS
@@ -87,7 +89,7 @@ class Popen(subprocess.Popen):
         }  # fmt: skip
         pictures = sys.modules.get("tests.support.pictures")
         if pictures and pictures.plots.draw is pictures.blank:  # as in this process
-            wanted["env"]["WATKINS_TEST_BLANK_PICTURES"] = "1"
+            wanted["env"][BLANK] = "1"
         wanted["env"] = {name: str(value) for name, value in wanted["env"].items()}
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(f"{os.environ[VARIABLE]}/{'libraries' if self._fresh else 'watkins'}")
