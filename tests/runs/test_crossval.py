@@ -52,7 +52,7 @@ def recordings(archive, folder) -> Path:
     for cut in range(10):
         whistle = np.sin(np.arange(3_200) * 1.7) + np.random.default_rng(cut).normal(0, 0.2, 3_200)
         soundfile.write(ocean / "Tucuxi" / f"09000{cut:03d}.wav", whistle / 3, 8_000)
-    prepare(ocean, folder / "data", PrepareOptions(workers=1, frontend=FrontendSettings(frames=100)))
+    prepare(ocean, folder / "data", PrepareOptions(workers=1, frontend=FrontendSettings(n_mels=32, frames=100)))
     return folder / "data"
 
 
