@@ -222,7 +222,7 @@ def test_a_study_of_another_program_is_left_alone(small, tmp_path, begin):
 def test_a_trial_that_falls_behind_is_pruned(small, recipe_file, begin, pruner):
     """Every second trial learns nothing; `none` lets it go on all the same."""
     recipe = load_study(recipe_file, [f"study.pruner={pruner}", "train.epochs=9", "study.startup_trials=1"])
-    study = begin(named(recipe, pruner, trials=16))
+    study = begin(named(recipe, pruner, trials=10))
     while (claim := study.claim()) is not None:
         good = claim.trial.number % 2 == 0
         for epoch in range(1, 10):
@@ -288,7 +288,7 @@ def test_another_program_makes_the_tables_at_the_same_time(tmp_path, moment):
 ENDS = st.sampled_from(["complete", "pruned", "failed", "interrupted", "dies", "stays"])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), ENDS), max_size=14), st.integers(1, 4))
 def test_whatever_happens_every_point_ends_once(small, tmp_path_factory, events, wanted):
     """Three workers take turns; each event says whose trial ends, and how."""
