@@ -156,12 +156,12 @@ def archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(archive, tmp_path_factory) -> Path:
-    """The archive as `watkins prepare` leaves it, but with spectrograms of one second, not four. Read only."""
+    """The archive as `watkins prepare` leaves it, but with 32 bands and one second a spectrogram. Read only."""
     from watkins_ml.audio.settings import FrontendSettings
     from watkins_ml.dataset.prepare import PrepareOptions, prepare
 
     out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(archive, out, PrepareOptions(workers=1, frontend=FrontendSettings(frames=100)))
+    prepare(archive, out, PrepareOptions(workers=1, frontend=FrontendSettings(n_mels=32, frames=100)))
     return out
 
 

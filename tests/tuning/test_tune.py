@@ -351,7 +351,7 @@ def test_of_two_studies_that_begin_in_one_folder_at_once_one_is_refused(prepared
 def test_a_worker_that_finds_other_data_than_its_study_takes_no_trial(small, begin, archive, tmp_path):
     study = begin(small)
     copied = shutil.copytree(small.config.data.dir, tmp_path / "copied")
-    prepare(archive, copied, PrepareOptions(seed=1, workers=1, frontend=FrontendSettings(frames=100)))
+    prepare(archive, copied, PrepareOptions(seed=1, workers=1, frontend=FrontendSettings(n_mels=32, frames=100)))
     config = small.config.model_copy(update={"data": small.config.data.model_copy(update={"dir": str(copied)})})
     other = dataclasses.replace(small, config=config)
     digest = read_prepared(Path(small.config.data.dir)).digest
