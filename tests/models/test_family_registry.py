@@ -114,10 +114,16 @@ def test_no_other_module_knows_a_family_by_name():
     assert found == []
 
 
+def is_example(node: ast.Assign) -> bool:
+    """Whether this is the example of a command's help."""
+    return any(isinstance(target, ast.Name) and target.id == "EXAMPLE" for target in node.targets)
+
+
 def named(path: Path) -> list[tuple[int, str]]:
     """Line and text of names and strings, beside docstrings and examples, that name a family."""
     tree = ast.parse(path.read_text())
     plain = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    plain |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign) and is_example(node)}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in plain:
