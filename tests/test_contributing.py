@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from tests.support import forked
+from watkins_ml.dataset.prepare import PrepareOptions, prepare
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -22,12 +23,12 @@ COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch, prepared) -> Path:
-    """A copy of package and recipes, with prepared data and a recording."""
+def checkout(tmp_path, monkeypatch, archive) -> Path:
+    """A copy of package and recipes, with data of the usual frontend and a recording."""
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT / "watkins_ml", folder / "watkins_ml", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "experiments", folder / "experiments")
-    (folder / "data").symlink_to(prepared, target_is_directory=True)
+    prepare(archive, folder / "data", PrepareOptions(workers=1))
     (folder / "recordings").mkdir()
     time = np.arange(16_000) / 8_000
     soundfile.write(folder / "recordings" / "one.wav", 0.5 * np.sin(2 * np.pi * 900 * time), 8_000)

@@ -77,7 +77,7 @@ def test_the_whole_way(watkins, store, recordings, tmp_path, chosen):
     done = watkins("export", "run", "--out", "model.onnx")  # refuses answers that differ from PyTorch's
     assert done.status == 0, done.err
 
-    served = mlflow.pyfunc.load_model("models:/watkins-baseline@champion")
+    served = mlflow.pyfunc.load_model("models:/watkins-baseline/1")
     answer = served.predict(pd.DataFrame({"audio": [call.read_bytes()]}))
     probabilities = load_bundle(Path("run/model")).classify([call])
     assert answer["probability"][0] == pytest.approx(probabilities.max(), abs=1e-5)
@@ -91,7 +91,7 @@ def test_data_of_another_frontend_are_refused_with_what_differs(watkins, store, 
 
 def test_a_family_that_needs_another_frontend_refuses_the_data(watkins, store, prepared, monkeypatch):
     needing = replace(family("baseline"), frontend=FrontendSettings.at(32_000))
-    monkeypatch.setattr("watkins_ml.runs.train.family", {"baseline": needing}.__getitem__)
+    monkeypatch.setattr("watkins_ml.runs.network_input.family", {"baseline": needing}.__getitem__)
     recipe = Path(__file__).parents[1] / "experiments" / "baseline.yaml"
     done = watkins("train", recipe, "-o", f"data.dir={prepared}", "--run-dir", "run")
     assert done.status == 1 and "sample_rate 16000 (model: 32000)" in done.err and len(done.err.splitlines()) == 1

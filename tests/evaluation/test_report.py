@@ -155,7 +155,7 @@ def test_cuts_are_kept_with_picture_and_sound_or_with_the_reason_why_there_is_no
     run_dir, frame, cuts = kept
     for cut in cuts.itertuples():
         with Image.open(run_dir / cut.picture) as image:
-            assert image.size == (100, 128)
+            assert image.size == (100, 32)
         if cut.path == frame.path[0]:
             assert cut.sound == "" and cut.silent.startswith("unreadable: ")
         else:

@@ -150,7 +150,7 @@ def test_a_full_disk_is_refused_before_the_first_byte(watkins, mirror, at_host, 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 200_000, 200_000))
     said = watkins("fetch", "archive", "--out", "wk")
     assert said.status == 1
-    assert "needs 489 kB of free disk and has 200 kB; make room" in said.err
+    assert "needs 488.8 kB of free disk and has 200.0 kB; make room" in said.err
     assert all(one.range for one in at_host.of(mirror)), "only its directory was read"
     assert not list((tmp_path / "wk").rglob("*.part"))
 

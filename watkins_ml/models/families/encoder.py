@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.audio.encoder import EncoderFrontend
 from watkins_ml.audio.encoder_runtime import encoder_file, read_encoder
 from watkins_ml.audio.encoder_settings import BIRDNET, EncoderSettings, Speed
@@ -40,7 +41,7 @@ class EncoderModel(ModelSection):
     """Sample rate (Hz) that the encoder takes."""
     window_s: float = Field(default=3.0, gt=0)
     """Seconds that it takes at once."""
-    seconds: float = 4.0
+    seconds: float = SECONDS
     """Seconds of a recording that one embedding covers, over which mean and maximum of the encoder's are taken."""
     speeds: list[Speed] = Field(min_length=1)
     """Playback speeds, whose embeddings are concatenated: 0.5 brings down what is an octave above the encoder's band,
