@@ -24,7 +24,7 @@ test: setup  ## the test suite, offline and in parallel
 test-fast: setup  ## the tests without trainings, servers and commands of their own, under 90 seconds
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not faults and not system"
 
-test-system: setup  ## browser, notebooks, the service with PostgreSQL, a package installed by pip
+test-system: setup  ## the whole system: browser, notebooks, the service, torchrun, pip, the compiler, earlier versions
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m system
 
 faults: setup  ## kill trainings and servers at every moment, and compare with undisturbed runs (twenty minutes)

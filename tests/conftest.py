@@ -49,7 +49,7 @@ COSTLY = {
 }  # fmt: skip
 """Fixtures that start a server or train; what uses one is slow, so that `make test-fast` leaves it out."""
 COSTLY_FILES = {
-    "test_before_families.py", "test_bounds.py", "test_bundle.py", "test_claims.py", "test_controls.py",
+    "test_bounds.py", "test_bundle.py", "test_claims.py", "test_controls.py",
     "test_explain.py", "test_faults.py", "test_features.py", "test_folds.py", "test_hostile_host.py",
     "test_hub_release.py", "test_imports.py", "test_kaggle_release.py", "test_leaky.py", "test_lettering.py",
     "test_metadata.py", "test_ocean.py", "test_odd_names.py", "test_optimizer.py", "test_other_frontends.py",
@@ -65,9 +65,12 @@ SYSTEM_FILES = {
     "test_report_notebook.py": "Jupyter kernels, which import everything anew",
     "test_native.py": "PostgreSQL, MLflow with accounts, a trainer and a serving process",
     "test_outside_family.py": "pip installs packages",
+    "test_distributed.py": "torchrun starts several processes that train one network",
+    "test_before_families.py": "a run, a study and models of an earlier version go the whole way",
+    "test_odd_archive.py": "an archive of strange names goes the whole way",
 }
-"""Files that test the whole system in several programs, and why they cost what they cost; `make test-system`."""
-LONGEST = ("test_crossval.py", "test_tune.py", "test_loop.py", "test_served_model.py", "test_distributed.py")
+"""Files that test the whole system, and why they cost what they cost; `make test-system`. Single tests are marked."""
+LONGEST = ("test_crossval.py", "test_tune.py", "test_loop.py", "test_served_model.py", "test_hostile_host.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their marks

@@ -142,6 +142,7 @@ def test_the_interpreter_does_not_fail_on_them_once_more():
     assert said.returncode == 1 and said.stderr.startswith(b"watkins: ") and said.stderr.count(b"\n") == 1
 
 
+@pytest.mark.system
 def test_closed_streams_are_told_and_damage_no_file(finished, odd, tmp_path):
     asked = f"predict {finished.run_dir} '{odd}' --out {tmp_path}/found"
     command = f"{sys.executable} -m watkins_ml {asked}"

@@ -41,6 +41,7 @@ def test_a_library_does_not_end_the_process_before_the_sentence(tmp_path):
     assert said.stderr.startswith("watkins: the working directory is not there any more")
 
 
+@pytest.mark.system
 def test_a_home_folder_that_cannot_be_written_is_no_ones_business(finished, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
     environment |= {"HOME": "/proc/nobody"}

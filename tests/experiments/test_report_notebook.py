@@ -79,7 +79,7 @@ def test_its_confusion_matrix_is_the_one_of_the_report(champion, finished):
 
 def test_a_cross_validation_is_opened_from_a_server_with_its_mistakes_to_listen_to(recipe, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    config = recipe("baseline", "tracking.experiment=notebook", "train.epochs=1")
+    config = recipe("baseline", "tracking.experiment=notebook", "train.epochs=1", "optim.lr=1e-6")
     done = cross_validate(config, FoldRule(3), Path("runs/folds"))
     tracker = client()
     experiment = tracker.get_experiment_by_name("notebook").experiment_id

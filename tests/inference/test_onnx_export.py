@@ -88,6 +88,7 @@ def test_no_trace_of_this_machine_is_in_the_file(exported):
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_efficientnet_with_frozen_stages_is_exported_too(recipe):
     network = build_model(recipe("efficientnet", "model.freeze_depth=6").model, species=3).eval()
     classifier = Classifier(network, Frontend(FrontendSettings(frames=100)), ["a", "b", "c"], {}, 1.3)

@@ -447,6 +447,7 @@ print((-work(50) + work(600)) >> 20)
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_memory_does_not_grow_with_the_rows_of_a_table_in_a_thread(finished):
     said = forked.run([sys.executable, "-c", GROWTH, finished.run_dir / "model"], capture_output=True, check=True)
     assert int(said.stdout) < 40  # MiB; it was 0.1 to 0.4 a row

@@ -147,6 +147,7 @@ def test_an_experiment_that_was_put_on_another_disk_stays_there(store, tmp_path)
     assert client().get_experiment_by_name("whales").artifact_location == other.as_uri()
 
 
+@pytest.mark.system
 def test_the_server_gives_out_the_artifacts_of_the_new_place(moved, tmp_path):
     port, run = free_port(), RunDirectory(Path("runs/first"))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
@@ -192,6 +193,7 @@ def _can_mount() -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs mount namespaces")
+@pytest.mark.system
 def test_a_read_only_mount_can_be_read(moved, archive):
     if not _can_mount():
         pytest.skip("may not mount")

@@ -113,6 +113,7 @@ def test_spectrograms_read_from_the_disk_give_the_same_history(recipe, prepared,
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler")
+@pytest.mark.system
 def test_a_compiled_training_learns_the_same(train, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     same, val = ("train.epochs=2", "model.dropout=0.0"), bands(8, seed=1)  # dropout is drawn in another way
