@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -113,12 +114,15 @@ TEARS = [torn_journal, torn_tables, torn_checkpoint, empty_checkpoint, one_wrong
 
 @pytest.fixture(scope="module")
 def cut_off(training, empty_store, tmp_path_factory):
-    """A folder in which a training was killed after its third epoch."""
+    """A folder in which a training was killed after its third epoch, when MLflow had a run of it."""
     folder = tmp_path_factory.mktemp("cut-off")
     (folder / "mlflow").mkdir()
     shutil.copy(empty_store, folder / "mlflow" / "mlflow.db")
     command = training.start(folder, "torn")
     wait_for_epochs(folder, 3)
+    deadline = time.monotonic() + 60
+    while RunDirectory(folder / "run").facts.mlflow_run_id is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     command.kill_after(0)
     return folder
 
