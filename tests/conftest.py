@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def without_server(patch: pytest.MonkeyPatch) -> None:
     """No tracking server from outside; and none that MLflow itself writes into the environment outlives the patch."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         patch.setenv(name, "")
         patch.delenv(name)
 
