@@ -135,7 +135,9 @@ def test_a_disk_that_fills_up_all_the_same_is_one_sentence(watkins, at_host, som
     assert recordings(Path("wk")) == expected(some_cuts)
 
 
-@pytest.mark.parametrize("source, extra", [("huggingface", "huggingface_hub"), ("kaggle", "kagglehub.clients")])
+@pytest.mark.parametrize(
+    "source, extra", [("huggingface", "huggingface_hub.constants"), ("kaggle", "kagglehub.clients")]
+)
 def test_a_missing_extra_is_named(watkins, at_host, monkeypatch, source, extra):
     monkeypatch.setitem(sys.modules, extra, None)
     said = watkins("fetch", source, "--out", "wk")

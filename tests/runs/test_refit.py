@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from tests.conftest import copy_store, without_server
 from tests.support import EXPERIMENTS
 from tests.support.small import bands, same_weights
+from watkins_ml.cli.tables import print_run
 from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side
@@ -50,6 +52,13 @@ def test_it_has_as_many_epochs_as_the_best_network_at_its_learning_rates(refitte
     assert second["epoch"].tolist() == list(range(1, best + 1))
     assert second["learning_rate"].tolist() == pytest.approx(history["learning_rate"][:best].tolist())
     assert not (refitted.checkpoints / "refit.pt").exists()
+
+
+def test_the_report_says_that_another_network_is_tested(refitted, capsys):
+    kept = json.loads((refitted.root / "reports" / "kept.json").read_text())["kept"]
+    assert kept.endswith("by validation macro F1; tested: trained for as many on training and validation recordings")
+    print_run(refitted.root, refitted.read_metrics())
+    assert kept in " ".join(capsys.readouterr().out.split())
 
 
 def test_validation_is_that_of_the_first_network_and_test_that_of_the_second(refitted, recipe, prepared):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from watkins_ml.transforms.recorder import standardised
 from watkins_ml.transforms.registry import all_transforms
@@ -88,6 +89,11 @@ def test_the_background_is_what_another_recording_has_in_its_quiet_frames():
 def test_noise_far_below_a_recording_changes_nothing(spectrograms):
     quiet = changed(spectrograms, "background", lowest=-10, highest=-10, probability=1)
     torch.testing.assert_close(quiet, spectrograms, atol=1e-2, rtol=1e-2)
+
+
+def test_noise_that_is_at_least_louder_than_at_most_is_refused():
+    with pytest.raises(ValidationError, match=r"at least lowest \(1\.0\)"):
+        all_transforms()["background"].model_validate({"name": "background", "lowest": 1, "highest": -1})
 
 
 @pytest.mark.parametrize("name", ["bandwidth", "background", "freq_mixstyle"])

@@ -107,11 +107,12 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     from watkins_ml.training.monitor import kept
 
     run = RunDirectory(run_dir)
-    protocol, monitor = run.facts.split_protocol or "", load_stored(run_dir / "config.yaml").train.monitor
+    protocol, rule = run.facts.split_protocol or "", load_stored(run_dir / "config.yaml").train
     _print_score_table(f"{run_dir}: {stamp(protocol)}", metrics, {"validation": BEST_VAL, "test": TEST})
     if (predictions := read_predictions(run_dir / "preds" / "test.csv")) is not None:
         out.print(interval_sentence(metrics, predictions["tape"].nunique()))
-    out.print(f"Kept: {kept(int(metrics[BEST_EPOCH]), len(run.read_history()), monitor)} (train.monitor)")
+    epochs = int(metrics[BEST_EPOCH]), len(run.read_history())
+    out.print(f"Kept: {kept(*epochs, rule.monitor, rule.refit)} (train.monitor)")
     _print_shortfall(run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)

@@ -258,6 +258,7 @@ EXPECTED = {
     "bool_type": "true or false",
     "list_type": "a list",
     "too_long": f"a list of at most {MOST_TRANSFORMS}",
+    "too_short": "a list of one at least",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
 }
@@ -283,6 +284,8 @@ def _explain(detail: Any, kind: type[ExperimentConfig]) -> str:
             f"; did you mean {near}?" for near in difflib.get_close_matches(str(name), all_transforms(), n=1)
         )
         return f"{key}.name must be one of {', '.join(all_transforms())}, not {shown(name)}{hint}"
+    if detail["type"] == "value_error":  # a sentence of the section's own validator
+        return f"{key}: {detail['ctx']['error']}"
     expected = EXPECTED.get(detail["type"]) or detail["msg"].removeprefix("Input should be ")
     return f"{key} must be {expected}, not {shown(detail['input'])}"
 

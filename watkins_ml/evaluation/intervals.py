@@ -81,11 +81,11 @@ def interval_sentence(metrics: Mapping[str, float], tapes: int) -> str:
     if TEST_MACRO_F1 + LOW not in metrics:
         why = "all test cuts are of one tape" if tapes == 1 else "this run was made before they were computed"
         return f"The test scores have no interval over tapes: {why}."
-    told = [
+    scores = [
         f"{title} {Interval(*(metrics[TEST + name + end] for end in ('', LOW, HIGH)))}"
         for name, title in QUANTITIES.items()
     ]
-    return f"Test, with 95 % intervals over {plural(tapes, 'tape')}: {', '.join(told)}."
+    return f"Test, with 95 % intervals over {plural(tapes, 'tape')}: {', '.join(scores)}."
 
 
 def signed(share: float) -> str:

@@ -84,9 +84,9 @@ def write_controls(run_dir: Path, side: str, frame: pd.DataFrame, predictions: p
     return scores
 
 
-def write_kept(run_dir: Path, epoch: int, epochs: int, monitor: str) -> None:
-    """Write `reports/kept.json`: which of how many epochs was kept, and by what (`train.monitor`)."""
-    facts = {"epoch": epoch, "epochs": epochs, "monitor": monitor, "kept": kept(epoch, epochs, monitor)}
+def write_kept(run_dir: Path, epoch: int, epochs: int, monitor: str, refit: bool) -> None:
+    """Write `reports/kept.json`: which of how many epochs was kept, and by what (`train.monitor`, `train.refit`)."""
+    facts = {"epoch": epoch, "epochs": epochs, "monitor": monitor, "kept": kept(epoch, epochs, monitor, refit)}
     write_json(run_dir / "reports" / "kept.json", facts)
 
 

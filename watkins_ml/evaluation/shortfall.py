@@ -33,7 +33,7 @@ def shortfall(
     and those of the `controls` on the same cuts (path, tape, species, and a column `control_<name>` each) the
     difference is judged by its 95 % interval over tapes, else by its sign.
     """
-    told = []
+    sentences = []
     for quantity, title in QUANTITIES.items():
         own, known = metrics.get(TEST + quantity), _known(metrics, quantity)
         if own is None or not known:
@@ -43,8 +43,10 @@ def shortfall(
         if predictions is not None and controls is not None and CONTROL + best in controls:
             difference = paired_difference(controls.assign(predicted=controls[CONTROL + best]), predictions)[quantity]
         if difference.value <= 0 or difference.low <= 0:
-            told.append(f"{title} {percent(own)} against {percent(known[best])} ({TITLES[best]}{_span(difference)})")
-    return f"{subject} is not above the best control by more than noise: {'; '.join(told)}." if told else None
+            sentences.append(
+                f"{title} {percent(own)} against {percent(known[best])} ({TITLES[best]}{_span(difference)})"
+            )
+    return f"{subject} is not above the best control by more than noise: {'; '.join(sentences)}." if sentences else None
 
 
 def _known(metrics: Mapping[str, float], quantity: str) -> dict[str, float]:
@@ -88,13 +90,13 @@ def control_note(runs: list[ComparedRun]) -> str | None:
         for name, value in _known(run.metrics, metric_names.ACCURACY).items():
             best[name] = max(value, best.get(name, value))
     silent = {name: value for name, value in best.items() if name in CONTROLS}
-    told = []
+    reached = []
     if silent:
         name = max(silent, key=lambda name: silent[name])  # of equals the simplest
-        told.append(f"The best control without audio ({CONTROLS[name]}) reaches {percent(silent[name])} accuracy")
-    told += [f"a {title} {percent(best[name])}" for name, title in WITH_AUDIO.items() if name in best]
-    if not told:
+        reached.append(f"The best control without audio ({CONTROLS[name]}) reaches {percent(silent[name])} accuracy")
+    reached += [f"a {title} {percent(best[name])}" for name, title in WITH_AUDIO.items() if name in best]
+    if not reached:
         return None
-    note = f"{', '.join(told)} {tested_on(runs)}."
+    note = f"{', '.join(reached)} {tested_on(runs)}."
     sentences = [shortfall_of(run.run_dir, run.metrics, run.title) for run in runs if run.is_tested]
     return " ".join([note[0].upper() + note[1:], *filter(None, sentences)])

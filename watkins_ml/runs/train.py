@@ -185,7 +185,7 @@ def _train_and_report(
 ) -> dict[str, float]:
     network = unseen = train(config, inputs, run, start)
     err.print("Evaluating on validation and test")
-    metrics = report_validation(network, inputs, run, config.train.monitor)
+    metrics = report_validation(network, inputs, run, config.train.monitor, config.train.refit)
     if config.train.refit:
         network = refit_network(config, *inputs, run)
     metrics |= report_test(network, inputs.data, run, metrics, (inputs.train, inputs.val))
@@ -220,10 +220,13 @@ def train(
     )
 
 
-def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, monitor: str) -> dict[str, float]:
+def report_validation(
+    network: nn.Module, inputs: Inputs, run: RunDirectory, monitor: str, refit: bool = False
+) -> dict[str, float]:
     """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`.
 
-    `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch.
+    `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch; `refit` says whether another
+    one will be tested (`train.refit`).
     """
     from watkins_ml.evaluation.calibration import fit_temperature
     from watkins_ml.evaluation.report import write_kept, write_learning_curves, write_report
@@ -241,7 +244,7 @@ def report_validation(network: nn.Module, inputs: Inputs, run: RunDirectory, mon
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         metrics[THRESHOLD_90] = threshold
     metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
-    write_kept(run.root, best, len(history), monitor)
+    write_kept(run.root, best, len(history), monitor, refit)
     write_learning_curves(run.root, history, best)
     run.write_metrics(metrics)
     return metrics

@@ -38,9 +38,13 @@ def best_epoch(history: pd.DataFrame, monitor: str) -> int:
     return int(min(history.to_dict("records"), key=lambda epoch: rank(epoch, monitor))["epoch"])
 
 
-def kept(epoch: int, epochs: int, monitor: str) -> str:
-    """Which of how many epochs was kept, and by what: `epoch 3 of 12, by validation macro F1`."""
-    return f"epoch {epoch} of {epochs}, by {TITLES.get(monitor, monitor)}"
+def kept(epoch: int, epochs: int, monitor: str, refit: bool = False) -> str:
+    """Which of how many epochs was kept, and by what: `epoch 3 of 12, by validation macro F1`.
+
+    With `refit` also that another network is the one that is tested (`train.refit`).
+    """
+    then = "; tested: trained for as many on training and validation recordings" if refit else ""
+    return f"epoch {epoch} of {epochs}, by {TITLES.get(monitor, monitor)}{then}"
 
 
 def is_tie(one: Mapping[str, float], other: Mapping[str, float], monitor: str) -> bool:

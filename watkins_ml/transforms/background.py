@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from watkins_ml.transforms.recorder import chosen, others, standardised, uniform
 from watkins_ml.transforms.transform import Batch, SpectrogramTransform
@@ -32,6 +33,13 @@ class Background(SpectrogramTransform):
     highest: float = Field(default=0.5, ge=-10, le=10)
     """How loud it is at most."""
     probability: float = Field(default=0.5, gt=0, le=1)
+
+    @field_validator("highest")
+    @classmethod
+    def _not_below_the_lowest(cls, highest: float, others: ValidationInfo) -> float:
+        if highest < (lowest := others.data.get("lowest", highest)):
+            raise PydanticCustomError("range", "at least lowest ({lowest})", {"lowest": lowest})
+        return highest
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         import torch

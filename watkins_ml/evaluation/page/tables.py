@@ -88,10 +88,10 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
 
 def _kept(run: ComparedRun, epoch: float | None) -> str:
     """Which network the run is about, and by what rule."""
-    monitor = run.config["train"]["monitor"]
+    monitor, refit = run.config["train"]["monitor"], run.config["train"]["refit"]
     if "folds" in run.info:
         return f"one a fold, by {TITLES.get(monitor, monitor)}"
-    return DASH if epoch is None else kept(int(epoch), len(run.history), monitor)
+    return DASH if epoch is None else kept(int(epoch), len(run.history), monitor, refit)
 
 
 def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tuple[str, bool]]]]]:

@@ -52,7 +52,7 @@ class EncoderModel(ModelSection):
     @model_validator(mode="after")
     def _possible(self) -> EncoderModel:
         if self.encoder != BIRDNET and Path(self.encoder).suffix not in (".tflite", ".onnx"):
-            raise ValueError("`birdnet`, or the name of a file that ends in .tflite or .onnx")
+            raise ValueError(f"encoder is birdnet or a file that ends in .tflite or .onnx, not {self.encoder!r}")
         self.settings("0" * 64)
         return self
 
