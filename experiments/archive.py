@@ -22,9 +22,9 @@ import soxr
 
 from voices import Voice
 from watkins_ml.core.console import progress
+from watkins_ml.core.csv_import import import_csv
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors
-from watkins_ml.dataset.csv_import import import_csv
 from watkins_ml.demo.calls import SPECIES, Species
 from watkins_ml.demo.synthesis import Rng
 from watkins_ml.demo.tape import Tape, fast_length, record, unit_loudness, write_wav

@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["core"],
     ["audio"],
+    ["annotations"],
     ["dataset"],
     ["transforms", "models", "fetch"],
     ["config"],

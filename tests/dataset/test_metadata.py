@@ -180,3 +180,29 @@ def test_folds_that_a_table_gives_divide_a_cross_validation(ocean, run, save, tm
     folds = make_folds(read_prepared(tmp_path / "out"), FoldRule(column="fold"))
     assert folds.names == ["f0", "f1", "f2", "f3"]
     assert set(folds.data_of("f2").sides["test"]["tape"]) == {"00002", "01002"}
+
+
+def test_decimal_commas_become_points(tmp_path):
+    (tmp_path / "t.csv").write_text("file;site;latitude\n1.wav;Bay 3,5;-48,25\n2.wav;b;48.5\n")
+    rows = read_metadata(tmp_path / "t.csv").rows
+    assert rows["latitude"].tolist() == ["-48.25", "48.5"] and rows["site"].tolist() == ["Bay 3,5", "b"]
+
+
+def test_what_a_spreadsheet_makes_of_ids_is_told(ocean, run, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("id;site\n0;a\n1000;b\n01000000;c\n6,1025E+07;d\n")
+    run(ocean, metadata=table)
+    said = capsys.readouterr().err
+    assert "1 of its ids were made numbers by a spreadsheet program, as 6,1025E+07" in said
+    assert "2 lack the zeros that a name begins with (0 for 00000000)" in said or "(1000 for 00001000)" in said
+    table.write_text("id;site\n1000;b\n")
+    with pytest.raises(UsageError, match=r"no row belongs.*lack the zeros .* \(1000 for 00001000\)"):
+        run(ocean, metadata=table)
+
+
+def test_a_table_in_the_other_form_of_unicode_is_joined(ocean, run, cut, tmp_path):
+    cut(ocean / "Orca" / "00000e\u0301.wav", 990)
+    (tmp_path / "t.csv").write_text("file;site\n00000\u00e9.wav;North\n")
+    assert run(ocean, metadata=tmp_path / "t.csv").summary["metadata"]["with_site"] == 1
+    (tmp_path / "t.csv").write_text("file;site\nOrca/00000e\u0301;North\n")
+    assert run(ocean, metadata=tmp_path / "t.csv").summary["metadata"]["with_site"] == 1

@@ -10,10 +10,10 @@ import pandas as pd
 
 from watkins_ml.audio.formats import AUDIO_SUFFIXES
 from watkins_ml.core.console import err
+from watkins_ml.core.csv_import import SEPARATORS, import_csv
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import printable
 from watkins_ml.core.names import normal
-from watkins_ml.dataset.csv_import import SEPARATORS, import_csv
 from watkins_ml.dataset.layout import METADATA_COLUMNS
 
 ID_COLUMNS = ("cut_id", "clip_id", "id", "path", "file", "filename")

@@ -50,21 +50,31 @@ class ImportedTable:
     """What its owner should know of how it was read."""
 
 
-def import_csv(path: Path, known: Iterable[str], option: str = "") -> ImportedTable:
+def import_csv(path: Path, known: Iterable[str], option: str = "", may_be_empty: bool = False) -> ImportedTable:
     """Read a table with a heading, from a spreadsheet or a program.
 
     Args:
         known: the headings that are looked for; they decide which separator it has. `Cut ID` counts as `cut_id`.
         option: what the sentence of an error begins with, before the file.
+        may_be_empty: whether a table may have headings only.
 
     Raises:
         UsageError: no such file, or it is no table, too large, damaged, or empty; says what to do.
     """
+    text, notes = import_text(path, option)
     try:
-        content = _content(path)
-        text, notes = _text(content)
         separator, lines = _separator(text, set(known))
-        return ImportedTable(_frame(csv.reader(lines, delimiter=separator, strict=True), set(known)), separator, notes)
+        rows = _frame(csv.reader(lines, delimiter=separator, strict=True), set(known), may_be_empty)
+        return ImportedTable(rows, separator, notes)
+    except _NoTableError as error:
+        raise UsageError(f"{option} {printable(path)}: {error}".strip()) from None
+
+
+def import_text(path: Path, option: str = "") -> tuple[str, tuple[str, ...]]:
+    """The text of a table in any encoding, and what its owner should know of how it was read; raises as `import_csv`,
+    which knows the other arguments."""
+    try:
+        return _text(_content(path))
     except _NoTableError as error:
         raise UsageError(f"{option} {printable(path)}: {error}".strip()) from None
 
@@ -146,7 +156,7 @@ def _rows(reader: Reader) -> Iterator[list[str]]:
         raise _NoTableError(f"line {reader.line_num}: a quotation mark that is not closed, or none of a pair") from None
 
 
-def _frame(reader: Reader, known: set[str]) -> pd.DataFrame:
+def _frame(reader: Reader, known: set[str], may_be_empty: bool) -> pd.DataFrame:
     headings: list[str] | None = None
     rows: list[list[str]] = []
     for row in _rows(reader):
@@ -168,7 +178,7 @@ def _frame(reader: Reader, known: set[str]) -> pd.DataFrame:
         if len(rows) == MOST_ROWS:
             raise _NoTableError(f"more than {MOST_ROWS:,} rows are no table of recordings; leave out the others")
         rows.append(cells + [""] * (len(headings) - len(cells)))
-    if not rows:
+    if not rows and not (may_be_empty and headings):
         raise _NoTableError("has no rows below its headings")
     table = pd.DataFrame(rows, columns=headings, dtype=object)
     return table.loc[:, ~table.columns.duplicated() & (table.columns != "")]

@@ -1,0 +1,1 @@
+"""What people wrote down of recordings: selection tables and labels in, labels of windows out."""
