@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from watkins_ml.audio.defaults import RATES
-from watkins_ml.audio.settings import MOST_NUMBERS, FrontendSettings
+from watkins_ml.audio.settings import MOST_NUMBERS
 
 ENCODER_VERSION = 1
 """Raised whenever the same settings would give other numbers, so that stored embeddings are computed again."""
@@ -147,16 +147,3 @@ class EncoderSettings(BaseModel):
     def digest(self) -> str:
         text = json.dumps({"version": ENCODER_VERSION, **self.model_dump()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-AnySettings = FrontendSettings | EncoderSettings
-
-
-def differences(given: AnySettings, needed: AnySettings) -> str:
-    """What a model needs otherwise than the frontend that is given, in words."""
-    if isinstance(given, FrontendSettings) and isinstance(needed, FrontendSettings):
-        return given.differences(needed)
-    own, others = dict(given), dict(needed)
-    if type(given) is not type(needed):
-        return "one is of spectrograms, the other an encoder"
-    return ", ".join(f"{key} {own[key]} (model: {others[key]})" for key in own if own[key] != others[key])

@@ -33,8 +33,8 @@ app = typer.Typer(
 HELPERS = {"arguments", "tables", "prediction_tables"}
 """Modules of this package that are no commands."""
 ORDER = (
-    "prepare demo fetch train sync server tune crossval models promote evaluate compare report predict export explain "
-    "config"
+    "prepare demo fetch train sync server tune crossval ensemble models promote evaluate compare report predict export "
+    "explain config"
 ).split()
 """In which the help lists the commands; any others follow by name."""
 _found = {module.name for module in iter_modules(__path__)} - HELPERS

@@ -111,8 +111,11 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
     _print_score_table(f"{run_dir}: {stamp(protocol)}", metrics, {"validation": BEST_VAL, "test": TEST})
     if (predictions := read_predictions(run_dir / "preds" / "test.csv")) is not None:
         out.print(interval_sentence(metrics, predictions["tape"].nunique()))
-    epochs = int(metrics[BEST_EPOCH]), len(run.read_history())
-    out.print(f"Kept: {kept(*epochs, rule.monitor, rule.refit)} (train.monitor)")
+    if (members := run.facts.members) is None:
+        epochs = int(metrics[BEST_EPOCH]), len(run.read_history())
+        out.print(f"Kept: {kept(*epochs, rule.monitor, rule.refit)} (train.monitor)")
+    else:
+        out.print(f"Mean of the calibrated log-probabilities of {', '.join(member.name for member in members)}")
     _print_shortfall(run_dir, metrics)
     if sentence := threshold_sentence(metrics):
         out.print(sentence)
@@ -170,7 +173,7 @@ def print_crossval(result: CrossValidation) -> None:
     out.print(table, soft_wrap=False)
     folds = table_of("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
     for row in result.by_fold.itertuples():
-        counts = map(str, (row.train, row.val, row.test, row.best_epoch))
+        counts = map(str, (row.train, row.val, row.test, getattr(row, BEST_EPOCH, "–")))
         folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
     out.print(folds, soft_wrap=False)
     _print_shortfall(result.run_dir, metrics)

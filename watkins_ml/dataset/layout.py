@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from watkins_ml.audio.encoder_settings import AnySettings
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import inside, leads_out, plain_file
 from watkins_ml.core.errors import ResourceError, UserError

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.audio.decode import DECODER_VERSION, AudioError
-from watkins_ml.audio.encoder_settings import AnySettings
 from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.errors import UserError

@@ -13,8 +13,9 @@ import torch
 
 from watkins_ml.audio.defaults import SECONDS
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.files import write_bytes, write_csv, write_json
+from watkins_ml.core.files import read_csv, write_bytes, write_csv, write_json
 from watkins_ml.core.metric_names import CONTROL
+from watkins_ml.core.names import normal
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.evaluation import metrics, plots
@@ -119,6 +120,27 @@ def read_logits(run_dir: Path, side: str, shape: tuple[int, int]) -> np.ndarray 
         return np.array(logits)
     except (OSError, ValueError, EOFError):
         raise UserError(f"{path}: damaged; take it from MLflow or another copy") from None
+
+
+def stored_logits(run_dir: Path, side: str, paths: pd.Series, classes: list[str], temperature: float) -> np.ndarray:
+    """A run's logits (recordings, species) of the recordings with these paths, in their order.
+
+    Raises:
+        UserError: the run's predictions are missing or damaged, or of other recordings or species.
+    """
+    file = run_dir / "preds" / f"{side}.csv"
+    try:
+        table = read_csv(file, dtype={"path": str}, keep_default_na=False)
+        probabilities = table.rename(columns=normal)[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
+        rows = pd.Series(range(len(table)), index=table["path"]).loc[paths].to_numpy()
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"{file}: missing, damaged or of other recordings; take it from MLflow or another copy"
+        ) from None
+    logits = read_logits(run_dir, side, (len(table), len(classes)))
+    if logits is None:  # of an earlier version: from its calibrated probabilities, which are rounded to six digits
+        logits = np.log(np.maximum(probabilities, np.finfo(float).tiny)) * temperature
+    return logits[rows]
 
 
 def prediction_table(frame: pd.DataFrame, evaluation: Evaluation, novelty: np.ndarray | None = None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
 from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 from watkins_ml.evaluation.intervals import QUANTITIES, paired_difference, score_intervals, verdict
+from watkins_ml.tracking.records import Member
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.training.monitor import best_epoch
@@ -107,6 +108,8 @@ class ComparedRun:
                 raise UserError(f"The run in {run_dir} is incomplete: {name} is missing.")
         with damage(run_dir / "run.json"):
             info = dict(json.loads((run_dir / "run.json").read_text(encoding="utf-8")))
+            for member in info.get("members") or []:
+                Member.model_validate(member)
         with damage(run_dir / "config.yaml"):
             config = with_earlier(dict(read_yaml(run_dir / "config.yaml")))
             if "monitor" not in dict(config.get("train") or {}):

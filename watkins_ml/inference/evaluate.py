@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from watkins_ml.audio.encoder_settings import EncoderSettings, differences
+from watkins_ml.audio.any_settings import differences
+from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.console import err
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, write_json
@@ -37,7 +38,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
 
     data = read_prepared(data_dir)
     classifier = load_classifier(model)
-    if isinstance(settings := classifier.frontend.settings, EncoderSettings):
+    if not isinstance(settings := classifier.frontend.settings, FrontendSettings):
         data = with_own_input(data, settings, lambda: classifier.frontend)
     _check_fit(classifier, data, model, side)
     split, shown = open_side(data, side), as_prepared(data, side)

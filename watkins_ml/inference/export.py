@@ -16,6 +16,7 @@ from torch import nn
 
 from watkins_ml import __version__
 from watkins_ml.audio.decode import LOUDEST, SILENCE, SilenceError
+from watkins_ml.audio.ensemble import EnsembleFrontend
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.core.errors import UserError
@@ -105,9 +106,12 @@ def export_model(model: str, path: Path) -> Exported:
     check_temporary_files()  # which the exporter needs
     classifier = load_classifier(model)
     if not isinstance(classifier.frontend, Frontend):
+        what = "a pretrained encoder hears the sound before its network"
+        if isinstance(classifier.frontend, EnsembleFrontend):
+            what = "several models hear the sound, each with its own frontend"
         raise UserError(
-            f"{model}: a pretrained encoder hears the sound before its network, which is no part of an ONNX file; "
-            "export a model of spectrograms, or use this one with `watkins predict`"
+            f"{model}: {what}, which is no part of an ONNX file; export a model of spectrograms, or use this one with "
+            "`watkins predict`"
         )
     content = to_onnx(classifier, model)
     probabilities, logits = differences(content, classifier)

@@ -28,21 +28,35 @@ def load_classifier(model: str) -> Classifier:
     Raises:
         UserError: nothing there, or the server does not answer.
     """
-    if not _is_uri(model):
+    with bundle_directory(model) as bundle:
+        return load_bundle(bundle, model if is_uri(model) else None)
+
+
+@contextmanager
+def bundle_directory(model: str) -> Iterator[Path]:
+    """The folder of the trained model that a MODEL argument names, or a copy; raises as `load_classifier`."""
+    if not is_uri(model):
         path = Path(model)
         if not path.is_dir():
             raise UserError(f"{model}: no such run directory; a registered model is written models:/NAME@champion")
-        return load_bundle(path if (path / "model.json").exists() else path / "model")
-    with tracker_errors(model), tempfile.TemporaryDirectory(prefix="watkins-") as folder:
-        import mlflow
+        yield path if (path / DESCRIPTION).exists() else path / "model"
+        return
+    with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
+        with tracker_errors(model):
+            bundle = _downloaded(model, folder)
+        yield bundle
 
-        client()
-        uri = model if not model.startswith("runs:/") or "/" in model[len("runs:/") :] else f"{model}/model"
-        downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-        bundles = sorted(downloaded.rglob(DESCRIPTION))
-        if not bundles:
-            raise UserError(f"{model}: holds no watkins_ml model")
-        return load_bundle(bundles[0].parent, model)
+
+def _downloaded(model: str, folder: str) -> Path:
+    import mlflow
+
+    client()
+    uri = model if not model.startswith("runs:/") or "/" in model[len("runs:/") :] else f"{model}/model"
+    downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+    bundles = sorted(downloaded.rglob(DESCRIPTION))
+    if not bundles:
+        raise UserError(f"{model}: holds no watkins_ml model")
+    return bundles[0].parent
 
 
 @contextmanager
@@ -52,7 +66,7 @@ def run_directory(model: str) -> Iterator[Path]:
     Raises:
         UserError: nothing there, or the server does not answer.
     """
-    if not _is_uri(model):
+    if not is_uri(model):
         if not (Path(model) / "run.json").exists():
             raise UserError(f"{model}: not a run directory (it has no run.json)")
         yield Path(model)
@@ -89,7 +103,8 @@ def file_name(model: str) -> str:
     return names.file_name(re.sub(r"[^\w.@-]+", "-", model.removeprefix("models:/")).strip("-."))
 
 
-def _is_uri(model: str) -> bool:
+def is_uri(model: str) -> bool:
+    """Whether a MODEL is on the tracking server, and no folder."""
     return model.startswith(("models:/", "runs:/"))
 
 

@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from torch import nn
 
-from watkins_ml.audio.encoder_settings import AnySettings, EncoderSettings
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
@@ -155,7 +155,7 @@ def save_bundle(
     novelty: Novelty | None = None,
 ) -> None:
     """Write a bundle; `model.json` comes last and seals it."""
-    if (own := family(config.name).own_input) is not None and isinstance(frontend, EncoderSettings):
+    if (own := family(config.name).own_input) is not None and not isinstance(frontend, FrontendSettings):
         for name, content in own.files(config, frontend).items():
             write_bytes(folder / name, content)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -200,7 +200,8 @@ class _Description(BaseModel):
 
 @cache
 def _description_of(name: str) -> type[_Description]:
-    own: dict[str, Any] = {} if family(name).own_input is None else {"frontend": (EncoderSettings, ...)}
+    own_input = family(name).own_input
+    own: dict[str, Any] = {} if own_input is None else {"frontend": (own_input.settings_type, ...)}
     return create_model("_Description", __base__=_Description, model=(family(name).config, ...), **own)
 
 
@@ -249,7 +250,7 @@ def _read_description(path: Path, name: object) -> tuple[_Description, FileFront
         if description.format != FORMAT:
             raise ValueError(f"model format {description.format}, not {FORMAT}")
         own = family(description.model.name).own_input
-        if own is not None and isinstance(description.frontend, EncoderSettings):
+        if own is not None:
             return description, own.open(description.model, description.frontend, path.parent)
         return description, Frontend(description.frontend)
     except ValidationError as error:

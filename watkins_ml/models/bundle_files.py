@@ -5,12 +5,22 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from watkins_ml.audio.ensemble_settings import MOST_MEMBERS
 from watkins_ml.core.errors import UserError
 
 DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE = "model.json", "weights.pt", "novelty.pt", "example.wav"
 ENCODERS = ("encoder.tflite", "encoder.onnx")
-"""A pretrained encoder that is in no package; a model has at most one."""
-PARTS = (DESCRIPTION, WEIGHTS, NOVELTY, EXAMPLE, *ENCODERS)
+"""A pretrained encoder that is in no package; a model has at most one, or one in the folder of each member."""
+MEMBERS = tuple(f"member-{number}" for number in range(1, MOST_MEMBERS + 1))
+"""Folders with what the frontends of an ensemble's members need, in the order of these frontends."""
+PARTS = (
+    DESCRIPTION,
+    WEIGHTS,
+    NOVELTY,
+    EXAMPLE,
+    *ENCODERS,
+    *(f"{each}/{name}" for each in MEMBERS for name in ENCODERS),
+)
 """The files of a bundle; models of earlier versions have no novelty."""
 LICENCE = "licence"
 """A fact of a model and of its run, and a tag of both: of what they have from elsewhere."""
@@ -37,8 +47,9 @@ def copy_bundle(folder: Path, target: Path) -> str | None:
     """
     target.mkdir()
     for part in PARTS:
-        if (folder / part).is_symlink():
+        if any((folder / place).is_symlink() for place in (part, Path(part).parts[0])):
             raise UserError(f"{folder / part}: is a link; put the file itself there")
         if (folder / part).is_file():
+            (target / part).parent.mkdir(exist_ok=True)
             (target / part).write_bytes((folder / part).read_bytes())
     return bundle_digest(target)

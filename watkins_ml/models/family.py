@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from watkins_ml.audio.any_settings import OwnSettings
 from watkins_ml.audio.encoder_settings import EncoderSettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.section import Section
@@ -91,11 +92,11 @@ class OwnInput:
     Each function takes the section `model` first.
     """
 
-    settings: Callable[[Any], EncoderSettings]
+    settings: Callable[[Any], OwnSettings]
     """Of the frontend; raises a UserError where what it needs is missing."""
-    open: Callable[[Any, EncoderSettings, Path | None], FileFrontend]
+    open: Callable[[Any, Any, Path | None], FileFrontend]
     """The frontend; of a model, whose folder is given, with the files that were saved in it."""
-    files: Callable[[Any, EncoderSettings], dict[str, bytes]]
+    files: Callable[[Any, Any], dict[str, bytes]]
     """What has to be saved with a model, by the names in `bundle_files.PARTS`."""
     requirements: Callable[[Any], list[str]]
     """Packages by name that the frontend needs, beside those that the family's modules import."""
@@ -103,6 +104,8 @@ class OwnInput:
     """Licence of what was trained elsewhere, where one is known; it goes with every model."""
     transforms: tuple[str, ...] = ("mixup",)
     """Those of training batches, by name, that make sense for its tensors."""
+    settings_type: type[OwnSettings] = EncoderSettings
+    """What `settings` gives."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class Family:
     """The only spectrograms that its networks take; None: any."""
     own_input: OwnInput | None = None
     """None: its networks take spectrograms."""
+    members: Callable[[Any], list[ModelSection]] | None = None
+    """Of a family whose models are made of trained ones, and not trained: the sections `model` of these."""
 
 
 def frozen_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -80,6 +80,17 @@ def licence_of(config: ModelSection) -> str | None:
     return own.licence(config) if own is not None else None
 
 
+def family_of_members() -> Family:
+    """The family whose models are made of trained ones."""
+    return next(each for each in all_families() if each.members is not None)
+
+
+def families_in(config: ModelSection) -> list[str]:
+    """The family of a model, and those of the models that it is made of, by name."""
+    members = family(config.name).members
+    return list(dict.fromkeys([config.name, *(each.name for each in (members(config) if members else ()))]))
+
+
 def misplaced_transforms(name: str, transforms: list[str]) -> list[str]:
     """What is wrong with transforms of spectrograms where the networks of a family get something else."""
     own = family(name).own_input if name in family_names() else None

@@ -112,7 +112,7 @@ def _begin(
     record: RunDirectory, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData], rule: dict[str, Any]
 ) -> None:
     """The parent's first entries, or that it goes on."""
-    data, resumes = _pooled_data(folds, sides), record.facts_file.exists()
+    data, resumes = pooled_data(folds, sides), record.facts_file.exists()
     if not resumes:
         facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
         record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
@@ -122,7 +122,7 @@ def _begin(
         record.record("resume", epoch=None)
 
 
-def _pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
+def pooled_data(folds: Folds, sides: dict[str, PreparedData]) -> PreparedData:
     """Everything that some fold tests, as one test side; training and validation are counted in the mean."""
     tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
     counts = {side: round(np.mean([len(data.sides[side]) for data in sides.values()])) for side in ("train", "val")}
@@ -186,6 +186,7 @@ def _evaluate_pooled(
 
     The threshold is infinite where the fold's validation gave none.
     """
+    from watkins_ml.evaluation.report import stored_logits
     from watkins_ml.evaluation.result import evaluate
 
     frames, metrics = [data.sides["test"] for data in sides.values()], [run.read_metrics() for run in runs.values()]
@@ -193,24 +194,14 @@ def _evaluate_pooled(
     folds = zip(runs.values(), frames, metrics, strict=True)
     return evaluate(
         tested["label"].to_numpy(),
-        np.concatenate([_test_logits(run, frame, classes, found[TEMPERATURE]) for run, frame, found in folds]),
+        np.concatenate(
+            [stored_logits(run.root, "test", frame["path"], classes, found[TEMPERATURE]) for run, frame, found in folds]
+        ),
         classes,
         np.repeat([found[TEMPERATURE] for found in metrics], counts),
         np.repeat([found.get(THRESHOLD_90, np.inf) for found in metrics], counts),
         tested["tape"],
     )
-
-
-def _test_logits(run: RunDirectory, frame: pd.DataFrame, classes: list[str], temperature: float) -> np.ndarray:
-    """A fold's logits of its test side (recordings, species), in the order of `frame`."""
-    from watkins_ml.evaluation.report import read_logits
-
-    table = read_csv(run.root / "preds" / "test.csv", dtype={"path": str}, keep_default_na=False)
-    logits = read_logits(run.root, "test", (len(table), len(classes)))
-    if logits is None:  # of an earlier version: from its calibrated probabilities, which are rounded to six digits
-        probabilities = table[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
-        logits = np.log(np.maximum(probabilities, np.finfo(float).tiny)) * temperature
-    return logits[pd.Series(range(len(table)), index=table["path"]).loc[frame["path"]]]
 
 
 def _read_folds(record: RunDirectory) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import nn
 
-from watkins_ml.audio.encoder_settings import EncoderSettings
+from watkins_ml.audio.files import FileFrontend
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.console import progress
@@ -44,7 +44,25 @@ def save_model(
     validation recordings too (`train.refit`).
     Only after this may the journal name the model: whoever sends it takes the bundle as it is.
     """
-    facts = {
+    if unseen is None or unseen is network:
+        write_model(network, config, data, run, metrics, novelty_of(network, data, config))
+        return
+    novelty = novelty_of(network, data, config, ("train", "val"))
+    novelty.limit = novelty_of(unseen, data, config).limit  # for others the recordings must be new
+    write_model(network, config, data, run, metrics, novelty, refit=True)
+
+
+def write_model(
+    network: nn.Module,
+    config: ExperimentConfig,
+    data: PreparedData,
+    run: RunDirectory,
+    metrics: dict[str, float],
+    novelty: Novelty,
+    refit: bool = False,
+) -> None:
+    """The bundle and its facts; `refit` says that the network has been trained on the validation recordings too."""
+    facts: dict[str, str | float] = {
         "run": run.name,
         "data_digest": data.digest,
         "split_protocol": data.protocol,
@@ -52,31 +70,32 @@ def save_model(
     }
     if (licence := licence_of(config.model)) is not None:
         facts[LICENCE] = licence
-    if unseen is None or unseen is network:
-        novelty = _novelty(network, data, config)
-    else:
+    if refit:
         facts[REFIT] = True
-        novelty = _novelty(network, data, config, ("train", "val"))
-        novelty.limit = _novelty(unseen, data, config).limit  # for others the recordings must be new
     write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
     save_bundle(run.model, network, config.model, data.input, data.classes, facts, metrics[TEMPERATURE], novelty)
-    run.update_facts(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()),
-        model=facts,
-    )
+    if run.timing.exists():
+        run.update_facts(epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()))
+    run.update_facts(parameters=sum(parameter.numel() for parameter in network.parameters()), model=facts)
 
 
 def complete_model(network: nn.Module, data: PreparedData, run: RunDirectory, config: ExperimentConfig) -> None:
     """Add to a bundle what trials of earlier versions left out: without it no model can answer "unknown"."""
     if not (run.model / NOVELTY).exists():
-        save_novelty(run.model, _novelty(network, data, config))
+        save_novelty(run.model, novelty_of(network, data, config))
 
 
-def _novelty(
-    network: nn.Module, data: PreparedData, config: ExperimentConfig, known: tuple[str, ...] = ("train",)
+def novelty_of(
+    network: nn.Module,
+    data: PreparedData,
+    config: ExperimentConfig,
+    known: tuple[str, ...] = ("train",),
+    frontend: FileFrontend | None = None,
 ) -> Novelty:
-    """Which sounds are known to the network, those of the sides `known`; the test side is not among them."""
+    """Which sounds are known to the network, those of the sides `known`; the test side is not among them.
+
+    `frontend` is that of `data.input`, where its files are not those that `config` names.
+    """
     trained = SpectrogramFiles(data, pd.concat([data.sides[side] for side in known], ignore_index=True))
     val = SpectrogramFiles(data, data.sides["val"])
     rows = remembered_rows(torch.from_numpy(trained.frame["label"].to_numpy(copy=True)), config.train.seed).tolist()
@@ -89,13 +108,13 @@ def _novelty(
                 bar.advance(task)
 
         remembered, validation = cuts(trained, rows), cuts(val, list(range(len(val))))
-        return fit_novelty(network, _noises(data, config.model), remembered, validation)
+        return fit_novelty(network, _noises(data, config.model, frontend), remembered, validation)
 
 
-def _noises(data: PreparedData, config: ModelSection) -> Iterable[torch.Tensor]:
+def _noises(data: PreparedData, config: ModelSection, frontend: FileFrontend | None) -> Iterable[torch.Tensor]:
     """What the frontend makes of noise; an encoder takes so long for it that it is kept beside the embeddings."""
     own = family(config.name).own_input
-    if own is None or not isinstance(data.input, EncoderSettings):
+    if own is None or data.own_input is None:
         return noise_tensors(Frontend(data.frontend))
     file, shape = frontend_folder(data.folder, data.input) / "noise.pt", (NOISES, *data.input.shape)
     try:
@@ -104,7 +123,7 @@ def _noises(data: PreparedData, config: ModelSection) -> Iterable[torch.Tensor]:
             return noises
     except (OSError, ValueError, KeyError):  # not there yet, or torn
         pass
-    noises = torch.stack(list(noise_tensors(own.open(config, data.input, None))))
+    noises = torch.stack(list(noise_tensors(frontend or own.open(config, data.input, None))))
     write_tensors(file, {"noise": noises}, durable=False)
     return noises
 

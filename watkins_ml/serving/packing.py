@@ -17,14 +17,15 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from mlflow.models import Model
 
 from watkins_ml.core.errors import UserError
 from watkins_ml.models.bundle_files import DESCRIPTION, EXAMPLE
-from watkins_ml.models.registry import entry_point, family
+from watkins_ml.models.family import ModelSection
+from watkins_ml.models.registry import entry_point, families_in, family
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
@@ -46,18 +47,19 @@ class Code(NamedTuple):
 
 
 @cache
-def carried_code(family: str) -> Code:
-    """The modules that a model of this family needs to answer, found by what they import."""
+def carried_code(*families: str) -> Code:
+    """The modules that a model of these families needs to answer, found by what they import."""
     packages, modules = {PACKAGE.name: PACKAGE}, [SERVED_MODEL]
     sources: dict[str, bytes] = {}
-    if (entry := entry_point(family)) is None:
-        modules.append(PACKAGE / FAMILIES / f"{family}.py")
-    else:
+    for name in families:
+        if (entry := entry_point(name)) is None:
+            modules.append(PACKAGE / FAMILIES / f"{name}.py")
+            continue
         top = entry.module.partition(".")[0]
         packages[top] = place = _place_of(top)
         modules += [place] if place.is_file() else sorted(place.rglob("*.py"))  # whole, for it may import relatively
         carried = f"from {PACKAGE.name}.{OUTSIDE}.{entry.module} import {entry.attr} as FAMILY\n"
-        sources[f"{FAMILIES}/{family}.py"] = carried.encode()
+        sources[f"{FAMILIES}/{name}.py"] = carried.encode()
     needed, libraries = _needed(modules, packages)
     needed.remove(SERVED_MODEL)
     sources |= {_target(path, packages): path.read_bytes() for path in sorted(needed)}
@@ -83,8 +85,9 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
 
     from watkins_ml.serving.audio_table import INPUTS, OUTPUTS
 
-    model_section = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))["model"]
-    code = carried_code(model_section["name"])
+    stored = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))["model"]
+    model_section = family(stored["name"]).config.model_validate(stored)
+    code = carried_code(*families_in(model_section))
     with tempfile.TemporaryDirectory(prefix="watkins-") as workspace:
         package, served = Path(workspace) / code.name, Path(workspace) / SERVED_MODEL.name
         for path, source in code.files.items():
@@ -103,13 +106,10 @@ def save_model(bundle: Path, description: Model, folder: str) -> None:
         )
 
 
-def _own_requirements(model_section: dict[str, Any]) -> list[str]:
+def _own_requirements(model_section: ModelSection) -> list[str]:
     """Libraries that a family imports only for some of its models."""
-    of_family = family(model_section["name"])
-    if of_family.own_input is None:
-        return []
-    config = of_family.config.model_validate(model_section)
-    return [f"{name}=={version(name)}" for name in of_family.own_input.requirements(config)]
+    own = family(model_section.name).own_input
+    return [] if own is None else [f"{name}=={version(name)}" for name in own.requirements(model_section)]
 
 
 def _needed(modules: list[Path], packages: dict[str, Path]) -> tuple[set[Path], set[str]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-TRAIN, TUNE, CROSSVAL = "watkins train", "watkins tune", "watkins crossval"
+TRAIN, TUNE, CROSSVAL, ENSEMBLE = "watkins train", "watkins tune", "watkins crossval", "watkins ensemble"
 Number = int | float
 """As JSON has it: a whole number stays one."""
 
@@ -27,6 +27,14 @@ class Parent(Record):
     name: str
     trial: int | None = None
     fold: str | None = None
+
+
+class Member(Record):
+    """A run whose model an ensemble is made of."""
+
+    uid: str
+    name: str
+    family: str
 
 
 class RunFacts(Record):
@@ -55,6 +63,8 @@ class RunFacts(Record):
     fold_rule: dict[str, Any] | None = None
     untestable: dict[str, str] = {}
     """Species that no fold tests, each with the reason."""
+    members: list[Member] | None = None
+    """Of an ensemble."""
     licence: str | None = None
     """Of what the model has from elsewhere; None where there is nothing, or no licence is known."""
     parameters: int | None = None

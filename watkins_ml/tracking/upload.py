@@ -34,6 +34,8 @@ SPLIT_SCHEMA = [
     {"name": name, "type": "long" if name == "label" else "string", "required": True}
     for name in ("path", "species", "label", "tape", "spectrogram")
 ]
+MOST_PARAMS = 100
+"""That MLflow takes at once."""
 _CREATING_RUN = threading.Lock()
 """A cross-validation and its folds are sent by threads of one process, which must not both create the parent."""
 
@@ -164,7 +166,9 @@ class Upload:
             self.client.set_tag(self.run_id, RESUMED_TAG, str(entry.epoch))
 
     def _send_params(self, entry: Values) -> None:
-        self.client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in entry.values.items()])
+        params = [Param(key, str(value)) for key, value in entry.values.items()]
+        for first in range(0, len(params), MOST_PARAMS):
+            self.client.log_batch(self.run_id, params=params[first : first + MOST_PARAMS])
 
     def _send_tags(self, entry: Values) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in entry.values.items()])

@@ -73,6 +73,7 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
         ("Data digest", of("data_digest")),
         ("Split protocol", protocol),
         ("Folds, pooled", of("folds")),
+        ("Mean of", [_members(run) for run in runs]),
         ("Species", of("species")),
         ("Training cuts", of("train", "{:,}")),
         ("Validation cuts", of("val", "{:,}")),
@@ -86,8 +87,15 @@ def facts(runs: list[ComparedRun]) -> list[tuple[str, list[str]]]:
     return [(title, values) for title, values in rows if set(values) != {DASH}]
 
 
+def _members(run: ComparedRun) -> str:
+    """The models that an ensemble is made of."""
+    return ", ".join(f"{each['name']} ({each['family']})" for each in run.info.get("members") or []) or DASH
+
+
 def _kept(run: ComparedRun, epoch: float | None) -> str:
     """Which network the run is about, and by what rule."""
+    if run.info.get("members"):
+        return DASH
     monitor, refit = run.config["train"]["monitor"], run.config["train"]["refit"]
     if "folds" in run.info:
         return f"one a fold, by {TITLES.get(monitor, monitor)}"
