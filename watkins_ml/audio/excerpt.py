@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from watkins_ml.audio.decode import Recording
 from watkins_ml.audio.frontend import Frontend
 
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -17,15 +17,14 @@ COMPRESSION = 0.6
 """libsndfile's scale of 0 to 1 for variable bit rates: four seconds at 16 kHz take about 15 kB."""
 
 
-def mp3_excerpt(path: Path, frontend: Frontend) -> bytes:
+def mp3_excerpt(recording: Recording, frontend: Frontend) -> bytes:
     """The seconds of a recording that its spectrogram shows, at equal loudness whatever the recording's own level.
 
     The same recording gives the same bytes (an Ogg file would carry a random serial number).
 
-    Raises:
-        AudioError: as `read_recording` does.
+    Args:
+        recording: as `frontend.read` gives it.
     """
-    recording = frontend.read(path)
     rate = frontend.settings.sample_rate
     level = recording.waveform - recording.waveform.mean()  # an offset would ring at both ends, louder than the call
     audio = frontend.sound(level, recording.sample_rate).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,13 +14,18 @@ from watkins_ml.core.errors import UsageError
 
 if TYPE_CHECKING:
     from watkins_ml.audio.settings import FrontendSettings
+    from watkins_ml.dataset.prepare import Prepared, PrepareOptions
 
 FRONTEND = {"rich_help_panel": "Frontend"}
+ANNOTATED = {"rich_help_panel": "Long recordings with annotations"}
 EXAMPLE = "watkins prepare recordings/ --out data --split tape"
 
 
 def prepare(
-    audio_dir: Annotated[Path, typer.Argument(help="Folder with one folder of recordings a species.")],
+    audio_dir: Annotated[
+        Path,
+        typer.Argument(help="Folder with one folder of recordings a species; with --annotations, any recordings."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for annotations, splits and spectrograms.")] = Path("data"),
     split: Annotated[
         Literal["tape", "random"], typer.Option(help="tape (no tape on two sides) or random (leaky reference).")
@@ -66,6 +72,51 @@ def prepare(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that read recordings.")] = os.cpu_count()
     or 1,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Selection tables (Raven), labels (Audacity) or CSV: a file, or their folder.", **ANNOTATED),
+    ] = None,
+    table_index: Annotated[
+        Path | None, typer.Option(help="CSV of table,recording: which belong together; perhaps label.", **ANNOTATED)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Heading of the labels, if it is an unusual one.", **ANNOTATED)
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label of rows without one.", **ANNOTATED)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of label,species (empty: left out, ?: uncertain, background: no call).", **ANNOTATED),
+    ] = None,
+    reviewed: Annotated[
+        str,
+        typer.Option(
+            help="Where somebody listened to everything: all, spans (labelled background), none, or a CSV of "
+            "file,start_s,end_s.",
+            **ANNOTATED,
+        ),
+    ] = "spans",
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="What stays on one side: recording, day, a column of --metadata (site), or a regular expression.",
+            **ANNOTATED,
+        ),
+    ] = "recording",
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of a window that the next repeats.", **ANNOTATED)
+    ] = 0.5,
+    present: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of a call (or window) from which it is there.", **ANNOTATED)
+    ] = 0.5,
+    absent: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a call up to which it is not there.", **ANNOTATED)
+    ] = 0.1,
+    background_ratio: Annotated[
+        float, typer.Option(min=0, help="Windows without a call for each one with a call, at most.", **ANNOTATED)
+    ] = 1.0,
+    each_channel: Annotated[
+        bool, typer.Option("--each-channel", help="Windows of every channel by itself.", **ANNOTATED)
+    ] = False,
 ) -> None:
     """Scan, annotate, split and turn recordings into spectrograms; run it again to go on or update."""
     from watkins_ml.cli.tables import print_prepared
@@ -82,10 +133,44 @@ def prepare(
     if export_sides is not None:
         check_export(export_sides, audio_dir, out)
     options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling)
-    print_prepared(prepare_data(audio_dir, out, options), out)
+    given = {
+        "table_index": table_index, "label_column": label_column, "label": label, "labels": labels,
+        "reviewed": reviewed, "group_by": group_by, "overlap": overlap, "present": present, "absent": absent,
+        "background_ratio": background_ratio, "each_channel": each_channel,
+    }  # fmt: skip
+    if annotations is None:
+        _refuse_without_annotations(given)
+        print_prepared(prepare_data(audio_dir, out, options), out)
+    else:
+        print_prepared(_annotated(audio_dir, annotations, out, options, given), out)
     if export_sides is not None:
         count = export_spectrograms(read_prepared(out), export_sides)
         console.print(f"{count:,} spectrograms exported to {export_sides}")
+
+
+def _refuse_without_annotations(given: dict[str, Any]) -> None:
+    usual = {name: value.default for name, value in inspect.signature(prepare).parameters.items()}
+    if changed := [name for name, value in given.items() if value != usual[name]]:
+        option = changed[0].replace("_", "-")
+        raise UsageError(f"--{option}: is for long recordings; give their tables too (--annotations)")
+
+
+def _annotated(audio: Path, tables: Path, out: Path, options: PrepareOptions, given: dict[str, Any]) -> Prepared:
+    from watkins_ml.annotations.collect import AnnotationOptions
+    from watkins_ml.annotations.labelling import Thresholds
+    from watkins_ml.dataset.annotated import AnnotatedOptions, prepare_annotated
+    from watkins_ml.dataset.prepare import DEFAULT_GROUP_REGEX
+    from watkins_ml.dataset.windowing import WindowRule
+
+    if options.group_regex != DEFAULT_GROUP_REGEX:
+        raise UsageError("--group-regex: is for recordings in species folders; with --annotations give --group-by")
+    names = ("label_column", "label", "labels", "table_index", "reviewed")
+    reading = AnnotationOptions(**{name: given[name] for name in names})
+    rule = WindowRule(
+        given["overlap"], Thresholds(given["present"], given["absent"]), given["background_ratio"],
+        given["each_channel"],
+    )  # fmt: skip
+    return prepare_annotated(audio, tables, out, options, AnnotatedOptions(reading, rule, given["group_by"]))
 
 
 def _frontend(sample_rate: int, seconds: float, **others: Any) -> FrontendSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.table import Column, Table
@@ -62,22 +62,27 @@ def _leak(protocol: str) -> str:
 
 def print_prepared(prepared: Prepared, folder: Path) -> None:
     summary = prepared.summary
-    counts = summary["counts"]
-    table = table_of(
-        "side", "recordings", "share", "tapes", title=f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
-    )
+    counts, of_windows = summary["counts"], "windowing" in summary
+    one, group = ("window", summary["group_by"]) if of_windows else ("recording", "tape")
+    groups = f"{group}s" if group in ("tape", "recording", "day", "site") else "groups"
+    title = f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
+    table = table_of("side", f"{one}s", "share", groups, title=title)
     for side in SIDES:
         share = f"{counts[side] / counts['recordings']:.1%}"
         table.add_row(side, f"{counts[side]:,}", share, f"{summary['tapes'][side]:,}")
     out.print(table, soft_wrap=False)
+    background = summary.get("background_class")
+    what = f"{counts['species'] - bool(background)} species{' and background' * bool(background)}"
+    read = plural(prepared.computed, one if of_windows else "file")
     out.print(
-        f"{plural(counts['recordings'], 'recording')} of {counts['species']} species on "
-        f"{plural(counts['tapes'], 'tape')}; {plural(prepared.computed, 'file')} read now; "
-        f"data digest {summary['data_digest']}"
+        f"{plural(counts['recordings'], one)} of {what} on {plural(counts['tapes'], groups.removesuffix('s'))}; "
+        f"{read} read now; data digest {summary['data_digest']}"
     )
+    if of_windows:
+        _print_annotations(summary)
     if counts["rejected"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_for"].items())
-        left_out = plural(counts["rejected"], "file")
+        left_out = plural(counts["rejected"], "row" if of_windows else "file")
         out.print(f"{left_out} left out ({reasons}): {folder / 'annotations' / 'rejected.csv'}")
     if noted := counts.get("noted"):
         where = folder / "annotations" / "audio_annotations.csv"
@@ -90,12 +95,28 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
             f"recordings without one: {counts['recordings'] - given['recordings']:,}"
         )
     for species, count in summary["species_left_out"].items():
-        out.print(f"  {species} left out: {plural(count, 'recording')}, fewer than {summary['min_clips']}")
+        out.print(f"  {species} left out: {plural(count, one)}, fewer than {summary['min_clips']}")
     for species, reason in summary["species_not_tested"].items():
         out.print(f"  {species} is trained on but not tested: {reason}")
     for sentence in (*small_groups(summary), summary["band_advice"]):
         if sentence:
             out.print(sentence, style="yellow")
+
+
+def _print_annotations(summary: dict[str, Any]) -> None:
+    of = summary["annotations"]
+    out.print(
+        f"{plural(of['calls'], 'call')} in {plural(of['count'], 'table')}; listened through (--reviewed "
+        f"{of['reviewed']}): {of['reviewed_s'] / 3600:,.2f} h; windows without a call elsewhere, of which nothing is "
+        f"known: {of['unreviewed_windows']:,}"
+    )
+    if summary["background_class"] is None:
+        out.print(
+            "No window without a call: nothing is marked as listened through (--reviewed all, if you listened to all)",
+            style="yellow",
+        )
+    else:
+        out.print(f"'{summary['background_class']}' is the class of windows without a call; it is no species")
 
 
 def print_run(run_dir: Path, metrics: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _content(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             raise _NoTableError("not a file" if not path.is_dir() else "a folder and no CSV table")
         with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)  # room for so much is taken
     except OSError as error:
         raise _NoTableError(f"cannot be read as a CSV table ({error.strerror})") from None
     if len(content) > MOST_BYTES:

@@ -22,9 +22,12 @@ from watkins_ml.dataset.split import SIDES
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
+WINDOW_COLUMNS = ("recording", "start_s", "end_s", "channel")
+"""What the annotations have besides where a row is a window of a longer recording: its path, seconds, and the channel
+(0: all, mixed)."""
 LARGEST_TABLE, LARGEST_JSON = 1_000_000_000, 64_000_000
 """Bytes; a million recordings stay below."""
-TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", *METADATA_COLUMNS), str)
+TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", "recording", *METADATA_COLUMNS), str)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class PreparedData:
     """Species by label."""
     sides: dict[str, pd.DataFrame]
     """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, windows, and
-    those of METADATA_COLUMNS that a metadata table gave."""
+    those of METADATA_COLUMNS that a metadata table gave, and of windows WINDOW_COLUMNS."""
     seal: Seal | None = field(default=None, compare=False, repr=False)
     """None only where the tables were not read from a folder."""
     own_input: AnySettings | None = None
@@ -170,8 +173,13 @@ class PreparedData:
         return Path(os.path.normpath(beside)) if together else Path(opened(self.summary["audio_dir"]))
 
     def recording(self, path: str) -> Path:
-        """Where the file of a `path` in `sides` lies."""
-        return self.audio_dir / opened(path)
+        """Where the file of a `path` in `sides` lies, or the longer recording that it is a window of."""
+        return self.audio_dir / opened(path.rpartition("#t=")[0] if self.of_windows else path)
+
+    @property
+    def of_windows(self) -> bool:
+        """Whether a row is a window of a longer recording, named `RECORDING#t=START,END` in seconds."""
+        return "windowing" in self.summary
 
     def species(self) -> pd.DataFrame:
         """A row a species: its cuts and tapes on all sides, and why the split cannot test it (empty where it can)."""
@@ -221,7 +229,7 @@ def read_prepared(root: Path) -> PreparedData:
         details = read_table(folder.annotations)
         if "windows" not in details:
             raise ValueError("made by an earlier version, without the windows of long recordings")
-        given = [name for name in METADATA_COLUMNS if name in details]
+        given = [name for name in (*WINDOW_COLUMNS, *METADATA_COLUMNS) if name in details]
         details = details[["path", "cut_id", "sample_rate", "duration_s", "windows", *given]]
         sides = {name: read_table(folder.side(name)).merge(details, on="path", validate="1:1") for name in SIDES}
         classes = [normal(names[str(label)]) for label in range(len(names))]

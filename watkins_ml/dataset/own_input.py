@@ -6,7 +6,6 @@ often the folder is prepared anew.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import disk_errors, printable, write_tensors
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import DataFolder, PreparedData, read_table, windows_beside
+from watkins_ml.dataset.rows import Rows
 
 if TYPE_CHECKING:
     from watkins_ml.audio.files import FileFrontend
@@ -87,8 +87,10 @@ def _compute(data: PreparedData, folder: Path, todo: dict[str, str], frontend: F
     folder.mkdir(parents=True, exist_ok=True)
     known = {}
 
+    rows = Rows(data)
+
     def one(path: str) -> tuple[str, int]:
-        return todo[path], _embed(data, path, todo[path], folder, frontend)
+        return todo[path], _embed(rows, path, todo[path], folder, frontend)
 
     with open(folder / "journal.jsonl", "a", encoding="utf-8") as journal, progress() as bar:
         task = bar.add_task("Embedding recordings", total=len(todo), note="")
@@ -109,16 +111,14 @@ def _each(work: Callable[[str], tuple[str, int]], items: list[str]) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-def _embed(data: PreparedData, path: str, sha256: str, folder: Path, frontend: FileFrontend) -> int:
+def _embed(rows: Rows, path: str, sha256: str, folder: Path, frontend: FileFrontend) -> int:
     """Write the tensors of one recording; how many it has beside the central one's."""
-    file = data.recording(path)
+    file = rows.file(path)
     again = "put it back, or run `watkins prepare` again"
     try:
-        with open(file, "rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-        if found != sha256:
+        if rows.sha256(path) != sha256:
             raise UserError(f"{printable(file)}: has changed since it was prepared; {again}")
-        recording = frontend.read(file, MOST_WINDOWS)
+        recording = rows.read(path, frontend, MOST_WINDOWS)
     except AudioError as error:
         raise UserError(f"{printable(file)}: {error}; {again}") from None
     except OSError as error:

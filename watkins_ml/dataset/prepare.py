@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,20 @@ import pandas as pd
 
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError, UserError
-from watkins_ml.core.files import disk_errors, shown_csv, write_csv, write_json, write_text
-from watkins_ml.core.locks import only_writer, readers_of
+from watkins_ml.core.files import disk_errors
+from watkins_ml.core.locks import only_writer
 from watkins_ml.core.names import spelled
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.groups import group_facts
-from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
+from watkins_ml.dataset.layout import DataFolder
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.scan import Candidate, scan
+from watkins_ml.dataset.sealing import break_seal, is_sealed_as, seal, use_frontend
 from watkins_ml.dataset.spectrograms import Examined, decide, write_spectrograms
 from watkins_ml.dataset.split import SIDES, split, untested_species
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
-LAYOUT = "spectrograms/SPECIES/CUT"
-"""Stands beside the frontend's digest, so that spectrograms in the places of earlier versions are made anew."""
-WRITTEN = (".pt", ".windows", ".partial")
-"""Kinds of files that are written below `spectrograms/`; others are not touched."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +78,25 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
     metadata = _check(candidates, audio_dir, folder, options)
     then = "mend that and run the same command again; it goes on from there"
     with disk_errors(f"cannot write prepared data to {out}", then), only_writer(folder.root, "watkins prepare"):
-        _use_frontend(folder, options.frontend)
+        use_frontend(folder, options.frontend)
         known, todo = decide(candidates, folder)
         if any(folder.spectrogram(*candidate.slot).exists() for candidate in todo):
-            _break_seal(folder)
+            break_seal(folder)
         known |= write_spectrograms(todo, audio_dir, folder, options.frontend, options.workers, len(known))
         examined = [known[candidate.path] for candidate in candidates]
         annotations, rejected = annotate(candidates, examined, options.min_clips, options.least_rate)
         rejected = pd.concat([pd.DataFrame(others, columns=rejected.columns), rejected], ignore_index=True)
-        _check_species_left(annotations, rejected, audio_dir, options)
-        annotations = _with_metadata(annotations, metadata)
+        check_species_left(annotations, rejected, audio_dir, options)
+        annotations = with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
-        summary = _summary(audio_dir, annotations, rejected, side, options)
+        summary = summary_of(audio_dir, annotations, rejected, side, options)
         summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(audio_dir.resolve(), folder.root.resolve())))
-        summary["metadata"] = _metadata_summary(annotations, metadata, options.metadata)
-        if todo or not _is_sealed_as(folder, summary):
+        summary["metadata"] = metadata_summary(annotations, metadata, options.metadata)
+        if todo or not is_sealed_as(folder, summary):
             usable = [c for c, result in zip(candidates, examined, strict=True) if result.reason is None]
-            _seal(folder, usable, annotations, rejected, side, summary)
+            places = [folder.spectrogram(*slot) for slot in annotations[["species", "cut_id"]].itertuples(index=False)]
+            used = [folder.spectrogram(*candidate.slot) for candidate in usable]
+            seal(folder, used, annotations, places, rejected, side, summary)
     return Prepared(summary, len(todo))
 
 
@@ -120,7 +118,7 @@ def _check(
     return metadata
 
 
-def _check_species_left(
+def check_species_left(
     annotations: pd.DataFrame, rejected: pd.DataFrame, audio_dir: Path, options: PrepareOptions
 ) -> None:
     left = sorted(annotations["species"].unique())
@@ -134,7 +132,7 @@ def _check_species_left(
     )
 
 
-def _with_metadata(annotations: pd.DataFrame, metadata: pd.DataFrame | None) -> pd.DataFrame:
+def with_metadata(annotations: pd.DataFrame, metadata: pd.DataFrame | None) -> pd.DataFrame:
     if metadata is None:
         return annotations
     return annotations.join(metadata, on="path").fillna(dict.fromkeys(metadata, ""))
@@ -175,54 +173,18 @@ def annotate(
     )
 
 
-def _break_seal(folder: DataFolder) -> None:
-    """Take `dataset.json` away, before anything changes that a reader may be reading.
-
-    Raises:
-        UserError: somebody reads the folder now.
-    """
-    if readers := readers_of(folder.root):
-        raise UserError(
-            f"{folder.root}: {readers[0]} is reading it, and would find it changed; wait until that has ended and run "
-            "the same command again, which goes on from here, or give another --out"
-        )
-    folder.summary.unlink(missing_ok=True)
-
-
-def _use_frontend(folder: DataFolder, settings: FrontendSettings) -> None:
-    """Make sure that every spectrogram in the folder is of this frontend and in its place, dropping all others.
-
-    Raises:
-        UserError: there are files that are not of `watkins prepare`, which always leaves the marker.
-    """
-    marker, wanted = folder.spectrograms / ".frontend", f"{settings.digest()} {LAYOUT}"
-    if marker.exists() and marker.read_text() == wanted:
-        return
-    there = [path for path in folder.spectrograms.glob("*") if not path.name.startswith(".")]
-    if there and not marker.exists() and not folder.summary.exists():
-        raise UserError(f"{there[0]}: is not of `watkins prepare`, which would delete it; give another --out")
-    _break_seal(folder)
-    _remove_all_but(folder, set())
-    write_text(marker, wanted)
-
-
-def _remove_all_but(folder: DataFolder, wanted: set[Path]) -> None:
-    """Remove spectrograms and windows that are of no recording, and what a killed run left half-written."""
-    found = sorted(folder.spectrograms.rglob("*"), reverse=True)  # what is in a folder before the folder
-    for path in found:
-        if path.is_dir() and not path.is_symlink():
-            with suppress(OSError):  # not empty
-                path.rmdir()
-        elif path.suffix in WRITTEN and path not in wanted:
-            path.unlink()
-
-
-def _summary(
-    audio_dir: Path, annotations: pd.DataFrame, rejected: pd.DataFrame, side: pd.Series, options: PrepareOptions
+def summary_of(
+    audio_dir: Path,
+    annotations: pd.DataFrame,
+    rejected: pd.DataFrame,
+    side: pd.Series,
+    options: PrepareOptions,
+    tables: str = "",
 ) -> dict[str, Any]:
+    """What `dataset.json` says; `tables` is a digest of what else than the recordings decided the rows."""
     fingerprint = annotations.assign(side=side)[["path", "species", "tape", "sha256", "side"]]
     digest = hashlib.sha256(fingerprint.to_csv(index=False, lineterminator="\n").encode())
-    digest.update(options.frontend.digest().encode())
+    digest.update((options.frontend.digest() + tables).encode())
     few = rejected.loc[rejected["reason"].str.startswith("too few in class"), "species"]
     return {
         "data_digest": digest.hexdigest()[:16],
@@ -248,7 +210,7 @@ def _summary(
     }
 
 
-def _metadata_summary(
+def metadata_summary(
     annotations: pd.DataFrame, metadata: pd.DataFrame | None, table: Path | None
 ) -> dict[str, Any] | None:
     """The table, its columns and how many recordings it has a row and a site for; other values, another digest."""
@@ -262,39 +224,3 @@ def _metadata_summary(
         "recordings": int(annotations["path"].isin(metadata.index).sum()),
         "with_site": int((annotations["site"] != "").sum()) if "site" in metadata else 0,
     }
-
-
-def _is_sealed_as(folder: DataFolder, summary: dict[str, Any]) -> bool:
-    try:
-        return folder.rejected.exists() and read_prepared(folder.root).summary == summary
-    except UserError:  # unfinished or damaged
-        return False
-
-
-def _seal(
-    folder: DataFolder,
-    usable: list[Candidate],
-    annotations: pd.DataFrame,
-    rejected: pd.DataFrame,
-    side: pd.Series,
-    summary: dict[str, Any],
-) -> None:
-    """Write the tables; `dataset.json` is the last of them. Spectrograms that are left out wait where they are."""
-    _break_seal(folder)
-    wanted = {folder.spectrogram(*candidate.slot) for candidate in usable}
-    _remove_all_but(folder, wanted | set(map(windows_beside, wanted)))
-    species = sorted(annotations["species"].unique())
-    label_of = {name: label for label, name in enumerate(species)}
-    write_csv(folder.annotations, annotations)
-    write_text(folder.rejected, shown_csv(rejected))  # for people alone
-    write_json(folder.classes, {str(label): name for name, label in label_of.items()})
-    table = annotations.assign(
-        label=annotations["species"].map(label_of),
-        spectrogram=[
-            folder.spectrogram(*slot).relative_to(folder.root).as_posix()
-            for slot in zip(annotations["species"], annotations["cut_id"], strict=True)
-        ],
-    )
-    for name in SIDES:
-        write_csv(folder.side(name), table.loc[side == name, ["path", "species", "label", "tape", "spectrogram"]])
-    write_json(folder.summary, summary)

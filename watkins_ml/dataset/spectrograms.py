@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from watkins_ml.audio.decode import DECODER_VERSION, AudioError
 from watkins_ml.audio.settings import MOST_WINDOWS, FrontendSettings
@@ -29,6 +29,7 @@ from watkins_ml.dataset.scan import Candidate
 if TYPE_CHECKING:
     from watkins_ml.audio.frontend import Frontend
 
+T = TypeVar("T")
 FILES_WORTH_A_WORKER = 50
 """Starting a worker process costs seconds of imports; fewer files than this are done at once."""
 FILES_AT_ONCE = 4
@@ -92,15 +93,26 @@ def _examine(
     todo: list[Candidate], audio_dir: Path, folder: DataFolder, settings: FrontendSettings, workers: int
 ) -> Iterator[Examined]:
     workers = min(workers, len(todo) // FILES_WORTH_A_WORKER)
+    at_once = FILES_AT_ONCE if workers > 1 else 1
+    tasks = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
+    for results in in_processes(_examine_some, tasks, (audio_dir, folder, settings), workers):
+        yield from results
+
+
+def in_processes(work: Callable[..., T], tasks: Sequence[Any], others: tuple[Any, ...], workers: int) -> Iterator[T]:
+    """`work(task, *others)` of each task as soon as it is done, in so many processes, or with one worker in this one.
+
+    Raises:
+        UserError: a worker died.
+    """
     if workers <= 1:
-        yield from (_examine_one(candidate, audio_dir, folder, settings) for candidate in todo)
+        yield from (work(task, *others) for task in tasks)
         return
     pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
     try:
-        tasks = [todo[start : start + FILES_AT_ONCE] for start in range(0, len(todo), FILES_AT_ONCE)]
-        pending = [pool.submit(_examine_some, task, audio_dir, folder, settings) for task in tasks]
+        pending = [pool.submit(work, task, *others) for task in tasks]
         for future in as_completed(pending):
-            yield from future.result()
+            yield future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker process died while reading recordings (out of memory? or, in a script of yours, a call without "
@@ -135,7 +147,7 @@ def _end_with_parent() -> None:
 
 
 @cache
-def _frontend(settings: FrontendSettings) -> Frontend:
+def frontend_of(settings: FrontendSettings) -> Frontend:
     from watkins_ml.audio.frontend import Frontend  # two seconds, which the parent of a worker pool need not wait
 
     return Frontend(settings)
@@ -148,7 +160,7 @@ def _examine_some(
 
 
 def _examine_one(candidate: Candidate, audio_dir: Path, folder: DataFolder, settings: FrontendSettings) -> Examined:
-    frontend = _frontend(settings)
+    frontend = frontend_of(settings)
     key = {name: getattr(candidate, name) for name in ("path", "cut_id", "size", "mtime_ns")}
     key["decoder"] = DECODER_VERSION
     path = audio_dir / opened(candidate.path)
@@ -185,10 +197,10 @@ def _holds(result: Examined, candidate: Candidate, folder: DataFolder) -> bool:
         return False
     place = folder.spectrogram(*candidate.slot)
     files = (place, windows_beside(place))[: min(result.windows, 2)]
-    return result.reason is not None or all(map(_is_there, files))
+    return result.reason is not None or all(map(is_there, files))
 
 
-def _is_there(file: Path) -> bool:
+def is_there(file: Path) -> bool:
     try:
         return file.stat().st_size > 0  # a power cut empties files
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from watkins_ml.audio.excerpt import mp3_excerpt
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.core.files import write_bytes, write_csv
 from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.rows import Rows
 
 PAIRS = 8
 """So many of the most confused pairs get examples."""
@@ -41,12 +42,12 @@ def save_cuts(
     """
     shown = [(name, rank, int(row)) for name, rows in galleries.items() for rank, row in enumerate(rows)]
     shown += pair_examples(predictions, pairs.head(PAIRS))
-    frontend, files = Frontend(data.frontend), {}
+    frontend, rows_of, files = Frontend(data.frontend), Rows(data), {}
     for row in sorted({row for _, _, row in shown}):
         name = f"galleries/{split}_cuts/{row:05d}"
         write_bytes(run_dir / f"{name}.jpg", spectrogram_picture(np.asarray(spectrograms[row])))
         try:
-            write_bytes(run_dir / f"{name}.mp3", mp3_excerpt(data.recording(predictions.path[row]), frontend))
+            write_bytes(run_dir / f"{name}.mp3", mp3_excerpt(rows_of.read(predictions.path[row], frontend), frontend))
             files[row] = (f"{name}.jpg", f"{name}.mp3", "")
         except AudioError as error:
             files[row] = (f"{name}.jpg", "", str(error))
