@@ -20,9 +20,12 @@ from watkins_ml.evaluation.intervals import paired_difference
 MASKS = ["augment.freq_mask=16", "augment.time_mask=48"]
 TOGETHER = [*MASKS, "augment.mixup=0.2", "train.label_smoothing=0.1"]
 EPOCHS = {"baseline": 12, "imagenet": 20}
-FILTER, STYLE, BANDWIDTH, BACKGROUND = (
-    f"{{name: {name}}}" for name in ("filter_augment", "freq_mixstyle", "bandwidth", "background")
-)
+FILTER, STYLE, BANDWIDTH, BACKGROUND, EXCERPT, SPEED, OCEAN = (
+    f"{{name: {name}}}"
+    for name in (
+        "filter_augment", "freq_mixstyle", "bandwidth", "background", "random_excerpt", "speed", "ocean_noise",
+    )
+)  # fmt: skip
 COSINE = ["optim.schedule=cosine", "optim.warmup_epochs=1"]
 
 
@@ -53,6 +56,9 @@ OPTIONS = {
     "Freq-MixStyle": augment(STYLE),
     "random bandwidth": augment(BANDWIDTH),
     "background noise": augment(BACKGROUND),
+    "random excerpts": augment(EXCERPT),
+    "speed": augment(SPEED),
+    "ocean noise": augment(OCEAN),
     "against the recorder": augment(FILTER, STYLE, BACKGROUND, BANDWIDTH),
     "all across tapes": [
         *augment(FILTER, STYLE, BACKGROUND, BANDWIDTH), *COSINE, "train.refit=true", "train.class_weights=tapes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,8 +15,9 @@ from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import read_prepared, windows_beside
-from watkins_ml.dataset.loading import cut_windows, load_side
+from watkins_ml.dataset.loading import cut_windows, load_side, load_sides, open_side
 from watkins_ml.dataset.prepare import PrepareOptions
+from watkins_ml.transforms.random_excerpt import RandomExcerpt
 
 QUICK = FrontendSettings(sample_rate=8_000, n_fft=4096, frames=100, hop_length=40, win_length=64)
 """Windows of half a second, so that a second is long."""
@@ -48,6 +50,61 @@ def test_only_long_recordings_have_windows(sea, run, tmp_path):
             stored = tmp_path / "out" / row.spectrogram
             assert torch.equal(torch.load(stored, weights_only=True), frontend.file(sea / row.path))
             assert windows_beside(stored).exists() == is_long(row.path)
+
+
+def test_random_excerpts_are_the_windows_from_memory_and_from_the_disk(sea, run, tmp_path):
+    run(sea, frontend=QUICK)
+    data, draw = read_prepared(tmp_path / "out"), RandomExcerpt(name="random_excerpt")
+    loaded, files = load_side(data, "train", with_windows=True), open_side(data, "train", with_windows=True)
+    every = list(cut_windows(data, files))
+    order, seen = torch.Generator().manual_seed(0), set()
+    for number in range(30):
+        state = order.get_state()
+        rows = torch.cat([labels for _, labels in numbered(loaded).batches(3, order, draw=draw)])
+        order.set_state(state)
+        batches = torch.cat([spectrograms for spectrograms, _ in loaded.batches(3, order, draw=draw)])
+        if number < 3:
+            again = files.batches(3, torch.Generator().set_state(state), draw=draw)
+            assert torch.equal(torch.cat([spectrograms for spectrograms, _ in again]), batches)
+        for row, spectrogram in zip(rows.tolist(), batches, strict=True):
+            (window,) = [place for place, each in enumerate(every[row]) if torch.equal(each, spectrogram)]
+            seen.add((row, window))
+    assert seen == {(row, window) for row, windows in enumerate(every) for window in range(len(windows))}
+
+
+def numbered(side):
+    """The same side with row numbers for labels."""
+    return replace(side, labels=torch.arange(len(side)))
+
+
+def test_windows_count_where_memory_is_limited_and_only_those_that_are_asked_for_are_read(sea, run, tmp_path, capsys):
+    run(sea, frontend=QUICK)
+    data = read_prepared(tmp_path / "out")
+    plain = load_sides(data, ("train", "val"))
+    assert plain[0].windows is None
+    train, val = load_sides(data, ("train", "val"), None, ("train",))
+    assert val.windows is None and torch.is_tensor(train.windows.spectrograms)
+    assert torch.equal(train.spectrograms, plain[0].spectrograms)
+    size = sum(each.nbytes for each in (train.spectrograms, train.windows.spectrograms, val.spectrograms))
+    capsys.readouterr()
+    assert torch.is_tensor(load_sides(data, ("train", "val"), size / 1e9, ("train",))[0].windows.spectrograms)
+    assert not torch.is_tensor(load_sides(data, ("train", "val"), (size - 1) / 1e9, ("train",))[0].spectrograms)
+
+
+def test_lost_windows_are_named_where_a_random_one_is_wanted(sea, run, tmp_path):
+    run(sea, frontend=QUICK)
+    data = read_prepared(tmp_path / "out")
+    files = open_side(data, "train", with_windows=True)
+    gone = windows_beside(tmp_path / "out" / files.windows.spectrograms.frame["spectrogram"].iloc[0])
+    gone.unlink()
+    draw = RandomExcerpt(name="random_excerpt")
+    for read in (
+        lambda: load_side(data, "train", with_windows=True),
+        lambda: list(files.batches(2, torch.Generator(), draw=draw)),
+    ):
+        with pytest.raises(UserError, match=r"missing; run `watkins prepare`") as error:
+            read()
+        assert str(gone) in str(error.value)
 
 
 def test_they_stay_where_they_are_whatever_the_split(sea, run, tmp_path, content):

@@ -5,21 +5,25 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from watkins_ml.dataset.loading import Side
+from watkins_ml.dataset.loading import Side, Windows
 from watkins_ml.tracking.rundir import RunDirectory
 
 CLASSES = ["low", "middle", "high"]
 
 
 def bands(count: int = 24, seed: int = 0) -> Side:
-    """Noise spectrograms (count, 1, 32, 24) in which each class is louder in a band of its own."""
+    """Noise spectrograms (count, 1, 32, 24) in which each class is louder in a band of its own; every fourth recording
+    has three windows."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     spectrograms = torch.randn(count, 1, 32, 24, generator=generator)
     for row, label in enumerate(labels.tolist()):
         spectrograms[row, 0, 10 * label : 10 * label + 10] += 3
     tapes = [f"{label}-{row % 5}" for row, label in enumerate(labels.tolist())]
-    return Side(pd.DataFrame({"label": labels, "tape": tapes}), spectrograms, labels)
+    counts = torch.where(torch.arange(count) % 4 == 1, 3, 1)
+    windows = spectrograms[counts > 1].repeat_interleave(3, 0)
+    windows = windows + torch.randn(windows.shape, generator=generator)
+    return Side(pd.DataFrame({"label": labels, "tape": tapes}), spectrograms, labels, Windows(counts, windows))
 
 
 def contradicted(split: Side) -> Side:
@@ -67,6 +71,12 @@ RECIPES = {
             "optim.clip_norm=0.5",
             "optim.layer_decay=0.7",
             "augment=[{name: filter_augment}, {name: background}, {name: bandwidth}, {name: freq_mixstyle}]",
+        ]
+    },
+    "other-windows-speeds-and-seas": {
+        "overrides": [
+            "augment=[{name: random_excerpt}, {name: speed}, {name: ocean_noise, highest_snr: 60}]",
+            "train.class_weights=sampled",
         ]
     },
     "by-validation-loss": {

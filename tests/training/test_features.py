@@ -91,6 +91,12 @@ def assert_close(history: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 @narrow
+def test_random_excerpts_are_read_anew_and_not_kept(train, store):
+    train("random", 9, "augment=[{name: random_excerpt}]", "train.epochs=1", store=store)
+    assert not store.folder.exists()
+
+
+@narrow
 @pytest.mark.parametrize(
     ("depth", "overrides"),
     [

@@ -96,7 +96,7 @@ def test_noise_that_is_at_least_louder_than_at_most_is_refused():
         all_transforms()["background"].model_validate({"name": "background", "lowest": 1, "highest": -1})
 
 
-@pytest.mark.parametrize("name", ["bandwidth", "background", "freq_mixstyle"])
+@pytest.mark.parametrize("name", ["bandwidth", "background", "freq_mixstyle", "speed", "ocean_noise"])
 def test_a_probability_is_that_of_each_recording(name):
     many = torch.randn(400, 1, 16, 8, generator=torch.Generator().manual_seed(2))
     result = changed(many, name, probability=0.3)

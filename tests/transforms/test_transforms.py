@@ -22,6 +22,8 @@ ENTRIES = [
     {"name": "bandwidth"},
     {"name": "background"},
     {"name": "freq_mixstyle"},
+    {"name": "speed"},
+    {"name": "ocean_noise"},
 ]
 
 
@@ -77,7 +79,7 @@ def test_a_mask_wider_than_the_spectrogram_is_as_wide_as_it(batch):
 
 
 def test_mixup_mixes_pairs_and_gives_their_shares(batch):
-    spectrograms, shares, _ = changed(batch, {"name": "mixup", "alpha": 0.4})
+    spectrograms, shares, *_ = changed(batch, {"name": "mixup", "alpha": 0.4})
     assert shares.shape == (200, SPECIES)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(200))
     part = float(shares[0, batch.labels[0]])  # the neighbour in the batch is of another species

@@ -28,7 +28,7 @@ LARGEST_SEED = 2**63 - 1
 MOST_PROBLEMS = 10
 MOST_TRANSFORMS = 100
 if TYPE_CHECKING:
-    from watkins_ml.transforms.transform import SpectrogramTransform as AnyTransform
+    from watkins_ml.transforms.transform import Transform as AnyTransform
 else:
     AnyTransform = transform_type()
 

@@ -102,7 +102,7 @@ class OwnInput:
     """Packages by name that the frontend needs, beside those that the family's modules import."""
     licence: Callable[[Any], str | None]
     """Licence of what was trained elsewhere, where one is known; it goes with every model."""
-    transforms: tuple[str, ...] = ("mixup",)
+    transforms: tuple[str, ...] = ("mixup", "random_excerpt")
     """Those of training batches, by name, that make sense for its tensors."""
     settings_type: type[OwnSettings] = EncoderSettings
     """What `settings` gives."""

@@ -21,8 +21,9 @@ from watkins_ml.core.metric_names import FOLD, TEMPERATURE, TEST, THRESHOLD_90
 from watkins_ml.core.wording import differences, plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import SpectrogramFiles, open_side
+from watkins_ml.dataset.loading import open_side
 from watkins_ml.dataset.split import SIDES
+from watkins_ml.dataset.stored import SpectrogramFiles
 from watkins_ml.models.registry import build_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
 from watkins_ml.runs.train import read_inputs, train_and_report

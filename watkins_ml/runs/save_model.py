@@ -20,8 +20,8 @@ from watkins_ml.core.files import write_bytes, write_tensors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, TEMPERATURE, THRESHOLD_90
 from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.dataset.layout import PreparedData
-from watkins_ml.dataset.loading import SpectrogramFiles
 from watkins_ml.dataset.own_input import frontend_folder
+from watkins_ml.dataset.stored import SpectrogramFiles
 from watkins_ml.models.bundle import SLACK, save_bundle, save_novelty
 from watkins_ml.models.bundle_files import EXAMPLE, LICENCE, NOVELTY, REFIT
 from watkins_ml.models.family import ModelSection

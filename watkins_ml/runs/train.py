@@ -47,6 +47,7 @@ from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_ch
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.loop import Recorder, fit
 from watkins_ml.training.monitor import best_epoch
+from watkins_ml.transforms.transform import of_windows
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> I
             f"{config.data.dir}: not the data on {socket.gethostname()} that the first process has (data digest "
             f"{data.digest}, not {digest}); copy that folder"
         )
-    inputs = Inputs(data, *load_sides(data, ("train", "val"), config.data.memory_gb))
+    drawn = ("train", "val")[: 1 + config.train.refit] if of_windows(config.augment) else ()
+    inputs = Inputs(data, *load_sides(data, ("train", "val"), config.data.memory_gb, drawn))
     group.barrier()  # before anything is written, all can read
     return inputs
 

@@ -19,7 +19,7 @@ from watkins_ml.training.distributed_layers import distribute
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.trainer import Forward, Trainer
 from watkins_ml.training.weighing import balanced_weights, sampling_chances
-from watkins_ml.transforms.transform import SpectrogramTransform
+from watkins_ml.transforms.transform import SpectrogramTransform, of_batches
 
 AT_ONCE = 256
 """Recordings from whose batches a network takes what it is fitted to."""
@@ -62,8 +62,8 @@ def compose(
     )  # before layers are changed for several processes
 
     forward: Forward = network
-    transforms: Sequence[SpectrogramTransform] = config.augment
-    if features is not None and not any(transform.is_random for transform in transforms):
+    transforms: Sequence[SpectrogramTransform] = of_batches(config.augment)
+    if features is not None and not any(transform.is_random for transform in config.augment):
         precision = choose_precision(config.train.amp, device)
         train, val, forward, transforms = features.shorten(network, train, val, transforms, device, precision)
 

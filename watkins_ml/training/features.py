@@ -126,7 +126,7 @@ class _Outputs:
             task = bar.add_task("Frozen stages", total=self.shape[0], note="")
             for side, transforms in zip(self.sides, (self.transforms, ()), strict=True):  # validation has none
                 for spectrograms, labels in side.batches(BATCH):
-                    batch = apply(transforms, Batch(spectrograms, labels, 0), torch.Generator())
+                    batch = apply(transforms, Batch(spectrograms, labels, 0, side.settings), torch.Generator())
                     yield self._of(batch.spectrograms)
                     bar.advance(task, len(spectrograms))
 

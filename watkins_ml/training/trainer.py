@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from watkins_ml.audio.encoder_settings import AnySettings
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
 from watkins_ml.core.distributed import SINGLE_PROCESS, ProcessGroup, SingleProcess, current
@@ -22,7 +23,7 @@ from watkins_ml.training.checkpoints import Checkpoint
 from watkins_ml.training.cuda_graph import CudaGraphed
 from watkins_ml.training.monitor import rank
 from watkins_ml.training.optimizer import AdamW, parameter_groups, schedule
-from watkins_ml.transforms.transform import Batch, SpectrogramTransform, apply
+from watkins_ml.transforms.transform import Batch, SpectrogramTransform, apply, of_batches, of_windows
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
@@ -81,7 +82,8 @@ class Trainer:
         """The network at the best epoch so far, and that epoch's facts."""
         forward = self.kept if forward is None else forward  # a module may have a length, and so be false
         self._train_forward = self.model if train_forward is None else train_forward
-        self.transforms = config.augment if transforms is None else transforms
+        self.transforms = of_batches(config.augment) if transforms is None else transforms
+        self.draw = of_windows(config.augment)
         self.precision = choose_precision(train.amp, device)
         self.class_weights = class_weights.to(device)
         groups = parameter_groups(self.model, optim)
@@ -115,9 +117,11 @@ class Trainer:
         """None in the first epoch, whose weights are far from any that will be good."""
         return self.config.train.ema_decay if self.progress.epoch else 0.0
 
-    def augment(self, spectrograms: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def augment(
+        self, spectrograms: torch.Tensor, labels: torch.Tensor, settings: AnySettings | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the transforms, in order, to spectrograms (batch, 1, n_mels, frames) and labels (batch,)."""
-        batch = apply(self.transforms, Batch(spectrograms, labels, len(self.class_weights)), self.order)
+        batch = apply(self.transforms, Batch(spectrograms, labels, len(self.class_weights), settings), self.order)
         return batch.spectrograms, batch.labels
 
     def train_epoch(self, side: Side, on_step: Callable[[str], None]) -> dict[str, float]:
@@ -128,8 +132,8 @@ class Trainer:
         self.model.train()
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # weighted loss, weight, correct
         seen = 0
-        for spectrograms, labels in side.batches(self.config.data.batch_size, self.order, self.chances):
-            spectrograms, labels = self.group.shard(*self.augment(spectrograms, labels))
+        for spectrograms, labels in side.batches(self.config.data.batch_size, self.order, self.chances, self.draw):
+            spectrograms, labels = self.group.shard(*self.augment(spectrograms, labels, side.settings))
             moved = (each.to(self.device, non_blocking=True) for each in (spectrograms, labels))
             measured = self._step_or_explain(*moved)
             if len(labels):  # the shard of a last batch may be empty

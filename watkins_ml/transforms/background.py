@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from watkins_ml.transforms.recorder import chosen, others, standardised, uniform
+from watkins_ml.transforms.recorder import NEPERS, chosen, not_below, others, standardised, uniform
 from watkins_ml.transforms.transform import Batch, SpectrogramTransform
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 QUIET = 4
 """The quietest one in so many frames of a recording are taken for its background."""
-NEPERS = 2.8
-"""A standard deviation of a spectrogram as the natural logarithm of a power: some twelve decibels."""
 
 
 class Background(SpectrogramTransform):
@@ -30,16 +27,9 @@ class Background(SpectrogramTransform):
     name: Literal["background"]
     lowest: float = Field(default=-2.0, ge=-10, le=10)
     """How loud the noise is at least: its mean beside that of the recording, in standard deviations."""
-    highest: float = Field(default=0.5, ge=-10, le=10)
+    highest: Annotated[float, not_below("lowest")] = Field(default=0.5, ge=-10, le=10)
     """How loud it is at most."""
     probability: float = Field(default=0.5, gt=0, le=1)
-
-    @field_validator("highest")
-    @classmethod
-    def _not_below_the_lowest(cls, highest: float, others: ValidationInfo) -> float:
-        if highest < (lowest := others.data.get("lowest", highest)):
-            raise PydanticCustomError("range", "at least lowest ({lowest})", {"lowest": lowest})
-        return highest
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         import torch

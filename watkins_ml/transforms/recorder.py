@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import AfterValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     import torch
 
 FLAT = 1e-6
+NEPERS = 2.8
+"""A standard deviation of a spectrogram as the natural logarithm of a power: some twelve decibels."""
 
 
 def standardised(spectrograms: torch.Tensor) -> torch.Tensor:
@@ -32,6 +37,17 @@ def uniform(batch: int, low: float, high: float, generator: torch.Generator, dev
 
     drawn = low + (high - low) * torch.rand(batch, generator=generator)
     return drawn.to(device)[:, None, None, None]
+
+
+def not_below(other: str) -> Any:
+    """A check of a key, for pydantic: at least what the key `other`, which comes before it, says."""
+
+    def check(value: float, others: ValidationInfo) -> float:
+        if value < (low := others.data.get(other, value)):
+            raise PydanticCustomError("range", "at least {other} ({low})", {"other": other, "low": low})
+        return value
+
+    return AfterValidator(check)
 
 
 def others(spectrograms: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

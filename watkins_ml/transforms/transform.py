@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from watkins_ml.audio.encoder_settings import AnySettings
 from watkins_ml.core.section import Section
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ class Batch(NamedTuple):
     """int64 labels (batch,), or float32 shares of species (batch, species) once recordings are mixed."""
     species: int
     """Number of classes."""
+    settings: AnySettings | None = None
+    """Of the frontend that made the spectrograms; None where that is unknown."""
 
 
 class Transform(Section, ABC):
-    """The base of both kinds. A subclass adds its keys and says `name: Literal["..."]`, the name of its module."""
+    """The base of all kinds. A subclass adds its keys and says `name: Literal["..."]`, the name of its module."""
 
     is_random: ClassVar[bool] = True
     """Whether a recording may look different in every epoch. Without a random transform in the list the outputs of
@@ -43,12 +46,36 @@ class SpectrogramTransform(Transform):
         """
 
 
+class WindowTransform(Transform):
+    """A transform of what is loaded: of which of its stored windows a longer recording is trained on.
+
+    Wherever it stands in the list, it comes before those of batches. Its tensors are those of any family.
+    """
+
+    @abstractmethod
+    def __call__(self, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """By how many windows each recording of an epoch is classified to the one that is loaded, counted from 0.
+
+        Both int64 (recordings,); -1 is the central spectrogram. Randomness as in a SpectrogramTransform.
+        """
+
+
 class WaveformTransform(Transform):
     """A transform of audio before the frontend. Prepared data hold spectrograms, so recipes refuse it as yet."""
 
     @abstractmethod
     def __call__(self, waveform: torch.Tensor, sample_rate: int, generator: torch.Generator) -> torch.Tensor:
         """Mono audio, float32 (samples,) at `sample_rate` Hz, to the same, changed."""
+
+
+def of_batches(transforms: Sequence[Transform]) -> list[SpectrogramTransform]:
+    """Those that change batches."""
+    return [transform for transform in transforms if isinstance(transform, SpectrogramTransform)]
+
+
+def of_windows(transforms: Sequence[Transform]) -> WindowTransform | None:
+    """What draws the windows that are trained on; None: the central ones are."""
+    return next((transform for transform in transforms if isinstance(transform, WindowTransform)), None)
 
 
 def apply(transforms: Sequence[SpectrogramTransform], batch: Batch, generator: torch.Generator) -> Batch:

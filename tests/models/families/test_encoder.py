@@ -30,6 +30,7 @@ from watkins_ml.models.registry import build_model, licence_of
 from watkins_ml.runs.train import read_inputs, run_experiment
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
+from watkins_ml.transforms.transform import of_windows
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,20 @@ def test_the_head_standardises_by_the_training_side_and_leaves_out_what_is_const
     assert (found[:, 0] == 0).all()
     torch.testing.assert_close(found[:, 1:].mean(dim=0), torch.zeros(4 * SIZE - 1), atol=1e-4, rtol=0)
     torch.testing.assert_close(found[:, 1:].std(dim=0, correction=0), torch.ones(4 * SIZE - 1), atol=1e-4, rtol=0)
+
+
+def test_a_head_trains_on_random_windows_of_longer_recordings(own_data, encoder):
+    config = recipe(own_data, encoder, "augment=[{name: random_excerpt}]", "train.refit=true", "model.seconds=0.1")
+    inputs = read_inputs(config)
+    for side in (inputs.train, inputs.val):
+        long = torch.tensor(side.frame["windows"].tolist()) > 1
+        assert long.any() and side.windows.spectrograms.shape[1:] == (1, 1, 4 * SIZE)
+        assert torch.equal(side.windows.counts > 1, long)
+    generator, draw = torch.Generator().manual_seed(0), of_windows(config.augment)
+    drawn = torch.cat([each for each, _ in inputs.train.batches(8, generator, draw=draw)])
+    every = torch.cat([inputs.train.spectrograms, inputs.train.windows.spectrograms])
+    assert ((drawn[:, None] == every).flatten(2).all(dim=-1)).any(dim=1).all()
+    assert read_inputs(recipe(own_data, encoder, "model.seconds=0.1")).train.windows is None
 
 
 def test_transforms_of_spectrograms_are_refused(encoder):
