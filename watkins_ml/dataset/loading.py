@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import torch
 
-from watkins_ml.audio.encoder_settings import AnySettings
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.core.console import err, progress
 from watkins_ml.core.distributed import current
 from watkins_ml.dataset.layout import PreparedData, windows_beside

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from watkins_ml.audio.encoder_settings import AnySettings
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.device import autocast, choose_precision
 from watkins_ml.core.distributed import SINGLE_PROCESS, ProcessGroup, SingleProcess, current

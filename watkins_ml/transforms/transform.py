@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from watkins_ml.audio.encoder_settings import AnySettings
+from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.core.section import Section
 
 if TYPE_CHECKING:
