@@ -17,7 +17,8 @@ COMMANDS = {
     "prepare": [
         "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--seconds",
         "--mels", "--f-min", "--f-max", "--compression", "--normalisation", "--no-upsampling", "--metadata",
-        "--export-sides", "--workers",
+        "--export-sides", "--workers", "--annotations", "--table-index", "--label-column", "--label", "--labels",
+        "--reviewed", "--group-by", "--overlap", "--present", "--absent", "--background-ratio", "--each-channel",
     ],
     "demo": ["--out", "--seed"],
     "fetch": [],
@@ -152,6 +153,8 @@ def test_a_recording_that_does_not_exist_is_named(watkins, finished):
             ("prepare", "audio", "--split", "tapes"),
             "Invalid value for '--split': 'tapes' is not one of 'tape', 'random'; watkins prepare --help",
         ),
+        (("prepare", "audio", "--overlap", "0.2"), "--overlap: is for long recordings; give their tables too"),
+        (("prepare", ".", "--annotations", "t", "--group-regex", "x"), "--group-regex: is for recordings in species"),
         (("prepare", "audio", "--sample-rate", "10"), "'--sample-rate': Input should be greater than or equal to 1000"),
         (
             ("predict", "runs/x", "a.wav", "--format", "xml"),

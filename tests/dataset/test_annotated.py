@@ -14,8 +14,9 @@ import soundfile
 import torch
 
 from tests.support.folders import SIDES, spectrograms, stamps, table
-from watkins_ml.annotations.collect import AnnotationOptions
+from watkins_ml.annotations.collect import AnnotationOptions, Annotations
 from watkins_ml.annotations.labelling import Thresholds
+from watkins_ml.annotations.recordings import LongRecording
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError, UserError
@@ -24,7 +25,7 @@ from watkins_ml.dataset.folds import FoldRule, make_folds
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import Prepared, PrepareOptions
 from watkins_ml.dataset.rows import Rows
-from watkins_ml.dataset.windowing import WindowRule
+from watkins_ml.dataset.windowing import WindowRule, windows_of
 
 RATE = 2_000
 FRONTEND = FrontendSettings.at(RATE, 1.01, n_mels=16)
@@ -176,6 +177,16 @@ def test_each_channel_has_the_calls_that_are_annotated_in_it(tmp_path, prepare_s
     }
     prepare_sea(tmp_path / "sea")  # mixed, both are heard at once
     assert "several species: Orca, Walrus" in set(table(tmp_path / "out", "rejected")["reason"])
+
+
+@pytest.mark.parametrize("samples", [1, 1_500, 2_001, 2_002, 3_002, 10_001, 10_002, 40_000])
+def test_windows_of_any_recording_have_different_names(samples):
+    nothing = pd.DataFrame({"recording": [], "start_s": [], "end_s": [], "channel": [], "species": []})
+    all_of_it = pd.DataFrame({"recording": ["a.wav"], "start_s": [0.0], "end_s": [samples / RATE], "channel": [0]})
+    annotations = Annotations(nothing, nothing, all_of_it, nothing, frozenset(["a.wav"]), 1, "")
+    found = windows_of(LongRecording("a.wav", "a", samples, RATE, 1, 0, 0), annotations, FRONTEND.seconds, WindowRule())
+    assert len(found.rows) > 0
+    assert not found.rows["path"].duplicated().any()
 
 
 # ---------------------------------------------------------------- again

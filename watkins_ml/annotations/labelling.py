@@ -2,8 +2,8 @@
 
 A call is in a window where the part they share is at least `present` of the shorter of the two: that much of the
 call is inside, or that much of the window is filled. Above `absent` and below `present` nothing is said of it. The
-two thresholds and the shorter as measure are those of Koogu (Madhusudhana 2022, `min_annot_overlap_fraction` and
-`max_nonmatch_overlap_fraction`).
+measure is that of Koogu (`assess_annotations_and_clips_match`: `min_annot_overlap_fraction`); its second threshold
+(`max_nonmatch_overlap_fraction`) is of the window's length, by which a whole short call would count as silence.
 """
 
 from __future__ import annotations

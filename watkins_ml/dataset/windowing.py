@@ -17,7 +17,7 @@ from watkins_ml.audio.stream import MIXED
 from watkins_ml.audio.stretches import window_grid
 
 LEAST_STEP_S = 0.002
-"""Windows begin no closer than that: their names have milliseconds."""
+"""Windows begin no closer than that, for their names have milliseconds; so little of an end may be in none."""
 ROW = ["recording", "channel", "start", "start_s", "end_s", "species", "cut_id", "path"]
 """Columns of a window: its recording (path), channel (0: all mixed), first sample, seconds, label, and its names."""
 
@@ -56,6 +56,8 @@ def windows_of(recording: LongRecording, annotations: Annotations, seconds: floa
     channels = range(1, recording.channels + 1) if rule.each_channel and recording.channels > 1 else [MIXED]
     rate, window = recording.sample_rate, round(seconds * recording.sample_rate)
     starts = window_grid(recording.frames, window, round(window * (1 - rule.overlap)))
+    if len(starts) > 1 and starts[-1] - starts[-2] < LEAST_STEP_S * rate:  # the last one ends with the recording
+        starts = starts[:-1]
     times = np.stack([starts, np.minimum(starts + window, recording.frames)], axis=1) / rate
     parts = []
     for channel in channels:
