@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn.functional import normalize
 
@@ -72,7 +76,7 @@ def make_ensemble(
         settings = EnsembleSettings(frontends=tuple(dict.fromkeys(inputs_of)))
         places = [inputs_of.index(each) for each in settings.frontends]
         frontend = EnsembleFrontend(settings, [classifiers[place].frontend for place in places])
-        inputs = with_own_input(data, settings, lambda: frontend)
+        tensors = partial(MemberTensors, _parts(data, frontend))
         with recorded(record, data) as is_new:
             if is_new:
                 begin(record, config, data, members)
@@ -83,7 +87,7 @@ def make_ensemble(
                 ):
                     metrics = _report(record, data, logits)
                     _save_files(record, [bundles[place] for place in places])
-                    _save(record, config, inputs, classifiers, metrics, frontend)
+                    _save(record, config, replace(data, own_input=settings), classifiers, metrics, frontend, tensors)
                     record_result(record, register_as, metrics)
     return RunResult(record.root, record.read_metrics())
 
@@ -120,6 +124,30 @@ def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarr
     return metrics
 
 
+class MemberTensors(Sequence[torch.Tensor]):
+    """What the frontends of the members have made of the recordings of some sides, as the ensemble's makes it."""
+
+    def __init__(self, parts: list[PreparedData], sides: tuple[str, ...]):
+        tables = [pd.concat([part.sides[side] for side in sides], ignore_index=True) for part in parts]
+        self._files = [SpectrogramFiles(part, table) for part, table in zip(parts, tables, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._files[0])
+
+    def __getitem__(self, row: Any) -> Any:
+        """(1, 1, numbers) of one recording."""
+        return torch.cat([files[row].flatten() for files in self._files]).view(1, 1, -1)
+
+
+def _parts(data: PreparedData, frontend: EnsembleFrontend) -> list[PreparedData]:
+    """The data with the tensors of each frontend of the members, which are kept since these were trained."""
+
+    def of(own: FileFrontend) -> PreparedData:
+        return data if own.settings == data.frontend else with_own_input(data, own.settings, lambda: own)
+
+    return [of(own) for own in frontend.frontends]
+
+
 def _save_files(record: RunDirectory, bundles: list[Path]) -> None:
     """What the frontends need of the bundles of the members that they are from."""
     for folder, bundle in zip(MEMBERS, bundles, strict=False):
@@ -131,33 +159,35 @@ def _save_files(record: RunDirectory, bundles: list[Path]) -> None:
 def _save(
     record: RunDirectory,
     config: ExperimentConfig,
-    inputs: PreparedData,
+    data: PreparedData,
     classifiers: list[Classifier],
     metrics: dict[str, float],
     frontend: FileFrontend,
+    tensors_of: Callable[[tuple[str, ...]], MemberTensors],
 ) -> None:
-    network = build_model(config.model, len(inputs.classes), pretrained=False)
+    network = build_model(config.model, len(data.classes), pretrained=False)
     members = cast(torch.nn.ModuleList, network.members)
     for own, classifier in zip(members, classifiers, strict=True):
         own.load_state_dict(classifier.network.state_dict())
     network.eval()
-    trained = SpectrogramFiles(inputs, inputs.sides["train"])
-    labels = torch.from_numpy(trained.frame["label"].to_numpy(copy=True))
-    rows = remembered_rows(labels, config.train.seed)
-    cast(FittedNetwork, network).fit_input(trained[some] for some in rows.split(32))
+    trained = tensors_of(("train",))
+    rows = remembered_rows(torch.from_numpy(data.sides["train"]["label"].to_numpy(copy=True)), config.train.seed)
+    cast(FittedNetwork, network).fit_input(
+        torch.stack([trained[row] for row in some.tolist()]) for some in rows.split(32)
+    )
     refit = any(classifier.facts.get(REFIT) for classifier in classifiers)
     known = ("train", "val") if refit else ("train",)
-    novelty = novelty_of(network, inputs, config, known, frontend)
+    novelty = novelty_of(network, data, config, known, frontend, tensors_of)
     if refit:
-        novelty.limit = _limit(network, trained, rows, SpectrogramFiles(inputs, inputs.sides["val"]), classifiers)
-    write_model(network, config, inputs, record, metrics, novelty, refit)
+        novelty.limit = _limit(network, trained, rows, tensors_of(("val",)), classifiers)
+    write_model(network, config, data, record, metrics, novelty, refit)
 
 
 def _limit(
     network: torch.nn.Module,
-    trained: SpectrogramFiles,
+    trained: MemberTensors,
     rows: torch.Tensor,
-    validation: SpectrogramFiles,
+    validation: MemberTensors,
     classifiers: list[Classifier],
 ) -> torch.Tensor:
     """The limit of novelty of members that have been trained on the validation recordings too.
@@ -166,7 +196,7 @@ def _limit(
     as much, in the mean, the ensemble's is raised.
     """
 
-    def embeddings(files: SpectrogramFiles, chosen: list[int]) -> torch.Tensor:
+    def embeddings(files: MemberTensors, chosen: list[int]) -> torch.Tensor:
         return window_outputs(network, (files[row].unsqueeze(0) for row in chosen)).embeddings
 
     known, new = embeddings(trained, rows.tolist()), embeddings(validation, list(range(len(validation))))

@@ -59,6 +59,8 @@ def _is_usable(model: str, run: RunDirectory) -> bool:
         raise UsageError(f"{model}: is a study; name the run of its best trial")
     if facts.members is not None:
         raise UsageError(f"{model}: is an ensemble itself; name the models that it is made of")
+    if facts.crossval is not None:
+        raise UsageError(f"{model}: is a fold of the cross-validation {facts.crossval.name}; name that one")
     if facts.status != "FINISHED" and facts.model is None:
         raise UserError(f"{model}: has not finished ({facts.status}); finish it first")
     return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -91,24 +92,30 @@ def novelty_of(
     config: ExperimentConfig,
     known: tuple[str, ...] = ("train",),
     frontend: FileFrontend | None = None,
+    tensors_of: Callable[[tuple[str, ...]], Sequence[torch.Tensor]] | None = None,
 ) -> Novelty:
     """Which sounds are known to the network, those of the sides `known`; the test side is not among them.
 
-    `frontend` is that of `data.input`, where its files are not those that `config` names.
+    `frontend` is that of `data.input`, where its files are not those that `config` names. `tensors_of` some sides are
+    those that it makes of their recordings, one side after the other, where they are not those of `data`.
     """
-    trained = SpectrogramFiles(data, pd.concat([data.sides[side] for side in known], ignore_index=True))
-    val = SpectrogramFiles(data, data.sides["val"])
-    rows = remembered_rows(torch.from_numpy(trained.frame["label"].to_numpy(copy=True)), config.train.seed).tolist()
+    labels = torch.from_numpy(np.concatenate([data.sides[side]["label"] for side in known]))
+    rows = remembered_rows(labels, config.train.seed).tolist()
+    trained, val = ((tensors_of or partial(_tensors, data))(sides) for sides in (known, ("val",)))
     with progress(transient=True) as bar:
         task = bar.add_task("What it knows", total=len(rows) + len(val), note="")
 
-        def cuts(files: SpectrogramFiles, chosen: list[int]) -> Iterator[torch.Tensor]:
+        def cuts(files: Sequence[torch.Tensor], chosen: list[int]) -> Iterator[torch.Tensor]:
             for row in chosen:
                 yield files[row].unsqueeze(0)
                 bar.advance(task)
 
         remembered, validation = cuts(trained, rows), cuts(val, list(range(len(val))))
         return fit_novelty(network, _noises(data, config.model, frontend), remembered, validation)
+
+
+def _tensors(data: PreparedData, sides: tuple[str, ...]) -> SpectrogramFiles:
+    return SpectrogramFiles(data, pd.concat([data.sides[side] for side in sides], ignore_index=True))
 
 
 def _noises(data: PreparedData, config: ModelSection, frontend: FileFrontend | None) -> Iterable[torch.Tensor]:
@@ -124,6 +131,7 @@ def _noises(data: PreparedData, config: ModelSection, frontend: FileFrontend | N
     except (OSError, ValueError, KeyError):  # not there yet, or torn
         pass
     noises = torch.stack(list(noise_tensors(frontend or own.open(config, data.input, None))))
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(file, {"noise": noises}, durable=False)
     return noises
 

@@ -46,7 +46,8 @@ def figures(runs: list[ComparedRun], budget: int) -> list[Figure]:
 
 
 def learning_curves(runs: list[ComparedRun], budget: int) -> Picture:
-    """The learning curves of all runs in one figure."""
+    """The learning curves of all runs in one figure, but for ensembles, which have none."""
+    runs = [run for run in runs if not run.info.get("members")] or runs
     best = {run.title: run.best_epoch for run in runs}
     drawn = plots.draw(plots.learning_curves({run.title: run.history for run in runs}, best))
     names = ", ".join(run.title for run in runs)
