@@ -80,8 +80,9 @@ class StagedNetwork(Protocol):
 class FittedNetwork(Protocol):
     """A network that takes from the training data, before it trains, what no gradient changes."""
 
-    def fit_input(self, batches: Iterable[torch.Tensor]) -> None:
-        """Batches of the training side, (batch, 1, n_mels, frames), each recording once."""
+    def fit_input(self, batches: Iterable[torch.Tensor], labels: torch.Tensor, tapes: Sequence[str]) -> None:
+        """Batches of the training side, each recording once, in the order of `labels` and `tapes`: (batch, 1, n_mels,
+        frames), or what `prefix` makes of it where the network has one."""
         ...
 
 

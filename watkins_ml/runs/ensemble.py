@@ -173,7 +173,9 @@ def _save(
     trained = tensors_of(("train",))
     rows = remembered_rows(torch.from_numpy(data.sides["train"]["label"].to_numpy(copy=True)), config.train.seed)
     cast(FittedNetwork, network).fit_input(
-        torch.stack([trained[row] for row in some.tolist()]) for some in rows.split(32)
+        (torch.stack([trained[row] for row in some.tolist()]) for some in rows.split(32)),
+        torch.from_numpy(data.sides["train"]["label"].to_numpy(copy=True))[rows],
+        data.sides["train"]["tape"].iloc[rows.numpy()].tolist(),
     )
     refit = any(classifier.facts.get(REFIT) for classifier in classifiers)
     known = ("train", "val") if refit else ("train",)

@@ -49,17 +49,11 @@ def compose(
     """
     group, device = current(), choose_device(config.train.device)
     network = build()
-    if start is None and isinstance(network, FittedNetwork):
-        known = joined(train, val) if together else train
-        network.fit_input(spectrograms for spectrograms, _ in known.batches(AT_ONCE))
     network.load_state_dict(group.broadcast_tensors(network.state_dict()) or {})
     start = broadcast_checkpoint(start, group)
     if start is not None:  # cached features depend on the frozen weights
         network.load_state_dict(start.tensors["model"])
     network.to(device).to(memory_format=torch.channels_last)
-    average = (
-        copy.deepcopy(network) if config.train.ema_decay else None
-    )  # before layers are changed for several processes
 
     forward: Forward = network
     transforms: Sequence[SpectrogramTransform] = of_batches(config.augment)
@@ -69,6 +63,10 @@ def compose(
 
     if together:
         train = joined(train, val)
+    if start is None and isinstance(network, FittedNetwork):
+        _fit_input(network, train, forward is not network, device)
+        network.load_state_dict(group.broadcast_tensors(network.state_dict()) or {})
+    average = copy.deepcopy(network) if config.train.ema_decay else None  # before layers are changed for processes
     train_forward = distribute(network, forward, group)
     if config.train.compile:
         train_forward = torch.compile(train_forward, dynamic=False)  # for whole batches, and the smaller last one
@@ -82,3 +80,12 @@ def compose(
     if start is not None:
         trainer.restore(start)
     return Composition(trainer, train.near(device), val.near(device))
+
+
+def _fit_input(network: FittedNetwork, train: Side, shortened: bool, device: torch.device) -> None:
+    """Fit a network to the training side, which holds what its frozen stages give where it is `shortened`."""
+    batches = (batch for batch, _ in train.batches(AT_ONCE))
+    if isinstance(network, PrefixedNetwork) and not shortened:
+        cast(nn.Module, network).eval()
+        batches = (network.prefix(batch.to(device)) for batch in batches)
+    network.fit_input(batches, train.labels, list(train.frame["tape"]))

@@ -24,8 +24,9 @@ from watkins_ml.models.registry import build_model
 from watkins_ml.training.trainer import Trainer
 
 
-def config(weights: object = "none", freeze_depth: int = 0) -> EfficientNetModel:
-    return EfficientNetModel(name="efficientnet_b0", weights=str(weights), freeze_depth=freeze_depth, dropout=0.0)
+def config(weights: object = "none", freeze_depth: int = 0, dropout: float = 0.0, **more) -> EfficientNetModel:
+    given = {"weights": str(weights), "freeze_depth": freeze_depth, "dropout": dropout, **more}
+    return EfficientNetModel(name="efficientnet_b0", **given)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,13 @@ def weights_file(torchvision_state, tmp_path):
 
 
 def test_logits_have_one_column_a_species():
-    network = SpectrogramEfficientNet(species=7, dropout=0.2, freeze_depth=0).eval()
+    network = SpectrogramEfficientNet(config(freeze_depth=0, dropout=0.2), 7).eval()
     assert network(torch.randn(2, 1, 64, 64)).shape == (2, 7)
     assert network(torch.randn(1, 1, 128, 100)).shape == (1, 7)
 
 
 def test_the_one_channel_is_repeated_to_three():
-    network = SpectrogramEfficientNet(species=2, dropout=0.0, freeze_depth=0).eval()
+    network = SpectrogramEfficientNet(config(freeze_depth=0, dropout=0.0), 2).eval()
     seen = []
     network.features[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     batch = torch.randn(2, 1, 32, 32)
@@ -65,7 +66,7 @@ def test_the_one_channel_is_repeated_to_three():
 
 @pytest.mark.parametrize("depth", [0, 4, FREEZE_STAGES])
 def test_prefix_and_tail_make_the_whole_network(depth):
-    network = SpectrogramEfficientNet(species=3, dropout=0.2, freeze_depth=depth).eval()
+    network = SpectrogramEfficientNet(config(freeze_depth=depth, dropout=0.2), 3).eval()
     batch = torch.randn(2, 1, 64, 64)
     whole = network.classifier(network.features(batch.expand(-1, 3, -1, -1)).mean(dim=(2, 3)))
     prefix = network.prefix(batch)
@@ -93,7 +94,7 @@ def test_training_leaves_frozen_stages_as_they_were_and_changes_the_others(recip
 
 
 def test_frozen_batchnorm_keeps_its_statistics_in_train_mode_while_the_others_move():
-    network = SpectrogramEfficientNet(species=2, dropout=0.0, freeze_depth=5).train()
+    network = SpectrogramEfficientNet(config(freeze_depth=5, dropout=0.0), 2).train()
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)}
     before = {name: layer.running_mean.clone() for name, layer in norms.items()}
     network(torch.randn(2, 1, 64, 64))
@@ -246,3 +247,31 @@ def test_the_real_imagenet_weights_fit(shared_folder):
     network = build_efficientnet(config(path), species=4, pretrained=True)
     stored = torch.load(path, weights_only=True)
     assert torch.equal(network.features[8][0].weight, stored["features.8.0.weight"])
+
+
+def test_fewer_stages_with_prototypes_learn_from_what_frozen_stages_give(weights_file):
+    given = {"freeze_depth": 3, "stages": 3, "pooling": "mean_max", "head": "prototypes", "dimensions": 8}
+    assert len(build_efficientnet(config(weights_file(), **given), species=2, pretrained=True).features) == 3
+    network = build_efficientnet(config(**given), species=2, pretrained=True).eval()
+    spectrograms, labels = torch.randn(12, 1, 64, 64), torch.tensor([0] * 6 + [1] * 6)
+    spectrograms[6:, :, :20] += 2
+    features = network.prefix(spectrograms)
+    assert features.shape == (12, 2 * 24)
+    network.fit_input([features], labels, ["a", "b"] * 6)
+    assert [name for name, parameter in network.named_parameters() if parameter.requires_grad] == [
+        "classifier.prototypes"
+    ]
+    torch.testing.assert_close(network(spectrograms), network.tail(features))
+    assert network.embed(spectrograms).shape == (12, 8) and (network(spectrograms).argmax(dim=1) == labels).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"stages": 3, "freeze_depth": 4}, "freeze_depth is at most stages, 3, not 4"),
+        ({"head": "prototypes", "freeze_depth": 4}, "set freeze_depth to 9"),
+    ],
+)
+def test_impossible_combinations_are_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        config(**given)

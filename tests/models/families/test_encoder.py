@@ -205,11 +205,11 @@ def test_a_killed_embedding_goes_on_where_it_was(own_data, encoder, tmp_path, mo
 
 
 def test_the_head_standardises_by_the_training_side_and_leaves_out_what_is_constant(encoder):
-    network = build_model(recipe(Path("data"), encoder).model, 3)
+    network = build_model(recipe(Path("data"), encoder, "model.head=linear").model, 3)
     assert network.embedding_size == 4 * SIZE
     tensors = 5 + 3 * torch.randn(50, 1, 1, 4 * SIZE)
     tensors[..., 0] = 7.0
-    network.fit_input(tensors.split(20))
+    network.fit_input(tensors.split(20), torch.zeros(50).long(), ["tape"] * 50)
     found = network.embed(tensors)
     assert (found[:, 0] == 0).all()
     torch.testing.assert_close(found[:, 1:].mean(dim=0), torch.zeros(4 * SIZE - 1), atol=1e-4, rtol=0)

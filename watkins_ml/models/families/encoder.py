@@ -1,13 +1,13 @@
-"""A linear layer on the embeddings of a frozen, pretrained encoder, such as BirdNET's.
+"""A small head on the embeddings of a frozen, pretrained encoder, such as BirdNET's: prototypes or a linear layer.
 
-The encoder is the frontend (`audio.encoder`): its embeddings are computed once, and only the layer trains. Kahl et al.,
+The encoder is the frontend (`audio.encoder`): its embeddings are computed once, and only the head trains. Kahl et al.,
 BirdNET: A deep learning solution for avian diversity monitoring, Ecological Informatics 2021; Ghani et al., Global
 birdsong embeddings enable superior transfer learning for bioacoustic classification, Scientific Reports 2023.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,15 +20,18 @@ from watkins_ml.audio.encoder import EncoderFrontend
 from watkins_ml.audio.encoder_runtime import encoder_file, read_encoder
 from watkins_ml.audio.encoder_settings import BIRDNET, EncoderSettings, Speed
 from watkins_ml.models.bundle_files import ENCODERS
-from watkins_ml.models.family import Family, ModelSection, OwnInput
+from watkins_ml.models.family import Family, OwnInput
+from watkins_ml.models.prototypes import HeadSection, PrototypeHead
 
 LICENCES = {BIRDNET: "CC BY-NC-SA 4.0 (BirdNET 2.4)"}
+
+
 STEADY = 1e-3
 """Standard deviation below which a number of the embeddings tells nothing."""
 
 
-class EncoderModel(ModelSection):
-    """A linear layer on a pretrained encoder's embeddings (`pip install 'watkins-ml[encoder]'`)."""
+class EncoderModel(HeadSection):
+    """A head on a pretrained encoder's embeddings (`pip install 'watkins-ml[encoder]'`)."""
 
     name: Literal["encoder"]
     encoder: str = Field(min_length=1, max_length=4096)
@@ -66,27 +69,35 @@ class EncoderModel(ModelSection):
 
 
 class EncoderHead(nn.Module):
-    """Embeddings to mean 0 and deviation 1 over the training side, dropout, one linear layer."""
+    """Embeddings to mean 0 and deviation 1 over the training side, then prototypes, or dropout and a linear layer."""
 
     explained_layer = None
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, dimensions: int, species: int, dropout: float):
+    def __init__(self, config: EncoderModel, inputs: int, species: int):
         super().__init__()
-        self.embedding_size = dimensions
-        self.register_buffer("mean", torch.zeros(dimensions))
-        self.register_buffer("scale", torch.ones(dimensions))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dimensions, species)
+        if config.head == "prototypes":
+            self.embedding_size = config.dimensions
+            self.classifier: PrototypeHead | nn.Linear = PrototypeHead(inputs, species, config)
+            return
+        self.embedding_size = inputs
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(inputs, species)
         nn.init.zeros_(self.classifier.weight)  # the loss is convex, so the start only costs steps
         nn.init.zeros_(self.classifier.bias)
 
-    def fit_input(self, batches: Iterable[torch.Tensor]) -> None:
-        """Take mean and deviation from the training side's tensors, each (batch, 1, 1, dimensions)."""
-        count, total, squares = 0, torch.zeros(self.embedding_size).double(), torch.zeros(self.embedding_size).double()
-        for batch in batches:
-            numbers = batch.flatten(start_dim=1).double().cpu()
+    def fit_input(self, batches: Iterable[torch.Tensor], labels: torch.Tensor, tapes: Sequence[str]) -> None:
+        """Mean and deviation, or what prototypes need, of the training side's tensors, (batch, 1, 1, inputs)."""
+        flat = (batch.flatten(start_dim=1) for batch in batches)
+        if isinstance(self.classifier, PrototypeHead):
+            self.classifier.fit(flat, labels, tapes)
+            return
+        count, total, squares = 0, torch.zeros(len(self.mean)).double(), torch.zeros(len(self.mean)).double()
+        for batch in flat:
+            numbers = batch.double().cpu()
             count += len(numbers)
             total += numbers.sum(dim=0)
             squares += numbers.square().sum(dim=0)
@@ -96,20 +107,25 @@ class EncoderHead(nn.Module):
         self.scale.copy_(torch.where(deviation > STEADY, 1 / deviation, 0.0))
 
     def embed(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, 1, dimensions) to standardised embeddings (batch, dimensions)."""
-        return (spectrograms.flatten(start_dim=1) - self.mean) * self.scale
+        """(batch, 1, 1, inputs) to standardised embeddings (batch, inputs), or directions (batch, dimensions)."""
+        flat = spectrograms.flatten(start_dim=1)
+        if isinstance(self.classifier, PrototypeHead):
+            return self.classifier.units(flat)
+        return (flat - self.mean) * self.scale
 
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """What `embed` gives to logits (batch, species)."""
+        if isinstance(self.classifier, PrototypeHead):
+            return self.classifier(embeddings)
         return self.classifier(self.dropout(embeddings))
 
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, 1, dimensions) to logits (batch, species)."""
+        """(batch, 1, 1, inputs) to logits (batch, species)."""
         return self.head(self.embed(spectrograms))
 
 
 def build(config: EncoderModel, species: int, pretrained: bool) -> EncoderHead:
-    return EncoderHead(config.settings("0" * 64).shape[2], species, config.dropout)
+    return EncoderHead(config, config.settings("0" * 64).shape[2], species)
 
 
 def _settings(config: EncoderModel) -> EncoderSettings:

@@ -7,7 +7,7 @@ member outvotes the others by mere overconfidence. Nothing is trained: `watkins 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, cast
 
@@ -97,7 +97,7 @@ class Ensemble(nn.Module):
         self.register_buffer("temperatures", torch.tensor(temperatures))
         self.register_buffer("scales", torch.ones(len(members)))
 
-    def fit_input(self, batches: Iterable[torch.Tensor]) -> None:
+    def fit_input(self, batches: Iterable[torch.Tensor], labels: torch.Tensor, tapes: Sequence[str]) -> None:
         """Let the embeddings of all members be about equally long over batches (batch, 1, 1, numbers).
 
         Else the longest alone would say what is near to what. The factors are powers of two, which round nothing.
