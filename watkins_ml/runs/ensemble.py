@@ -195,7 +195,7 @@ def _limit(
     """The limit of novelty of members that have been trained on the validation recordings too.
 
     These are too near to them. How much, each member's own limit says, which is of a network that they were new to: by
-    as much, in the mean, the ensemble's is raised.
+    the same factor, in the geometric mean, the ensemble's is raised.
     """
 
     def embeddings(files: MemberTensors, chosen: list[int]) -> torch.Tensor:
@@ -209,8 +209,8 @@ def _limit(
     sizes = [int(cast(Network, each.network).embedding_size) for each in classifiers]
     own = zip(known.split(sizes, dim=1), new.split(sizes, dim=1), classifiers, strict=True)
     factors = [
-        each.novelty.limit / farthest(its_known, its_new)
+        (each.novelty.limit / farthest(its_known, its_new)).log()
         for its_known, its_new, each in own
         if isinstance(each.novelty, Novelty)
     ]
-    return farthest(known, new) * (torch.stack(factors).mean() if factors else 1.0)
+    return farthest(known, new) * (torch.stack(factors).mean().exp() if factors else 1.0)

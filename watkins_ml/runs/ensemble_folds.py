@@ -33,6 +33,7 @@ from watkins_ml.runs.crossval import CrossValidation, pooled_data
 from watkins_ml.runs.ensemble_members import MemberRun, combined, configuration, read_data
 from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, validated, write_history
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
+from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 
@@ -111,6 +112,7 @@ def _section(member: MemberRun, fold: str) -> dict[str, Any]:
 def _score_fold(members: list[MemberRun], fold: str, data: PreparedData) -> FoldScores:
     runs, val = [_fold(member, fold) for member in members], data.sides["val"]
     for run in runs:
+        check_confined(run.root)
         if run.facts.data_digest != data.digest:
             raise UserError(f"{run.root}: of other sides than this fold of {data.folder.root}; run `watkins crossval`")
     evaluation, found = validated(

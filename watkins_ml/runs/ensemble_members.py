@@ -17,6 +17,7 @@ from watkins_ml.core.metric_names import TEMPERATURE
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.inference.resolve import run_directory
 from watkins_ml.models.registry import family_of_members
+from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -53,7 +54,8 @@ def member_runs(models: list[str]) -> Iterator[list[MemberRun]]:
 
 
 def _is_usable(model: str, run: RunDirectory) -> bool:
-    """True; raises where a run is no member."""
+    """True; raises where a run is no member, or leads out of its folder."""
+    check_confined(run.root)
     facts = run.facts
     if facts.is_study:
         raise UsageError(f"{model}: is a study; name the run of its best trial")
