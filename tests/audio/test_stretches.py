@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watkins_ml.audio.decode import AudioError
+from watkins_ml.audio.decode import AudioError, read_recording
 from watkins_ml.audio.stream import sliding_windows
 from watkins_ml.audio.stretches import read_stretch, read_stretches, window_grid
 
@@ -70,10 +70,22 @@ def test_silence_and_a_cut_off_end_are_told_of_the_stretch_alone(stereo):
 
 def test_a_stretch_is_a_recording_of_its_own(stereo):
     folder, samples = stereo
-    found = read_stretch(folder / "long.wav", 1.5, 2.25, channel=1)
-    assert (found.sample_rate, found.frames) == (RATE, 750)
+    found = read_stretch(folder / "long.wav", (1.5, 2.25), 1, excerpt_s=4.0)
+    assert (found.sample_rate, found.frames, found.windows) == (RATE, 750, ())
     np.testing.assert_allclose(found.waveform, samples[1_500:2_250, 0], atol=1e-6)
     with pytest.raises(AudioError, match="silent"):
-        read_stretch(folder / "long.wav", 42, 43)
+        read_stretch(folder / "long.wav", (42, 43), 0, 1.0)
     with pytest.raises(AudioError, match="unreadable"):
-        read_stretch(folder / "gone.wav", 42, 43)
+        read_stretch(folder / "gone.wav", (42, 43), 0, 1.0)
+
+
+def test_a_stretch_is_cut_into_excerpts_as_a_recording_of_its_own_is(stereo):
+    folder, samples = stereo
+    soundfile.write(folder / "part.wav", samples[1_000:5_000, 0], RATE, subtype="FLOAT")
+    for most in (1, 5):
+        alone = read_recording(folder / "part.wav", 1.5, most)
+        found = read_stretch(folder / "long.wav", (1, 5), 1, 1.5, most)
+        assert np.array_equal(found.waveform, alone.waveform)
+        assert len(found.windows) == len(alone.windows) == (3 if most > 1 else 0)
+        assert all(map(np.array_equal, found.windows, alone.windows))
+        assert [at - 1_000 for at in found.starts] == list(alone.starts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.dataset.annotated import AnnotatedOptions, prepare_annotated
+from watkins_ml.dataset.export import export_spectrograms
 from watkins_ml.dataset.folds import FoldRule, make_folds
 from watkins_ml.dataset.layout import read_prepared
+from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.prepare import Prepared, PrepareOptions
 from watkins_ml.dataset.rows import Rows
 from watkins_ml.dataset.windowing import WindowRule, windows_of
@@ -177,6 +180,31 @@ def test_each_channel_has_the_calls_that_are_annotated_in_it(tmp_path, prepare_s
     }
     prepare_sea(tmp_path / "sea")  # mixed, both are heard at once
     assert "several species: Orca, Walrus" in set(table(tmp_path / "out", "rejected")["reason"])
+
+
+def test_another_frontend_hears_the_windows_and_notices_a_changed_recording(prepare_sea, tmp_path):
+    folder = write_sea(tmp_path / "sea")
+    prepare_sea(folder)
+    data, settings = read_prepared(tmp_path / "out"), FrontendSettings.at(RATE, 0.31, n_mels=8)
+    own = with_own_input(data, settings, lambda: Frontend(settings))
+    row = own.sides["val"].iloc[0]
+    assert row["windows"] == 4  # of 0.3 s in one of 1 s
+    whole = Rows(data).read(row["path"], Frontend(settings), 16)
+    found = torch.load(tmp_path / "out" / row["spectrogram"], weights_only=True)
+    assert torch.equal(found, Frontend(settings)(whole.waveform, RATE))
+    assert own.sides["val"]["spectrogram"].nunique() == len(own.sides["val"])  # each window has its own
+    shutil.rmtree(data.folder.frontends)
+    path = data.recording(row["path"])
+    soundfile.write(path, np.random.default_rng(9).integers(-9_000, 9_000, 20 * RATE, dtype="int16"), RATE)
+    with pytest.raises(UserError, match="has changed since it was prepared"):
+        with_own_input(data, settings, lambda: Frontend(settings))
+
+
+def test_an_export_has_a_folder_for_each_species(prepare_sea, tmp_path):
+    prepare_sea()
+    data = read_prepared(tmp_path / "out")
+    assert export_spectrograms(data, tmp_path / "sides") == len(rows_of(tmp_path / "out"))
+    assert {place.name for place in (tmp_path / "sides" / "train").iterdir()} == {"Orca", "Walrus", "background"}
 
 
 @pytest.mark.parametrize("samples", [1, 1_500, 2_001, 2_002, 3_002, 10_001, 10_002, 40_000])

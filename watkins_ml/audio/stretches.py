@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from watkins_ml.audio.decode import AudioError, Recording, flaw_between, sounds
+from watkins_ml.audio.decode import AudioError, Recording, flaw_between, sounds, window_starts
 from watkins_ml.audio.formats import reason_of_content
 from watkins_ml.audio.mixing import TURNED, mixed
 from watkins_ml.audio.opening import Sound, check_window, open_audio
@@ -104,8 +104,14 @@ def _heard(samples: np.ndarray, start: int, wanted: int, channel: int) -> Stretc
     return Stretch(start, waveform, None, (TURNED,) if turned else ())
 
 
-def read_stretch(path: Path, start_s: float, end_s: float, channel: int = MIXED) -> Recording:
-    """One stretch, times in seconds, as if it were a recording of its own; raises AudioError where it is unusable."""
+def read_stretch(
+    path: Path, times: tuple[float, float], channel: int, excerpt_s: float, most: int = 1, slack_s: float = 0.0
+) -> Recording:
+    """One stretch, from and to seconds, as if it were a recording of its own; the others as in `read_recording`.
+
+    Raises:
+        AudioError: the file cannot be read, or the stretch cannot be used.
+    """
     try:
         with open_audio(path) as audio:
             rate, channels = audio.samplerate, audio.channels
@@ -113,8 +119,18 @@ def read_stretch(path: Path, start_s: float, end_s: float, channel: int = MIXED)
         raise AudioError(reason_of_content(path, error)) from None
     except OSError as error:
         raise AudioError(f"unreadable: {error.strerror or error}") from None
-    start, end = round(start_s * rate), round(end_s * rate)
+    start, end = (round(seconds * rate) for seconds in times)
     (stretch,) = read_stretches(path, [start], max(1, end - start), channel)
     if stretch.problem:
         raise AudioError(stretch.problem)
-    return Recording(stretch.waveform, rate, channels, len(stretch.waveform), "", notes=stretch.notes)
+    waveform = stretch.waveform
+    wanted = min(len(waveform), round(excerpt_s * rate))
+    (middle,) = window_starts(len(waveform), wanted, 1)
+    offsets = window_starts(len(waveform), wanted, most, round(slack_s * rate))
+    excerpts = {at: waveform[at : at + wanted] for at in offsets if sounds(waveform[at : at + wanted])}
+    several = len(excerpts) > 1
+    return Recording(
+        excerpts[middle] if several and middle in excerpts else waveform[middle : middle + wanted],
+        rate, channels, len(waveform), "", tuple(excerpts.values()) if several else (),
+        tuple(start + at for at in (excerpts if several else [middle])), stretch.notes,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import disk_errors
+from watkins_ml.core.names import file_name
 from watkins_ml.dataset.layout import DataFolder, PreparedData
 
 
@@ -32,9 +33,9 @@ def export_spectrograms(data: PreparedData, target: Path) -> int:
     count = 0
     with disk_errors(f"cannot export spectrograms to {target}", "mend that, delete the folder and export again"):
         for side, frame in data.sides.items():
-            for name in frame["spectrogram"]:
+            for name, species in zip(frame["spectrogram"], frame["species"], strict=True):
                 source = data.folder.root / name
-                place = target / side / source.parent.name / source.name
+                place = target / side / file_name(species) / source.name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     os.link(source, place)

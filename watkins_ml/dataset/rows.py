@@ -44,7 +44,9 @@ class Rows:
         file = self.file(path)
         if path not in self._windows:
             return frontend.read(file, most_windows)
-        return read_stretch(file, *self._windows[path])
+        start, end, channel = self._windows[path]
+        settings = frontend.settings
+        return read_stretch(file, (start, end), channel, settings.seconds, most_windows, settings.slack_s)
 
     def sha256(self, path: str) -> str:
         """As `sha256` of the annotations is made: of the file, or of the file's and the window's times.
