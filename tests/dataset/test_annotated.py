@@ -325,6 +325,15 @@ def test_what_makes_no_sense_is_one_clear_line(prepare_sea, options, told):
     assert "\n" not in str(error.value)
 
 
+def test_a_window_cannot_lead_out_of_the_recordings(prepare_sea, tmp_path):
+    prepare_sea()
+    for name in ("audio_annotations", *SIDES):
+        file = tmp_path / "out" / "annotations" / f"{name}.csv"
+        file.write_text(file.read_text().replace("20240102/20240102_a.wav#t", "20240102/..#t"))
+    with pytest.raises(UserError, match="leads out of the folder; nothing outside is read"):
+        read_prepared(tmp_path / "out")
+
+
 # ---------------------------------------------------------------- a day of recordings
 
 

@@ -82,6 +82,11 @@ def windows_beside(spectrogram: Path) -> Path:
     return spectrogram.with_suffix(".windows")
 
 
+def recording_of(path: str) -> str:
+    """The recording of a window: `sea.wav` of `sea.wav#t=1.000,2.000`."""
+    return path.rpartition("#t=")[0]
+
+
 class Seal:
     """The `dataset.json` that a reader began with.
 
@@ -174,7 +179,7 @@ class PreparedData:
 
     def recording(self, path: str) -> Path:
         """Where the file of a `path` in `sides` lies, or the longer recording that it is a window of."""
-        return self.audio_dir / opened(path.rpartition("#t=")[0] if self.of_windows else path)
+        return self.audio_dir / opened(recording_of(path) if self.of_windows else path)
 
     @property
     def of_windows(self) -> bool:
@@ -201,7 +206,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _check_paths(folder: DataFolder, side: str, frame: pd.DataFrame) -> None:
     """Refuse a table that names recordings or spectrograms elsewhere; recordings themselves may be links."""
-    for path in (*map(opened, frame["path"]), *frame["spectrogram"]):
+    recordings = map(recording_of, frame["path"]) if "recording" in frame else ()
+    for path in (*map(opened, frame["path"]), *map(opened, recordings), *frame["spectrogram"]):
         if leads_out(path):
             raise UserError(f"{folder.side(side)}: {shown(path)!r} leads out of the folder; nothing outside is read")
     for parent in {os.path.dirname(name) for name in frame["spectrogram"]} - {""}:
