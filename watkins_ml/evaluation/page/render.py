@@ -1,5 +1,6 @@
 """The page from its parts."""
 
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -38,12 +39,10 @@ def _harmless(value: object) -> object:
     return shown(value) if type(value) is str else value  # what macros give is Markup
 
 
-def _render(runs: list[ComparedRun]) -> str:
-    tested = [run for run in runs if run.has_test_report]
-    species = tables.species_rows(tested) if tested else []
-    cards = CardBuilder(tested, CARD_BYTES)
-    budget = FIGURE_BYTES * 3 // 4 // (1 + len(FIGURES) * len(tested))  # base64 grows by a third
-    environment = jinja2.Environment(
+@cache
+def _environment() -> jinja2.Environment:
+    """One for all pages, since it keeps its templates compiled."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=_harmless,
@@ -51,28 +50,39 @@ def _render(runs: list[ComparedRun]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
-        names=", ".join(run.title for run in runs),
-        headline=headline(runs),
-        warning=data_warning(runs),
-        leaky=[run.label for run in runs if run.is_leaky],
-        control_note=control_note(runs),
-        charts=tables.headline_charts(tested) if tested else {},
-        tested_on=tested_on(runs),
-        runs=runs,
-        tested=tested,
-        facts=tables.facts(runs),
-        curves=learning_curves(runs, budget),
-        species=[row for row in species if row.test_cuts],
-        rare=[row for row in species if row.is_rare or not row.test_cuts],
-        rule=f"fewer than {tables.RARE_TAPES} tapes or fewer than {tables.RARE_CUTS} cuts in the data",
-        mean_f1=tables.mean_f1,
-        matrices=[tables.confusion(run) for run in tested],
-        figures=figures(tested, budget),
-        galleries=cards.galleries() if tested else [],
-        pairs=[(run.title, cards.pairs(run)) for run in tested],
-        groups=tables.metric_groups(runs),
-        settings=tables.settings(runs),
-        percent=percent,
-        plural=plural,
+
+
+def _render(runs: list[ComparedRun]) -> str:
+    tested = [run for run in runs if run.has_test_report]
+    species = tables.species_rows(tested) if tested else []
+    cards = CardBuilder(tested, CARD_BYTES)
+    budget = FIGURE_BYTES * 3 // 4 // (1 + len(FIGURES) * len(tested))  # base64 grows by a third
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            names=", ".join(run.title for run in runs),
+            headline=headline(runs),
+            warning=data_warning(runs),
+            leaky=[run.label for run in runs if run.is_leaky],
+            control_note=control_note(runs),
+            charts=tables.headline_charts(tested) if tested else {},
+            tested_on=tested_on(runs),
+            runs=runs,
+            tested=tested,
+            facts=tables.facts(runs),
+            curves=learning_curves(runs, budget),
+            species=[row for row in species if row.test_cuts],
+            rare=[row for row in species if row.is_rare or not row.test_cuts],
+            rule=f"fewer than {tables.RARE_TAPES} tapes or fewer than {tables.RARE_CUTS} cuts in the data",
+            mean_f1=tables.mean_f1,
+            matrices=[tables.confusion(run) for run in tested],
+            figures=figures(tested, budget),
+            galleries=cards.galleries() if tested else [],
+            pairs=[(run.title, cards.pairs(run)) for run in tested],
+            groups=tables.metric_groups(runs),
+            settings=tables.settings(runs),
+            percent=percent,
+            plural=plural,
+        )
     )
