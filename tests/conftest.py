@@ -18,6 +18,7 @@ import torch
 
 from tests.support import EXPERIMENTS, SHARED
 from tests.support.forked import fork_server
+from tests.support.memoized import computed_once
 from tests.support.once import made_once
 from tests.support.pictures import blank, drawing
 from tests.support.servers import Proxy, Server, free_port
@@ -110,6 +111,21 @@ def isolated(tmp_path, monkeypatch):
 def blank_pictures() -> Iterator[None]:
     """No picture is drawn, which is half of what a small training costs; tests of pictures ask for `real_pictures`."""
     with drawing(blank):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def repeated_results_at_once() -> Iterator[None]:
+    """Noises, excerpts and controls of the same data are computed once; see `memoized`."""
+    with computed_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """Flushing to the disk guards against power cuts, which no test makes, and is much of the time of small writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,6 @@ import soundfile
 from watkins_ml.dataset.prepare import Prepared, PrepareOptions, prepare
 
 RATE = 8_000
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch):
-    """Flushing to the disk guards against power cuts, which no test here makes; it takes most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

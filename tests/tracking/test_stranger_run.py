@@ -151,15 +151,18 @@ def test_a_giant_table_or_picture_is_no_page(stranger, watkins, name, size):
 NAMES = ["../../escaped", "/tmp/escaped-by-name", "a/b", "..", ".", "CON", "x\n\x1b[31m", "é" * 200]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_name_of_a_run_on_the_server_is_no_path(finished, tmp_path, monkeypatch, watkins, name):
-    shutil.copytree(finished.folder, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    client().set_tag(RunDirectory(Path("runs/first")).facts.mlflow_run_id, "mlflow.runName", name)
-    before = {path for path in tmp_path.parent.rglob("*") if "project" not in path.parts}
-    assert watkins("report", "models:/watkins-baseline@champion", "--out", "page.html").status == 0
-    assert {path for path in tmp_path.parent.rglob("*") if "project" not in path.parts} == before
-    assert not Path("/tmp/escaped-by-name").exists()
+def test_the_name_of_a_run_on_the_server_is_no_path(finished, tmp_path, monkeypatch, watkins):
+    project = tmp_path / "some" / "where" / "project"
+    shutil.copytree(finished.folder, project)
+    monkeypatch.chdir(project)
+    run_id = RunDirectory(Path("runs/first")).facts.mlflow_run_id
+    before = {path for path in tmp_path.rglob("*") if "project" not in path.parts}
+    for name in NAMES:
+        client().set_tag(run_id, "mlflow.runName", name)
+        assert watkins("report", "models:/watkins-baseline@champion", "--out", "page.html").status == 0, name
+        Path("page.html").unlink()
+        assert {path for path in tmp_path.rglob("*") if "project" not in path.parts} == before, name
+    assert not Path("/tmp/escaped-by-name").exists() and not (tmp_path.parent / "escaped").exists()
 
 
 @pytest.mark.parametrize("kind", ["start", "model"])
