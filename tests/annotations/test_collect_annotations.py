@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from watkins_ml.core.errors import UsageError
+from watkins_ml.inference.detections import COLUMNS, RecordingDetections
+from watkins_ml.inference.formats import Output, write_outputs
 
+RATE = 1_000
 HEAD = "file,start_s,end_s,species\n"
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tSpecies\n"
 
@@ -93,6 +97,23 @@ def test_a_table_without_rows_still_is_about_its_recording(gather):
     found = gather(["a.wav", "b.wav"], {"a.txt": RAVEN, "b.txt": "1\t2\tOrca\n"}, reviewed="all")
     assert spans(found.reviewed) == [("a.wav", 0, 10), ("b.wav", 0, 10)]
     assert len(found.calls) == 1
+
+
+@pytest.mark.parametrize("format", ["csv", "raven", "audacity"])
+def test_what_predict_wrote_and_somebody_corrected_can_be_trained_on(gather, tmp_path, format):
+    gather(["sea/a.wav"], {"a.txt": "1\t2\tx\n"}, channels=2)
+    place = tmp_path / "audio" / "sea" / "a.wav"
+    found = [("sea/a.wav", 0, 1.0, 2.5, "Fin Whale", 0.91, 0.4, 1.5), ("sea/a.wav", 2, 3.0, 4.5, "Orca", 0.5, 0.9, 1.5)]
+    detections = RecordingDetections(place, pd.DataFrame(found, columns=COLUMNS), RATE, None)
+    outputs = [Output("a-0123abcd", place, detections)]
+    (tmp_path / "tables" / "a.txt").unlink()
+    write_outputs(tmp_path / "tables", (format,), outputs, unchanged=(), band=(0, 500))
+    again = gather([], {}).calls
+    assert again[["recording", "start_s", "end_s", "species", "confidence"]].to_numpy().tolist() == [
+        ["sea/a.wav", 1.0, 2.5, "Fin Whale", 0.91],
+        ["sea/a.wav", 3.0, 4.5, "Orca", 0.5],
+    ]
+    assert again["channel"].iloc[1] == 2
 
 
 # ---------------------------------------------------------------- labels

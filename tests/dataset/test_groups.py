@@ -76,3 +76,14 @@ def test_prepare_prints_them_and_the_summary_keeps_them(watkins, archive, tmp_pa
     assert f"Few tapes stand behind train ({counted['train']} tapes) and val" in done.out
     fold = make_folds(data, FoldRule(3)).data_of("1")
     assert fold.summary["tapes"] == {side: frame.tape.nunique() for side, frame in fold.sides.items()}
+
+
+@pytest.mark.parametrize(("group_by", "word"), [("day", "day"), ("^(PU)", "group"), ("recording", "recording")])
+def test_groups_of_windows_are_called_what_they_are(group_by, word):
+    summary = {"split": "tape", "group_by": group_by, "tapes": {"train": 40, "val": 1, "test": 12}}
+    said = small_groups(summary | {"single_tape_species": {"val": ["Orca"], "test": []}})
+    assert said == [
+        f"Few {word}s stand behind val (1 {word}): scores there hang on single {word}s; `watkins crossval` tests on "
+        f"every {word} once",
+        f"One {word} alone stands on val for Orca",
+    ]

@@ -19,6 +19,8 @@ OPTION = "--annotations"
 TEXTS = ("label", "file", "begin_file", "begin_path", "annotator")
 NUMBERS = ("start_s", "end_s", "low_hz", "high_hz", "confidence", "channel", "file_offset_s")
 COLUMNS = ("row", *TEXTS, *NUMBERS)
+PREDICTED = re.compile(r"(.+) ([01]\.\d\d)(?: channel (\d+))? novelty -?\d+\.\d\d")
+"""A label as `watkins predict --format audacity` writes it: species, probability and channel."""
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 
 
@@ -141,7 +143,10 @@ def _audacity_rows(text: str, path: Path) -> pd.DataFrame | None:
         if len(rows) == MOST_ROWS:
             raise UsageError(f"{OPTION} {printable(path)}: more than {MOST_ROWS:,} labels are none of one recording")
         label = normal(" ".join(cells[2:]).strip())
-        rows.append({"row": len(rows) + 1, "start_s": _number(cells[0]), "end_s": _number(cells[1]), "label": label})
+        row = {"row": len(rows) + 1, "start_s": _number(cells[0]), "end_s": _number(cells[1]), "label": label}
+        if own := PREDICTED.fullmatch(label):
+            row |= {"label": own[1], "confidence": float(own[2]), "channel": float(own[3] or 0)}
+        rows.append(row)
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     texts = table[list(TEXTS)].fillna("").astype(object)
     return table.assign(**{name: texts[name] for name in TEXTS}).astype({name: float for name in NUMBERS})

@@ -16,8 +16,11 @@ from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import files_below
 from watkins_ml.core.names import normal, spelled, unique_names
 
-OF_ONE_RECORDING = re.compile(r"[._ -](annot|label|selection|table|detection|call|event)", re.IGNORECASE)
-"""What may follow a recording's name in that of its table, beside anything after a dot."""
+OF_ONE_RECORDING = re.compile(
+    r"[._ -](annot|label|selection|table|detection|call|event)|-(?=\d*[a-f])[0-9a-f]{8}\.labels\.txt$", re.IGNORECASE
+)
+"""What may follow a recording's name in that of its table, beside anything after a dot. `watkins predict` adds a
+digest; without a letter it could be a date."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from watkins_ml.core.metric_names import (
     TEST,
 )
 from watkins_ml.core.wording import plural
-from watkins_ml.dataset.groups import small_groups
+from watkins_ml.dataset.groups import group_word, small_groups
 from watkins_ml.dataset.split import LEAKY, SIDES
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ def _leak(protocol: str) -> str:
 def print_prepared(prepared: Prepared, folder: Path) -> None:
     summary = prepared.summary
     counts, of_windows = summary["counts"], "windowing" in summary
-    one, group = ("window", summary["group_by"]) if of_windows else ("recording", "tape")
-    groups = f"{group}s" if group in ("tape", "recording", "day", "site") else "groups"
+    one, group = "window" if of_windows else "recording", group_word(summary)
     title = f"{folder}: {stamp(summary['split'])}, seed {summary['seed']}"
-    table = table_of("side", f"{one}s", "share", groups, title=title)
+    table = table_of("side", f"{one}s", "share", f"{group}s", title=title)
     for side in SIDES:
         share = f"{counts[side] / counts['recordings']:.1%}"
         table.add_row(side, f"{counts[side]:,}", share, f"{summary['tapes'][side]:,}")
@@ -75,7 +74,7 @@ def print_prepared(prepared: Prepared, folder: Path) -> None:
     what = f"{counts['species'] - bool(background)} species{' and background' * bool(background)}"
     read = plural(prepared.computed, one if of_windows else "file")
     out.print(
-        f"{plural(counts['recordings'], one)} of {what} on {plural(counts['tapes'], groups.removesuffix('s'))}; "
+        f"{plural(counts['recordings'], one)} of {what} on {plural(counts['tapes'], group)}; "
         f"{read} read now; data digest {summary['data_digest']}"
     )
     if of_windows:

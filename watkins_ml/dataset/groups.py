@@ -42,19 +42,26 @@ def single_tape_species(annotations: pd.DataFrame, side: pd.Series) -> dict[str,
     return {name: sorted(str(species) for where, species in single if where == name) for name in SIDES[1:]}
 
 
+def group_word(summary: dict[str, Any]) -> str:
+    """What a group of a `dataset.json` is called: tape, or what windows were grouped by."""
+    by = summary.get("group_by", "tape")
+    return by if by in ("tape", "recording", "day", "site") else "group"
+
+
 def small_groups(summary: dict[str, Any]) -> list[str]:
     """The warnings of a `dataset.json` about sides that rest on few tapes; none for a random split."""
+    word = group_word(summary)
     if summary["split"] != "tape":
         return []
     told = []
-    few = [f"{name} ({plural(count, 'tape')})" for name in SIDES if (count := summary["tapes"][name]) < FEW_TAPES]
+    few = [f"{name} ({plural(count, word)})" for name in SIDES if (count := summary["tapes"][name]) < FEW_TAPES]
     if few:
         told.append(
-            f"Few tapes stand behind {' and '.join(few)}: scores there hang on single tapes; `watkins crossval` tests "
-            "on every tape once"
+            f"Few {word}s stand behind {' and '.join(few)}: scores there hang on single {word}s; `watkins crossval` "
+            f"tests on every {word} once"
         )
     single = [f"on {name} for {_some(names)}" for name, names in summary["single_tape_species"].items() if names]
-    return told + [f"One tape alone stands {' and '.join(single)}"] * bool(single)
+    return told + [f"One {word} alone stands {' and '.join(single)}"] * bool(single)
 
 
 def _some(names: list[str]) -> str:
