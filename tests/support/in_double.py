@@ -44,6 +44,10 @@ RECIPES: dict[str, tuple[str, list[str]]] = {
         "baseline",
         ["train.ema_decay=0.6", "optim.clip_norm=0.3", "optim.layer_decay=0.8", "train.class_weights=tapes"],
     ),
+    "other-windows-speeds-and-seas": (
+        "baseline",
+        ["augment=[{name: random_excerpt}, {name: speed}, {name: ocean_noise}]", "train.class_weights=sampled"],
+    ),
     "mixed-and-weighted": ("baseline", ["augment.mixup=0.4"]),
     "smoothed-and-weighted": ("baseline", ["train.label_smoothing=0.1"]),
     "stopped-early": ("baseline", ["train.epochs=30", "train.early_stopping_patience=2", "optim.lr=0.003"]),
