@@ -1,9 +1,9 @@
 """Cross-validation by tape on real recordings: the table and the picture of the README, through `watkins` alone.
 
-For each data set: prepare, cross-validate the baseline, EfficientNet-B0 from scratch and from ImageNet weights on the
-same folds, compare. Finished folds are kept, so a call that was interrupted goes on where it was.
+For each data set: prepare, cross-validate every model on the same folds, pool two of them as an ensemble, compare.
+Finished folds are kept, so a call that was interrupted goes on where it was.
 
-Example: python experiments/real_data.py ../shared --out results/real
+Example: python experiments/real_data.py ../shared --out results/real --only watkins21 --models tapes encoder ensemble
 """
 
 from __future__ import annotations
@@ -28,11 +28,20 @@ MODELS = {
     "baseline": "baseline CNN",
     "scratch": "EfficientNet-B0 from scratch",
     "imagenet": "EfficientNet-B0, ImageNet weights",
+    "tapes": "EfficientNet-B0, frozen, prototypes",
+    "encoder": "BirdNET embeddings, prototypes",
+    "ensemble": "the last two together",
 }
+RECIPE_OF = {"baseline": "baseline", "tapes": "efficientnet-tapes", "encoder": "encoder"}
+"""The others train by `efficientnet.yaml`."""
+TOGETHER = ("tapes", "encoder")
+"""Members of the ensemble."""
 FEW = {  # the recipes are made for ten thousand recordings; these data sets have a few hundred
     "baseline": ["data.batch_size=8", "train.early_stopping_patience=10"],
     "scratch": ["data.batch_size=8", "train.early_stopping_patience=10", "model.weights=none", "model.freeze_depth=0"],
     "imagenet": ["data.batch_size=16", "model.weights={weights}"],
+    "tapes": ["model.weights={weights}"],
+    "encoder": [],
 }
 CONTROLS = {
     "tape": "the tape",
@@ -54,6 +63,7 @@ class DataSet:
     folds: tuple[str, ...] = ("--folds", "5")
     prepare: tuple[str, ...] = ()
     overrides: dict[str, list[str]] = field(default_factory=dict)
+    """Of a model's recipe, beside FEW."""
     published: dict[str, float] = field(default_factory=dict)
     """Accuracies from papers on the same folds."""
 
@@ -67,7 +77,7 @@ LOWER = [  # the best of `training_options.py` on validation
     "optim.lr=0.0003", "train.early_stopping_patience=10",
 ]  # fmt: skip
 DATA_SETS = {
-    "watkins21": DataSet("watkins21, by tape", "watkins21", None, {"baseline": 20, "scratch": 8, "imagenet": 10}),
+    "watkins21": DataSet("watkins21, by tape", "watkins21", None, EPOCHS, prepare=("--sample-rate", "32000")),
     "watkins10": DataSet("watkins10", "watkins10", WATKINS_CUT, EPOCHS, overrides=FROZEN),
     "watkins10-band": DataSet("watkins10 below 5 kHz", "watkins10", WATKINS_CUT, EPOCHS, (), BAND, FROZEN),
     "esc10": DataSet(
@@ -103,11 +113,26 @@ def cross_validate(name: str, model: str, shared: Path, folder: Path, run: str, 
     """Cross-validate one model on one data set under the name `run`; the parent's run directory."""
     data, weights = DATA_SETS[name], shared / "weights" / "efficientnet_b0_imagenet.pth"
     given = [text.format(weights=weights) for text in FEW[model]]
-    given += [f"train.epochs={data.epochs[model]}", *overrides]
-    recipe = RECIPES / f"{'baseline' if model == 'baseline' else 'efficientnet'}.yaml"
+    given += [f"train.epochs={data.epochs[model]}"] if model in data.epochs else []
+    given += overrides
+    recipe = RECIPES / f"{RECIPE_OF.get(model, 'efficientnet')}.yaml"
     options = [part for text in given for part in ("-o", text)]
     watkins(folder, "crossval", str(recipe), *options, *data.folds, "--name", run)  # one that is done is only shown
     return folder / "runs" / run
+
+
+def trained(name: str, models: list[str], shared: Path, folder: Path) -> dict[str, Path]:
+    """The run directory of each model on one data set, the ensemble after its members."""
+    runs = {
+        model: cross_validate(name, model, shared, folder, model, *DATA_SETS[name].overrides.get(model, []))
+        for model in MODELS
+        if model in models or (model in TOGETHER and "ensemble" in models)
+        if model != "ensemble"
+    }
+    if "ensemble" in models:
+        watkins(folder, "ensemble", *(f"runs/{member}" for member in TOGETHER), "--name", "ensemble")
+        runs["ensemble"] = folder / "runs" / "ensemble"
+    return runs
 
 
 def metrics(run: Path) -> dict[str, float]:
@@ -129,8 +154,15 @@ def column(data: DataSet, runs: dict[str, Path]) -> dict[str, str]:
     for model, run in runs.items():
         cells[f"{MODELS[model]}: accuracy"] = str(scored(run, "accuracy"))
         cells[f"{MODELS[model]}: macro F1"] = str(scored(run, "macro_f1"))
+        cells[f"{MODELS[model]}: calibration error"] = f"{metrics(run)['test_ece']:.3f}"
+        cells[f"{MODELS[model]}: minutes"] = f"{minutes(run):.0f}"
+    found = metrics(next(iter(runs.values())))
+    for quantity in ("accuracy", "macro_f1"):
+        cells[f"regression on the mean spectrum: {quantity.replace('_f1', ' F1')}"] = (
+            f"{found[f'control_spectrum_{quantity}']:.1%}"
+        )
     for key, title in CONTROLS.items():
-        cells[f"no audio, {title}: accuracy"] = f"{metrics(next(iter(runs.values())))[f'control_{key}_accuracy']:.1%}"
+        cells[f"no audio, {title}: accuracy"] = f"{found[f'control_{key}_accuracy']:.1%}"
     return cells | {f"published, {who}: accuracy": f"{value:.1%}" for who, value in data.published.items()}
 
 
@@ -213,12 +245,9 @@ def main() -> None:
     for name in options.only:
         shared, folder = options.shared.resolve(), (options.out / name).resolve()
         prepare(name, shared, folder)
-        own = DATA_SETS[name].overrides
-        found[name] = {
-            model: cross_validate(name, model, shared, folder, model, *own.get(model, [])) for model in options.models
-        }
-        if len(options.models) > 1:
-            watkins(folder, "compare", *(f"runs/{model}" for model in options.models), "--out", "compare.html")
+        found[name] = trained(name, options.models, shared, folder)
+        if len(found[name]) > 1:
+            watkins(folder, "compare", *(f"runs/{model}" for model in found[name]), "--out", "compare.html")
     print("\nPooled over the folds, with 95 % intervals from a bootstrap over tapes:\n")
     print_table(pd.DataFrame({DATA_SETS[name].title: column(DATA_SETS[name], runs) for name, runs in found.items()}))
     for name, runs in found.items():
