@@ -13,6 +13,7 @@ from watkins_ml.evaluation.controls import (
     control_scores,
     control_table,
     controls,
+    learned_from,
     spectrum_prediction,
 )
 from watkins_ml.evaluation.spectrum import band_statistics
@@ -176,3 +177,10 @@ def test_one_species_needs_no_regression_and_the_result_repeats_in_any_order():
     first = spectrum_prediction(HEARD, TO_HEAR, blurred)
     assert spectrum_prediction(HEARD, TO_HEAR, blurred.sample(frac=1, random_state=2)).equals(first)
     assert spectrum_prediction(HEARD, TO_HEAR.iloc[::-1], blurred).sort_index().equals(first)
+
+
+def test_after_a_refit_controls_learn_from_what_the_network_has_learned_from():
+    """A species that only validation holds is known to a regression beside a network that was trained on it too."""
+    sides = {"train": cuts(("a", "t", 1, 1.0)), "val": cuts(("b", "v", 1, 1.0))}
+    assert list(learned_from(sides, refit=False)["species"]) == ["a"]
+    assert list(learned_from(sides, refit=True)["species"]) == ["a", "b"]

@@ -5,6 +5,8 @@ so metadata alone can name the species, and so can the mean spectrum, which hold
 animal's. A network's score means something only beside these.
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -36,6 +38,11 @@ ITERATIONS = 1000
 def controls(train: pd.DataFrame, test: pd.DataFrame, spectra: pd.DataFrame | None = None) -> dict[str, float]:
     """`control_scores` on `test` of `control_predictions`."""
     return control_scores(test.species, control_predictions(train, test, spectra))
+
+
+def learned_from(sides: Mapping[str, pd.DataFrame], refit: bool) -> pd.DataFrame:
+    """What a network has learned from, and so the controls beside it: the training side, after a refit both."""
+    return pd.concat([sides["train"], sides["val"]], ignore_index=True) if refit else sides["train"]
 
 
 def control_predictions(train: pd.DataFrame, test: pd.DataFrame, spectra: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         UserError: the data were prepared for another frontend or other species than the model's, or are prepared
             anew meanwhile; another process writes to `out`.
     """
-    from watkins_ml.evaluation.controls import control_predictions
+    from watkins_ml.evaluation.controls import control_predictions, learned_from
     from watkins_ml.evaluation.report import write_controls, write_report
     from watkins_ml.evaluation.result import evaluate
     from watkins_ml.evaluation.spectrum import band_statistics
@@ -56,8 +56,9 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         write_report(out, side, split.frame, evaluation, shown.spectrograms, data, novelty=novelty)
         scores = dict(evaluation.scores)
         if is_test:
-            spectra = band_statistics([as_prepared(data, "train"), shown])
-            predicted = control_predictions(data.sides["train"], split.frame, spectra)
+            spectra = band_statistics([as_prepared(data, "train"), as_prepared(data, "val"), shown])
+            known = learned_from(data.sides, bool(classifier.facts.get(REFIT)))
+            predicted = control_predictions(known, split.frame, spectra)
             scores |= write_controls(out, side, split.frame, predicted)
         facts = {
             "model": model,

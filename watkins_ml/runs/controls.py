@@ -10,15 +10,18 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import Side, as_prepared
 
 
-def report_controls(run_dir: Path, data: PreparedData, loaded: Sequence[Side] | None = None) -> dict[str, float]:
+def report_controls(
+    run_dir: Path, data: PreparedData, refit: bool, loaded: Sequence[Side] | None = None
+) -> dict[str, float]:
     """Write what the controls score on test, and the one with audio on validation, for the champion's rule.
 
-    `loaded` are what the network gets of training and validation side, if that is in memory already.
+    On test they have learned from both other sides where the network has (`refit`). `loaded` are what the network gets
+    of training and validation side, if that is in memory already.
 
     Returns:
         `control_*` and `best_val_control_*`.
     """
-    from watkins_ml.evaluation.controls import SPECTRUM, control_predictions, spectrum_prediction
+    from watkins_ml.evaluation.controls import SPECTRUM, control_predictions, learned_from, spectrum_prediction
     from watkins_ml.evaluation.report import write_controls
     from watkins_ml.evaluation.spectrum import band_statistics
 
@@ -28,4 +31,6 @@ def report_controls(run_dir: Path, data: PreparedData, loaded: Sequence[Side] | 
     spectra = band_statistics([*sides, as_prepared(data, "test")])
     validated = spectrum_prediction(train, val, spectra).to_frame(SPECTRUM)
     scores = {BEST_VAL + name: value for name, value in write_controls(run_dir, "val", val, validated).items()}
-    return scores | write_controls(run_dir, "test", test, control_predictions(train, test, spectra))
+    return scores | write_controls(
+        run_dir, "test", test, control_predictions(learned_from(data.sides, refit), test, spectra)
+    )

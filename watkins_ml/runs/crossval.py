@@ -87,7 +87,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
                     for number, (fold, data) in enumerate(sides.items(), start=1):
                         named = "" if fold == str(number) else f" ({fold})"
                         _run_fold(record, config, fold, data, f"Fold {number} of {len(sides)}{named}")
-                    _pool(record, folds, sides, config.train.monitor)
+                    _pool(record, folds, sides, config)
     sync_all(record.root)
     return CrossValidation(record.root, record.read_metrics(), _read_folds(record), folds.untestable, rule.protocol)
 
@@ -157,7 +157,7 @@ def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: P
         train_and_report(config, inputs, run, start, HOW_TO_CONTINUE)
 
 
-def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], monitor: str) -> None:
+def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], config: ExperimentConfig) -> None:
     """The parent's report: every recording with the prediction of the fold that tested it."""
     from watkins_ml.evaluation.report import write_controls, write_learning_curves, write_report
 
@@ -166,14 +166,14 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], mo
     evaluation = _evaluate_pooled(runs, sides, tested, folds.data.classes)
     write_report(record.root, "test", tested, evaluation, SpectrogramFiles(folds.data, tested), folds.data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
-    metrics |= write_controls(record.root, "test", tested, _control_predictions(folds.data, sides))
+    metrics |= write_controls(record.root, "test", tested, _control_predictions(folds.data, sides, config.train.refit))
     record.write_metrics(metrics)
     table = _fold_table(record, runs, sides)
     write_csv(record.root / "reports" / "folds.csv", table)
     by_epoch = pd.concat([run.read_history() for run in runs.values()]).groupby("epoch", as_index=False)
     history = by_epoch.mean()[by_epoch.size()["size"] == len(runs)]  # while all folds train: else some drop out of it
     write_csv(record.history, history)
-    write_learning_curves(record.root, history, best_epoch(history, monitor))
+    write_learning_curves(record.root, history, best_epoch(history, config.train.monitor))
     seconds = float(np.mean([run.facts.epoch_seconds for run in runs.values()]))
     parameters = next(iter(runs.values())).facts.parameters
     record.update_facts(parameters=parameters, epoch_seconds=seconds)
@@ -214,13 +214,15 @@ def _read_folds(record: RunDirectory) -> pd.DataFrame:
         raise UserError(f"{path}: missing or damaged; take it from MLflow or another copy") from None
 
 
-def _control_predictions(data: PreparedData, sides: dict[str, PreparedData]) -> pd.DataFrame:
+def _control_predictions(data: PreparedData, sides: dict[str, PreparedData], refit: bool) -> pd.DataFrame:
     """For all test sides one after another; fitted anew for each fold, as the networks are."""
-    from watkins_ml.evaluation.controls import control_predictions
+    from watkins_ml.evaluation.controls import control_predictions, learned_from
     from watkins_ml.evaluation.spectrum import band_statistics
 
     spectra = band_statistics([open_side(data, side) for side in SIDES])
-    of_folds = [control_predictions(each.sides["train"], each.sides["test"], spectra) for each in sides.values()]
+    of_folds = [
+        control_predictions(learned_from(each.sides, refit), each.sides["test"], spectra) for each in sides.values()
+    ]
     return pd.concat(of_folds, ignore_index=True)
 
 

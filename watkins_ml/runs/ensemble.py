@@ -85,7 +85,8 @@ def make_ensemble(
                     run_lifecycle(record, HOW_TO_CONTINUE, stops=(RunInterruptedError,)),
                     shortages(),
                 ):
-                    metrics = _report(record, data, logits)
+                    refit = any(each.facts.get(REFIT) for each in classifiers)
+                    metrics = _report(record, data, logits, refit)
                     _save_files(record, [bundles[place] for place in places])
                     _save(record, config, replace(data, own_input=settings), classifiers, metrics, frontend, tensors)
                     record_result(record, register_as, metrics)
@@ -103,7 +104,7 @@ def _section(member: MemberRun, classifier: Classifier, data: PreparedData) -> d
     }
 
 
-def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarray]) -> dict[str, float]:
+def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarray], refit: bool) -> dict[str, float]:
     """Reports of validation and test with the controls beside them; the final metrics."""
     from watkins_ml.evaluation.report import write_report
     from watkins_ml.evaluation.result import evaluate
@@ -119,7 +120,7 @@ def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarr
     tested = evaluate(test.labels.numpy(), logits["test"], data.classes, temperature, threshold, test.frame["tape"])
     write_report(record.root, "test", test.frame, tested, test.spectrograms, data)
     metrics |= {TEST + name: value for name, value in tested.scores.items()}
-    metrics |= report_controls(record.root, data)
+    metrics |= report_controls(record.root, data, refit)
     record.write_metrics(metrics)
     return metrics
 

@@ -190,7 +190,7 @@ def _train_and_report(
     metrics = report_validation(network, inputs, run, config.train.monitor, config.train.refit)
     if config.train.refit:
         network = refit_network(config, *inputs, run)
-    metrics |= report_test(network, inputs.data, run, metrics, (inputs.train, inputs.val))
+    metrics |= report_test(network, inputs.data, run, metrics, (inputs.train, inputs.val), config.train.refit)
     save_model(network, config, inputs.data, run, metrics, unseen)
     record_result(run, config.tracking.register_as, metrics)
     drop_previous(run.checkpoints)
@@ -258,11 +258,12 @@ def report_test(
     run: RunDirectory,
     known: dict[str, float],
     loaded: tuple[Side, Side] | None = None,
+    refit: bool = False,
 ) -> dict[str, float]:
     """Read the test side, here for the only time: its report, and the controls beside it.
 
     `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave;
-    `loaded` are training and validation side, if they have been read.
+    `loaded` are training and validation side, if they have been read; `refit` says that it learned from both.
 
     Returns:
         the new metrics, which `metrics.json` has beside the `known` ones.
@@ -277,7 +278,7 @@ def report_test(
     evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
     write_report(run.root, "test", side.frame, evaluation, as_prepared(data, "test").spectrograms, data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
-    metrics |= report_controls(run.root, data, loaded)
+    metrics |= report_controls(run.root, data, refit, loaded)
     run.write_metrics(known | metrics)
     return metrics
 
