@@ -94,7 +94,8 @@ def test_pooled_over_folds_the_accuracy_is_the_mean_over_cuts_in_whatever_order(
         train = cut_by_cut[cut_by_cut.fold != fold]
         if train.empty:
             return
-        parts.append((len(test), controls(train, test), control_predictions(train, test)))
+        predicted = control_predictions(train, test)
+        parts.append((len(test), control_scores(test.species, predicted), predicted))
     pooled = control_scores(cut_by_cut.species, pd.concat([predicted for *_, predicted in parts]))
     for name in CONTROLS:
         key = f"control_{name}_accuracy"

@@ -40,9 +40,16 @@ def at_host(host, monkeypatch) -> Host:
     return host
 
 
+@pytest.fixture(scope="session")
+def kaggle_user_agent() -> str:
+    """What Kaggle's client calls itself: for each request anew it searches the call stack, most of a second here."""
+    return pytest.importorskip("kagglehub.clients").get_user_agent()
+
+
 @pytest.fixture
-def as_kaggle(at_host, monkeypatch) -> Host:
+def as_kaggle(at_host, monkeypatch, kaggle_user_agent) -> Host:
     """The host in the place of Kaggle too: as a proxy, since their client knows only hosts of its own."""
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: kaggle_user_agent)
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_test")
     monkeypatch.setenv("http_proxy", at_host.address)
