@@ -11,12 +11,12 @@ import functools
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from watkins_ml.audio.decode import Recording
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.evaluation import controls, cuts
 from watkins_ml.runs import save_model
@@ -36,16 +36,14 @@ def by_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     return remember
 
 
-def excerpt_by_content(function: Callable[[Path, Frontend], bytes]) -> Callable[[Path, Frontend], bytes]:
+def excerpt_by_content(function: Callable[[Recording, Frontend], bytes]) -> Callable[[Recording, Frontend], bytes]:
     known: dict[tuple, bytes] = {}
 
     @functools.wraps(function)
-    def remember(path: Path, frontend: Frontend) -> bytes:
-        if not path.is_file():
-            return function(path, frontend)  # which says so
-        key = (path.suffix, path.read_bytes(), frontend.settings.model_dump_json())
+    def remember(recording: Recording, frontend: Frontend) -> bytes:
+        key = (recording.waveform.tobytes(), recording.sample_rate, frontend.settings.model_dump_json())
         if key not in known:
-            known[key] = function(path, frontend)
+            known[key] = function(recording, frontend)
         return known[key]
 
     return remember
