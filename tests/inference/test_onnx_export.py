@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import Said
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
+from watkins_ml.cli import main
 from watkins_ml.core.errors import UserError
 from watkins_ml.inference.by_file import predict_files
 from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
@@ -27,17 +30,38 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def classifier(finished) -> Classifier:
-    return replace(load_bundle(finished.run_dir / "model"), temperature=1.7)
+    classifier = load_bundle(finished.run_dir / "model")
+    assert abs(classifier.temperature - 1) > 0.02, "else no test would notice that it is left out"
+    return classifier
 
 
 @pytest.fixture(scope="module")
-def exported(classifier) -> bytes:
-    return to_onnx(classifier, "models:/watkins-baseline/1")
+def command(finished, tmp_path_factory) -> tuple[Said, Path]:
+    """What `watkins export` says of the champion, and the file that it writes: tracing a network takes seconds."""
+    path = tmp_path_factory.mktemp("onnx") / "new" / "champion.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished.folder)
+        return run_here(patch, "export", "models:/watkins-baseline@champion", "--to", "onnx", "--out", path), path
+
+
+@pytest.fixture(scope="module")
+def exported(command) -> bytes:
+    return command[1].read_bytes()
 
 
 @pytest.fixture(scope="module")
 def session(exported):
     return onnxruntime.InferenceSession(exported)
+
+
+def run_here(patch: pytest.MonkeyPatch, *words: object) -> Said:
+    """As the fixture `watkins`, for a fixture of the whole file."""
+    patch.setattr(sys, "argv", ["watkins", *map(str, words)])
+    patch.setattr("watkins_ml.core.console.out._width", 300)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        with pytest.raises(SystemExit) as end:
+            main()
+    return Said(end.value.code or 0, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -50,7 +74,7 @@ def test_recordings_get_the_probabilities_of_the_classifier(classifier, session,
     np.testing.assert_allclose(probabilities, classifier.classify(files), atol=TOLERANCE)
     expected = classifier.predict(map(classifier.frontend.file_windows, files)).novelty
     np.testing.assert_allclose(novelty, expected, atol=NOVELTY_TOLERANCE)
-    softened = np.exp(logits / 1.7)
+    softened = np.exp(logits / classifier.temperature)
     np.testing.assert_allclose(softened / softened.sum(axis=1, keepdims=True), probabilities, atol=1e-6)
 
 
@@ -60,7 +84,7 @@ def test_the_answers_are_compared_for_silent_quiet_and_clipped_sounds_too(export
 
 def test_a_file_with_other_answers_is_refused(exported, classifier):
     with pytest.raises(UserError, match=r"differs from PyTorch by 0\.\d+ in a probability, .* nothing was written"):
-        differences(exported, replace(classifier, temperature=3.0))
+        differences(exported, replace(classifier, temperature=3 * classifier.temperature))
     with pytest.raises(UserError, match="differs from PyTorch"):
         differences(exported, replace(classifier, frontend=Frontend(FrontendSettings(frames=100, top_db=30))))
 
@@ -77,7 +101,7 @@ def test_its_metadata_say_what_a_user_of_the_file_has_to_know(classifier, sessio
     assert json.loads(about["frontend"]) == classifier.frontend.settings.model_dump()
     assert json.loads(about["facts"]) == classifier.facts
     assert (about["model"], about["sample_rate"], about["samples"]) == ("models:/watkins-baseline/1", "16000", "15841")
-    assert float(about["temperature"]) == 1.7
+    assert float(about["temperature"]) == classifier.temperature
     assert "exactly 15841 samples" in about["recipe"] and "resample before" in about["recipe"]
     (waveform,) = session.get_inputs()
     assert (waveform.name, waveform.shape) == ("waveform", ["batch", 15_841])
@@ -95,19 +119,15 @@ def test_efficientnet_with_frozen_stages_is_exported_too(recipe):
     assert max(differences(to_onnx(classifier, "runs/first"), classifier)) <= TOLERANCE
 
 
-def test_the_command_writes_a_file_and_an_example_that_runs(watkins, finished, archive, tmp_path, monkeypatch):
-    monkeypatch.chdir(finished.folder)
-    path = tmp_path / "new" / "champion.onnx"
-    said = watkins("export", "models:/watkins-baseline@champion", "--to", "onnx", "--out", path)
+def test_the_command_writes_a_file_and_an_example_that_runs(command, classifier, archive, tmp_path):
+    said, path = command
     assert (said.status, said.err) == (0, "")
     assert f"{path}: {path.stat().st_size / 1e6:.1f} MB; differs from PyTorch by at most" in said.out
     assert list(path.parent.iterdir()) == [path]
     about = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert about["model"] == "models:/watkins-baseline/1"
 
-    classifier = load_bundle(finished.run_dir / "model")
     cut = sorted(archive.rglob("*.wav"))[20]
-    monkeypatch.chdir(tmp_path)
     soundfile.write("recording.wav", classifier.frontend.sound(*soundfile.read(cut, dtype="float32")), 16_000, "FLOAT")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
