@@ -23,6 +23,8 @@ from tests.support.once import made_once
 from tests.support.pictures import blank, drawing
 from tests.support.servers import Proxy, Server, free_port
 
+sys.dont_write_bytecode = False  # whatever the environment says: each worker would compile all tests anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel; one thread each is fastest
 torch.set_num_threads(1)
 gc.set_threshold(20_000, 10, 10)  # as `watkins` does, see memory.py
