@@ -152,8 +152,8 @@ def _pool(record: RunDirectory, folds: Folds, scores: dict[str, FoldScores], mem
 
 
 def _controls(record: RunDirectory, members: list[MemberRun]) -> dict[str, float]:
-    """The controls of the first member, which are of the same folds."""
-    member = members[0].run
+    """The controls of a member, which are of the same folds; of a refitted one, if there is any, for they know more."""
+    member = next((each for each in members if each.config.train.refit), members[0]).run
     for name in ("reports/test_controls.csv", "preds/test_controls.csv"):
         if (member.root / name).is_file():
             write_bytes(record.root / name, (member.root / name).read_bytes())
