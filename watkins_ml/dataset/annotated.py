@@ -23,7 +23,9 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import only_writer
 from watkins_ml.core.names import spelled
+from watkins_ml.core.wording import plural
 from watkins_ml.dataset.grouping import groups_of
+from watkins_ml.dataset.groups import group_word
 from watkins_ml.dataset.layout import DataFolder
 from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.prepare import (
@@ -36,7 +38,7 @@ from watkins_ml.dataset.prepare import (
 )
 from watkins_ml.dataset.rows import window_digest
 from watkins_ml.dataset.sealing import break_seal, is_sealed_as, seal, use_frontend
-from watkins_ml.dataset.split import split
+from watkins_ml.dataset.split import SIDES, split
 from watkins_ml.dataset.window_files import digests_of, plan_windows
 from watkins_ml.dataset.windowing import LEAST_STEP_S, WindowRule, some_background, windows_of
 
@@ -75,6 +77,7 @@ def prepare_annotated(audio: Path, tables: Path, out: Path, options: PrepareOpti
         digests = digests_of(recordings, root, folder, options.workers)
         recordings, copies = _without_copies(recordings, digests)
         rows, refused, unreviewed = _windows(recordings, annotations, options, annotated.windows)
+        _check_split(rows, groups, options, annotated.group_by)
         by_path = {each.path: each for each in recordings}
         files = plan_windows(rows, by_path, root, folder, options.frontend.seconds)
         if files.todo and any(place.exists() for task in files.tasks for place in task.places):
@@ -163,6 +166,21 @@ def _windows(
     rows = pd.concat([each.rows for each in found], ignore_index=True)
     refused = pd.concat([each.rejected for each in found], ignore_index=True)
     return some_background(rows, rule.background_ratio, options.seed), refused, sum(each.unreviewed for each in found)
+
+
+def _check_split(rows: pd.DataFrame, groups: dict[str, str], options: PrepareOptions, group_by: str) -> None:
+    """Raise a UserError where the windows cannot be divided, before hours go into their spectrograms."""
+    clips = rows.groupby("species")["path"].transform("size")
+    left = rows.loc[clips >= options.min_clips].assign(tape=rows["recording"].map(groups))
+    count, word = left["tape"].nunique(), group_word({"group_by": group_by})
+    if left["species"].nunique() < 2:
+        return  # said when the reasons are known
+    if options.split == "tape" and count < len(SIDES):
+        raise UserError(
+            f"--group-by {group_by}: windows of {plural(count, word)} cannot be divided into train, val and test, each "
+            "with groups of its own; add recordings, or group by less"
+        )
+    split(left, options.split, options.seed)
 
 
 def _table(

@@ -50,7 +50,7 @@ def split(annotations: pd.DataFrame, protocol: str, seed: int) -> pd.Series:
         if not (side == name).any():
             raise UserError(
                 f"the {protocol} split leaves nothing for {name}: {plural(len(annotations), 'recording')} on "
-                f"{plural(annotations['tape'].nunique(), 'tape')} are too few; check --group-regex"
+                f"{plural(annotations['tape'].nunique(), 'tape')} are too few; check --group-regex (--group-by)"
             )
     return side
 
