@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from real_data import DATA_SETS, FEW, MODELS, RECIPES, finished, predictions, prepare, print_table, watkins
+from real_data import DATA_SETS, FEW, MODELS, RECIPE_OF, RECIPES, finished, predictions, prepare, print_table, watkins
 
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
@@ -30,7 +30,7 @@ from watkins_ml.evaluation.plots import save
 
 DATA = "watkins21"
 FOLDS = 5
-TITLES = {"encoder": "linear layer on BirdNET"} | MODELS
+TITLES = {model: MODELS[model] for model in FEW}
 COLUMNS = ["path", "species", "label", "tape", "spectrogram"]
 QUANTITIES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
@@ -38,11 +38,11 @@ QUANTITIES = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 def recipe_and_options(model: str, shared: Path, epochs: int | None) -> list[str]:
     """How a model is trained, as `real_data.py` does it, as arguments of `watkins train` and `crossval`."""
     weights = shared / "weights" / "efficientnet_b0_imagenet.pth"
-    overrides = [text.format(weights=weights) for text in FEW.get(model, [])]
+    overrides = [text.format(weights=weights) for text in FEW[model]]
     epochs = epochs or DATA_SETS[DATA].epochs.get(model)
     overrides += [f"train.epochs={epochs}"] if epochs else []
-    recipe = {"encoder": "encoder", "baseline": "baseline"}.get(model, "efficientnet")
-    every = [*overrides, "train.refit=false", "tracking.register_as=null"]
+    recipe = RECIPE_OF.get(model, "efficientnet")
+    every = [*overrides, *DATA_SETS[DATA].overrides.get(model, []), "train.refit=false", "tracking.register_as=null"]
     return [str(RECIPES / f"{recipe}.yaml"), *(part for text in every for part in ("-o", text))]
 
 

@@ -54,7 +54,7 @@ def test_the_folder_is_read_back_as_it_was_written_and_written_once(fold, tmp_pa
     assert read_prepared(other).digest != few.digest
 
 
-@pytest.mark.parametrize("model", ["encoder", "baseline", "scratch"])
+@pytest.mark.parametrize("model", ["encoder", "tapes", "baseline", "scratch", "imagenet"])
 def test_every_model_has_a_recipe_that_trains_on_the_training_side_alone(model, tmp_path):
     recipe, *options = recipe_and_options(model, tmp_path, 2)
     config = load_config(recipe, options[1::2])
