@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import EXPERIMENTS, ROOT, forked
-from watkins_ml.core.errors import UsageError
+from watkins_ml.config import load_config
+from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.models import registry
-from watkins_ml.models.registry import all_families, family, family_names
+from watkins_ml.models.registry import all_families, family, family_names, try_model
 
 PACKAGE = ROOT / "watkins_ml"
 NAMES = re.compile(r"baseline|efficientnet|\btimm\b", re.IGNORECASE)
@@ -151,3 +152,10 @@ def test_a_family_is_one_file_and_one_recipe(prepared, tmp_path):
     done = forked.run(command, fresh=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"family": "mean"' in (tmp_path / "run" / "run.json").read_text()
+
+
+def test_spectrograms_that_are_too_small_for_a_network_are_refused_before_anything_is_written():
+    model = load_config(EXPERIMENTS / "baseline.yaml").model
+    try_model(model, 3, (1, 64, 16))
+    with pytest.raises(UserError, match=r"model\.name baseline: cannot use spectrograms of 64 mel bands and 12 frames"):
+        try_model(model, 3, (1, 64, 12))

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from watkins_ml.core.errors import UsageError, first_line
+from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.text import shown
 from watkins_ml.models import families
 from watkins_ml.models.family import Family, ModelSection
@@ -72,6 +72,27 @@ def build_model(config: ModelSection, species: int, pretrained: bool = True) -> 
         a `family.Network` from spectrograms (batch, 1, n_mels, frames) to logits (batch, species).
     """
     return family(config.name).build(config, species, pretrained)
+
+
+def try_model(config: ModelSection, species: int, shape: tuple[int, int, int]) -> None:
+    """Build a network as a training will, and give it one empty spectrogram of `shape`; before anything is written.
+
+    Raises:
+        UserError: weights that do not fit, or spectrograms that are too small for the network.
+    """
+    import torch
+
+    network = build_model(config, species).eval()
+    if family(config.name).own_input is not None:  # its inputs have the shape that it asks for
+        return
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, *shape))
+    except RuntimeError as error:
+        raise UserError(
+            f"model.name {config.name}: cannot use spectrograms of {shape[1]} mel bands and {shape[2]} frames "
+            f"({first_line(error)}); prepare longer windows (--seconds) or more bands (--mels)"
+        ) from None
 
 
 def licence_of(config: ModelSection) -> str | None:

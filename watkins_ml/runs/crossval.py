@@ -24,7 +24,7 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import open_side
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.dataset.stored import SpectrogramFiles
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.registry import try_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
 from watkins_ml.runs.train import read_inputs, train_and_report
 from watkins_ml.tracking.records import CROSSVAL
@@ -71,7 +71,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_as": None})})
     folds = make_folds(read_prepared(Path(config.data.dir)), rule)
     sides = {fold: folds.data_of(fold) for fold in folds.names}
-    build_model(config.model, len(folds.data.classes))  # weights that do not fit fail here
+    try_model(config.model, len(folds.data.classes), folds.data.input.shape)
     record, rule_facts = RunDirectory(run_dir), {key: value for key, value in asdict(rule).items() if value is not None}
     _refuse_others(record, config, rule_facts, folds.digest)
     with disk_errors(f"cannot write to {run_dir}", f"make room; {HOW_TO_CONTINUE}"):

@@ -31,7 +31,7 @@ from watkins_ml.core.metric_names import (
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import Side, as_prepared, cut_windows, load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.registry import build_model, try_model
 from watkins_ml.models.scoring import cut_logits
 from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
@@ -67,7 +67,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     check_address()
     current().broadcast(config.model_dump())
     inputs = read_inputs(config)
-    build_model(config.model, len(inputs.data.classes))  # weights that do not fit fail here, before the run exists
+    try_model(config.model, len(inputs.data.classes), inputs.data.input.shape)
     run = RunDirectory.create(run_dir, config, inputs.data)
     with run.training(), reading(inputs.data.folder.root, f"watkins train ({run.root})"):
         return RunResult(run.root, train_and_report(config, inputs, run, None))

@@ -20,7 +20,7 @@ from watkins_ml.core.errors import ResourceError, UserError, sentence
 from watkins_ml.core.locks import reading
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.models.registry import build_model
+from watkins_ml.models.registry import try_model
 from watkins_ml.runs.lifecycle import shortages, signals_as_interrupts
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import sync_all
@@ -67,7 +67,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     check_address()
     data = read_prepared(Path(recipe.config.data.dir))
     choose_device(recipe.config.train.device)
-    build_model(recipe.config.model, len(data.classes))  # weights that do not fit fail before the study exists
+    try_model(recipe.config.model, len(data.classes), data.input.shape)
     database = StudyDatabase(storage, recipe.settings.heartbeat_seconds)
     study = Study.open(database, recipe, RUNS / recipe.name, data.digest)
     record = StudyRecord(study, data)
