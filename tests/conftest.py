@@ -48,20 +48,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 COSTLY = {
-    "server", "proxy", "service", "native", "postgres", "tracked", "finished", "champions", "training", "train", "two",
+    "server", "proxy", "service", "native", "postgres", "tracked", "finished", "champions", "training", "train",
+    "two", "refitted", "trained",
 }  # fmt: skip
 """Fixtures that start a server or train; what uses one is slow, so that `make test-fast` leaves it out."""
 COSTLY_FILES = {
-    "test_bounds.py", "test_bundle.py", "test_claims.py", "test_controls.py",
-    "test_explain.py", "test_faults.py", "test_features.py", "test_folds.py", "test_hostile_host.py",
-    "test_hub_release.py", "test_imports.py", "test_kaggle_release.py", "test_leaky.py", "test_lettering.py",
-    "test_metadata.py", "test_ocean.py", "test_odd_names.py", "test_optimizer.py", "test_other_frontends.py",
-    "test_output.py", "test_page.py", "test_plots.py", "test_prepare_again.py", "test_prepare_refusals.py",
+    "test_annotated.py", "test_archive.py", "test_bounds.py", "test_bundle.py", "test_claims.py", "test_controls.py",
+    "test_explain.py", "test_faults.py", "test_features.py", "test_fetch_command.py", "test_folds.py",
+    "test_hostile_host.py", "test_hub_release.py", "test_imports.py", "test_kaggle_release.py", "test_leaky.py",
+    "test_lettering.py", "test_memory.py", "test_metadata.py", "test_moved_project.py", "test_novelty.py",
+    "test_ocean.py", "test_odd_names.py", "test_optimizer.py", "test_other_frontends.py", "test_output.py",
+    "test_page.py", "test_passwords.py", "test_plots.py", "test_prepare_again.py", "test_prepare_refusals.py",
     "test_prepare_shared.py", "test_registered_model.py", "test_registry.py", "test_report.py", "test_runs.py",
-    "test_study_book.py", "test_study_plots.py", "test_timm.py", "test_transform_registry.py", "test_trial.py",
-    "test_worker.py",
+    "test_server.py", "test_study_book.py", "test_study_plots.py", "test_timm.py", "test_transform_registry.py",
+    "test_trial.py", "test_worker.py",
 }  # fmt: skip
-"""Files whose tests train, start commands, draw or wait for others, each for itself."""
+"""Files whose tests train, prepare, start commands, draw or wait for others, each for itself."""
 SYSTEM_FILES = {
     "test_browser.py": "a server and MLflow's pages in Chromium",
     "test_showcase.py": "a page of 44 species in Chromium, which decodes every picture",
