@@ -166,6 +166,7 @@ OTHERS = {
     "evaluation/lettering.py": "weight of a font",
     "models/families/baseline.py": "channels of a convolution",
     "models/novelty.py": "how many noises are made",
+    "models/prototypes.py": "strength of the whitening",
 }
 
 

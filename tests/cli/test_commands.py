@@ -33,6 +33,7 @@ COMMANDS = {
     "promote": ["model_version"],
     "evaluate": ["model", "--data", "--split", "--out"],
     "compare": ["models", "--out"],
+    "ensemble": ["members", "--name", "--register-as", "--register", "--no-register", "--data"],
     "report": ["model", "--out"],
     "predict": [
         "model", "audio", "--by", "--format", "--out", "--top", "--min-confidence", "--max-novelty", "--species",
@@ -84,7 +85,7 @@ def test_a_command_line_that_makes_no_sense_is_misuse(watkins, arguments):
         ("optim.lr=fast", ["optim.lr must be", "'fast'"]),
         ("train.epochs=2.5", ["train.epochs must be", "2.5"]),
         ("model.freeze_depth=12", ["model.freeze_depth must be", "9", "12"]),
-        ("model.name=resnet", ["model.name resnet: must be one of baseline, efficientnet_b0, encoder, timm"]),
+        ("model.name=resnet", ["model.name resnet: must be one of baseline, efficientnet_b0, encoder, ensemble, timm"]),
         ("train.epochs", ["override 'train.epochs': write it as key.path=value"]),
         ("=3", ["override '=3': write it as key.path=value"]),
     ],

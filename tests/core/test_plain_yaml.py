@@ -136,8 +136,9 @@ NUMBERS = [
     "data.batch_size", "data.feature_cache_gb", "data.memory_gb", "optim.lr", "optim.weight_decay",
     "optim.plateau_factor", "optim.plateau_patience", "optim.warmup_epochs", "optim.clip_norm", "optim.layer_decay",
     "train.epochs", "train.seed", "train.early_stopping_patience", "train.ema_decay", "train.label_smoothing",
-    "augment.freq_mask", "augment.time_mask", "augment.mixup", "model.dropout", "model.freeze_depth", "study.trials",
-    "study.startup_trials", "study.warmup_epochs", "study.seed", "study.heartbeat_seconds",
+    "augment.freq_mask", "augment.time_mask", "augment.mixup", "model.dropout", "model.freeze_depth", "model.stages",
+    "model.dimensions", "model.whitening", "study.trials", "study.startup_trials", "study.warmup_epochs", "study.seed",
+    "study.heartbeat_seconds",
 ]  # fmt: skip
 
 

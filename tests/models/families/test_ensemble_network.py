@@ -28,7 +28,7 @@ CLASSES = ["a", "b", "c"]
 
 def head_on(file: Path) -> dict:
     """The member that is a head on an encoder's file, of windows as long as SPECTROGRAM."""
-    section = load_config(EXPERIMENTS / "encoder.yaml", [f"model.encoder={file}", *SECTION]).model
+    section = load_config(EXPERIMENTS / "encoder.yaml", [f"model.encoder={file}", *SECTION, "model.head=linear"]).model
     settings = section.settings(read_encoder(file)[1])
     return {"model": section.model_dump(), "frontend": settings.model_dump(), "temperature": 0.5}
 
@@ -75,7 +75,7 @@ def test_logits_are_the_mean_of_calibrated_log_probabilities_whatever_the_length
         torch.testing.assert_close(network(tensors).double(), expected, rtol=0, atol=2e-6)
         before = network(tensors)
         assert isinstance(network, FittedNetwork)
-        network.fit_input(tensors.split(2))
+        network.fit_input(tensors.split(2), torch.zeros(6).long(), ["tape"] * 6)
         assert torch.equal(network(tensors), before), "powers of two round nothing"
         lengths = [part.norm(dim=1).mean() for part in network.embed(tensors).split(network.sizes, dim=1)]
     assert max(lengths) / min(lengths) < 2
