@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from watkins_ml.core import names
 from watkins_ml.core.errors import UserError
+from watkins_ml.core.files import check_temporary_files
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.bundle_files import DESCRIPTION
 from watkins_ml.tracking.faults import TrackingError, diagnose
@@ -41,6 +42,7 @@ def bundle_directory(model: str) -> Iterator[Path]:
             raise UserError(f"{model}: no such run directory; a registered model is written models:/NAME@champion")
         yield path if (path / DESCRIPTION).exists() else path / "model"
         return
+    check_temporary_files()
     with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
         with tracker_errors(model):
             bundle = _downloaded(model, folder)
@@ -71,6 +73,7 @@ def run_directory(model: str) -> Iterator[Path]:
             raise UserError(f"{model}: not a run directory (it has no run.json)")
         yield Path(model)
         return
+    check_temporary_files()
     with tempfile.TemporaryDirectory(prefix="watkins-") as folder:
         with tracker_errors(model):
             server = client()
