@@ -199,7 +199,7 @@ def picture(found: dict[str, dict[str, Path]]) -> Figure:
     """Accuracy of every model with its interval, beside what no audio scores and what papers report."""
     panels = {DATA_SETS[name].title: shown(DATA_SETS[name], runs) for name, runs in found.items()}
     rows = list(dict.fromkeys(row for values in panels.values() for row in values))
-    rows.sort(key=lambda row: ["no audio", "published"].index(row.split(":")[0]) if ":" in row else -1)
+    rows.sort(key=lambda row: ["simple", "no audio", "published"].index(row.split(":")[0]) if ":" in row else -1)
     fig = Figure(figsize=(3.2 * len(panels) + 2.6, 0.36 * len(rows) + 1.2), layout="constrained")
     for axes, (title, values) in zip(
         fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
@@ -215,19 +215,21 @@ def picture(found: dict[str, dict[str, Path]]) -> Figure:
 def shown(data: DataSet, runs: dict[str, Path]) -> dict[str, Interval]:
     found, none = metrics(next(iter(runs.values()))), float("nan")
     values = {MODELS[model]: scored(run, "accuracy") for model, run in runs.items()}
+    values["simple: regression on the mean spectrum"] = Interval(found["control_spectrum_accuracy"], none, none)
     for key, title in CONTROLS.items():
         values[f"no audio: {title}"] = Interval(found[f"control_{key}_accuracy"], none, none)
     return values | {f"published: {who}": Interval(value, none, none) for who, value in data.published.items()}
 
 
 def draw_panel(axes: Axes, values: dict[int, Interval], rows: list[str]) -> None:
-    colours = {"no audio": "#D55E00", "published": "#6B6B6B"}
+    colours = {"simple": "#009E73", "no audio": "#D55E00", "published": "#6B6B6B"}
     for height, (value, low, high) in values.items():
         colour = colours.get(rows[height].split(":")[0], "#0072B2")
         axes.plot([100 * low, 100 * high], [height] * 2, color=colour, lw=3, alpha=0.5)
         axes.plot(100 * value, height, color=colour, marker="o" if colour == "#0072B2" else "D", ms=5)
         left = value > 0.7
-        at = 100 * (low if left and low == low else value), height
+        end = low if left else high
+        at = 100 * (end if end == end else value), height
         side = {"ha": "right" if left else "left", "va": "center", "fontsize": 9}
         axes.annotate(f"{100 * value:.1f}", at, (-7 if left else 7, 0), textcoords="offset points", **side)
     axes.set_xlim(0, 102)
