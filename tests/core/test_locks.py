@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from watkins_ml.core import locks
 from watkins_ml.core.errors import UserError
@@ -47,6 +49,25 @@ def test_a_second_writer_is_refused_and_told_of_whom(tmp_path, holder):
     other = holder("write", tmp_path / "out")
     with pytest.raises(UserError, match=rf"out: watkins test \(process {other.pid} on .*\) is writing there"):
         with only_writer(tmp_path / "out", "watkins prepare"):
+            raise AssertionError("two writers")
+
+
+def test_a_writer_that_has_not_written_its_name_yet_is_waited_for(tmp_path, holder):
+    other = holder("write", tmp_path)
+    file = tmp_path / ".writing.lock"
+    name = file.read_text()
+    file.write_text("")
+    threading.Timer(0.3, file.write_text, [name]).start()
+    with pytest.raises(UserError, match=rf"watkins test \(process {other.pid} "), only_writer(tmp_path, "watkins x"):
+        raise AssertionError("two writers")
+
+
+def test_who_has_ended_is_not_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "NAMED_WITHIN_S", 0.1)
+    with only_writer(tmp_path, "watkins first"):
+        pass
+    with FileLock(tmp_path / ".writing.lock"), pytest.raises(UserError, match=": another process is writing there"):
+        with only_writer(tmp_path, "watkins second"):
             raise AssertionError("two writers")
 
 

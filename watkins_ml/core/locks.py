@@ -24,6 +24,8 @@ READERS = ".readers"
 """The folder, in one that is read, with a locked file a reader."""
 SHARED = 0o666
 """Mode of lock files: one user's file must not lock out the others who may write to the folder."""
+NAMED_WITHIN_S = 5.0
+"""Who has just got a lock has not written its name yet."""
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 """What disks without locks answer (some network file systems)."""
 
@@ -58,6 +60,8 @@ def only_writer(folder: Path, command: str) -> Iterator[None]:
         _write_holder(file, command)
         yield
     finally:
+        with suppress(OSError):
+            file.write_text("", encoding="utf-8")  # else the next holder's refusals could name this one
         lock.release()
 
 
@@ -111,7 +115,10 @@ def _write_holder(file: Path, command: str) -> None:
 
 
 def _read_holder(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip()[:300] or "another process"
-    except OSError:
-        return "another process"
+    deadline = time.monotonic() + NAMED_WITHIN_S
+    with suppress(OSError):
+        while time.monotonic() < deadline:
+            if name := file.read_text(encoding="utf-8", errors="replace").strip()[:300]:
+                return name
+            time.sleep(0.05)
+    return "another process"
