@@ -104,6 +104,7 @@ def test_noise_fluctuates_as_stationary_noise_does():
     ("keys", "said"),
     [
         ({"lowest_snr": 10, "highest_snr": 0}, r"at least lowest_snr \(10\.0\)"),
+        ({"lowest_snr": 60}, r"at least lowest_snr \(60\.0\)"),
         ({"lowest_snr": -100}, "greater than or equal to -60"),
         ({"probability": 2}, "less than or equal to 1"),
     ],

@@ -94,6 +94,8 @@ def test_noise_far_below_a_recording_changes_nothing(spectrograms):
 def test_noise_that_is_at_least_louder_than_at_most_is_refused():
     with pytest.raises(ValidationError, match=r"at least lowest \(1\.0\)"):
         all_transforms()["background"].model_validate({"name": "background", "lowest": 1, "highest": -1})
+    with pytest.raises(ValidationError, match=r"at least lowest \(5\.0\)"):
+        all_transforms()["background"].model_validate({"name": "background", "lowest": 5})
 
 
 @pytest.mark.parametrize("name", ["bandwidth", "background", "freq_mixstyle", "speed", "ocean_noise"])

@@ -96,6 +96,7 @@ def test_speeds_are_drawn_evenly_by_octave_between_the_two():
     ("keys", "said"),
     [
         ({"slowest": 1.2, "fastest": 0.9}, r"at least slowest \(1\.2\)"),
+        ({"slowest": 3}, r"at least slowest \(3\.0\)"),
         ({"slowest": 0}, "greater than or equal to 0.125"),
         ({"fastest": 100}, "less than or equal to 8"),
         ({"probability": 0}, "greater than 0"),

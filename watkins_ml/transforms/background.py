@@ -27,7 +27,7 @@ class Background(SpectrogramTransform):
     name: Literal["background"]
     lowest: float = Field(default=-2.0, ge=-10, le=10)
     """How loud the noise is at least: its mean beside that of the recording, in standard deviations."""
-    highest: Annotated[float, not_below("lowest")] = Field(default=0.5, ge=-10, le=10)
+    highest: Annotated[float, not_below("lowest")] = Field(default=0.5, validate_default=True, ge=-10, le=10)
     """How loud it is at most."""
     probability: float = Field(default=0.5, gt=0, le=1)
 

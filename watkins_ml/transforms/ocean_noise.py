@@ -36,7 +36,7 @@ class OceanNoise(SpectrogramTransform):
     name: Literal["ocean_noise"]
     lowest_snr: float = Field(default=0.0, ge=-60, le=120)
     """The lowest signal-to-noise ratio in dB: the mean power of the recording over that of the noise."""
-    highest_snr: Annotated[float, not_below("lowest_snr")] = Field(default=30.0, ge=-60, le=120)
+    highest_snr: Annotated[float, not_below("lowest_snr")] = Field(default=30.0, validate_default=True, ge=-60, le=120)
     """The highest one."""
     probability: float = Field(default=0.5, gt=0, le=1)
 

@@ -40,7 +40,10 @@ def uniform(batch: int, low: float, high: float, generator: torch.Generator, dev
 
 
 def not_below(other: str) -> Any:
-    """A check of a key, for pydantic: at least what the key `other`, which comes before it, says."""
+    """A check of a key, for pydantic: at least what the key `other`, which comes before it, says.
+
+    The field needs `validate_default`, else its own default is not checked against an `other` that is given.
+    """
 
     def check(value: float, others: ValidationInfo) -> float:
         if value < (low := others.data.get(other, value)):

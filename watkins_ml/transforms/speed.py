@@ -27,7 +27,7 @@ class Speed(SpectrogramTransform):
     name: Literal["speed"]
     slowest: float = Field(default=0.8, ge=0.125, le=8)
     """The lowest speed; 1 is as recorded."""
-    fastest: Annotated[float, not_below("slowest")] = Field(default=1.25, ge=0.125, le=8)
+    fastest: Annotated[float, not_below("slowest")] = Field(default=1.25, validate_default=True, ge=0.125, le=8)
     """The highest speed."""
     probability: float = Field(default=0.5, gt=0, le=1)
 
