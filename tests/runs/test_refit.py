@@ -18,6 +18,8 @@ from watkins_ml.cli.tables import print_run
 from watkins_ml.core.errors import UsageError
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side
+from watkins_ml.evaluation.controls import spectrum_prediction
+from watkins_ml.evaluation.spectrum import band_statistics
 from watkins_ml.inference.evaluate import evaluate_model
 from watkins_ml.models.bundle import load_bundle
 from watkins_ml.models.registry import build_model
@@ -68,6 +70,14 @@ def test_validation_is_that_of_the_first_network_and_test_that_of_the_second(ref
     for side, network in (("val", first), ("test", second)):
         stored = np.load(refitted.root / "preds" / f"{side}_logits.npy")
         np.testing.assert_allclose(stored, logits_of(network, prepared, side), atol=1e-4)
+
+
+def test_the_controls_on_test_have_learned_from_both_sides_too(refitted, prepared):
+    data = read_prepared(prepared)
+    stored = pd.read_csv(refitted.root / "preds" / "test_controls.csv")["control_spectrum"]
+    spectra = band_statistics([load_side(data, side) for side in ("train", "val", "test")])
+    both = pd.concat([data.sides["train"], data.sides["val"]], ignore_index=True)
+    assert stored.tolist() == spectrum_prediction(both, data.sides["test"], spectra).tolist()
 
 
 def test_what_it_knows_has_the_validation_recordings_and_the_limit_of_the_first_network(refitted, finished, prepared):

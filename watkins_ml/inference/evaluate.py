@@ -56,8 +56,9 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         write_report(out, side, split.frame, evaluation, shown.spectrograms, data, novelty=novelty)
         scores = dict(evaluation.scores)
         if is_test:
-            spectra = band_statistics([as_prepared(data, "train"), as_prepared(data, "val"), shown])
-            known = learned_from(data.sides, bool(classifier.facts.get(REFIT)))
+            refit = bool(classifier.facts.get(REFIT))
+            learned = [as_prepared(data, name) for name in (("train", "val") if refit else ("train",))]
+            known, spectra = learned_from(data.sides, refit), band_statistics([*learned, shown])
             predicted = control_predictions(known, split.frame, spectra)
             scores |= write_controls(out, side, split.frame, predicted)
         facts = {

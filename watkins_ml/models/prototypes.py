@@ -84,13 +84,15 @@ class PrototypeHead(nn.Module):
                     self.prototypes[int(species), slot] = torch.stack(means[slot::PER_SPECIES]).mean(dim=0)
 
     def units(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(batch, inputs) to unit vectors (batch, dimensions)."""
-        return nn.functional.normalize((vectors - self.center) @ self.projection.T, dim=1)
+        """(batch, inputs) to unit vectors (batch, dimensions), in float32 also where a network runs in less."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return nn.functional.normalize((vectors.float() - self.center) @ self.projection.T, dim=1)
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
         """What `units` gives to logits (batch, species)."""
         prototypes = nn.functional.normalize(self.prototypes, dim=2)
-        scores = torch.einsum("bd,spd->bsp", units, prototypes) / COSINE_TEMPERATURE
+        with torch.autocast(units.device.type, enabled=False):
+            scores = torch.einsum("bd,spd->bsp", units.float(), prototypes) / COSINE_TEMPERATURE
         count = self.exists.sum(dim=1)
         logits = (scores - ABSENT * (1 - self.exists)).logsumexp(dim=2) - count.clamp(min=1).log()
         return torch.where(count > 0, logits, -1 / COSINE_TEMPERATURE)  # as far away as a direction can be
