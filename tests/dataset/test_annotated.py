@@ -21,6 +21,7 @@ from watkins_ml.annotations.recordings import LongRecording
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.dataset import annotated
 from watkins_ml.dataset.annotated import AnnotatedOptions, prepare_annotated
 from watkins_ml.dataset.export import export_spectrograms
 from watkins_ml.dataset.folds import FoldRule, make_folds
@@ -140,6 +141,13 @@ def test_groups_may_come_from_a_column_of_the_metadata(prepare_sea, tmp_path):
         prepare_sea(group_by="site")
     with pytest.raises(UsageError, match=r"--group-by \^x: finds no group in the name '20240101_a'"):
         prepare_sea(group_by="^x")
+
+
+def test_windows_without_number_are_refused_before_anything_is_written(prepare_sea, tmp_path, monkeypatch):
+    monkeypatch.setattr(annotated, "MOST_ROWS", 10)
+    with pytest.raises(UsageError, match=r"--overlap 0\.9: would be [\d,]+ windows, more than 10; take longer windows"):
+        prepare_sea(windows={"overlap": 0.9})
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_silence_is_background_only_where_somebody_listened(prepare_sea, tmp_path):

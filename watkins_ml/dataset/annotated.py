@@ -43,6 +43,8 @@ from watkins_ml.dataset.window_files import digests_of, plan_windows
 from watkins_ml.dataset.windowing import LEAST_STEP_S, WindowRule, some_background, windows_of
 
 REJECTED = ["path", "species", "reason"]
+MOST_ROWS = 5_000_000
+"""Windows of all recordings together; a day in windows of 4 s that overlap by half has 43,200."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,14 @@ def _metadata(recordings: list[LongRecording], table: Path | None) -> pd.DataFra
 def _windows(
     recordings: list[LongRecording], annotations: Annotations, options: PrepareOptions, rule: WindowRule
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    found = [windows_of(each, annotations, options.frontend.seconds, rule) for each in recordings]
+    seconds = options.frontend.seconds
+    count = sum(each.duration_s for each in recordings) / (seconds * (1 - rule.overlap))
+    if count > MOST_ROWS:
+        raise UsageError(
+            f"--seconds {seconds:g} with --overlap {rule.overlap:g}: would be {count:,.0f} windows, more than "
+            f"{MOST_ROWS:,}; take longer windows, less overlap, or fewer recordings"
+        )
+    found = [windows_of(each, annotations, seconds, rule) for each in recordings]
     rows = pd.concat([each.rows for each in found], ignore_index=True)
     refused = pd.concat([each.rejected for each in found], ignore_index=True)
     return some_background(rows, rule.background_ratio, options.seed), refused, sum(each.unreviewed for each in found)
