@@ -30,7 +30,7 @@ MODELS = {
     "imagenet": "EfficientNet-B0, ImageNet weights",
     "tapes": "EfficientNet-B0, frozen, prototypes",
     "encoder": "BirdNET embeddings, prototypes",
-    "ensemble": "the last two together",
+    "ensemble": "both kinds of prototypes together",
 }
 RECIPE_OF = {"baseline": "baseline", "tapes": "efficientnet-tapes", "encoder": "encoder"}
 """The others train by `efficientnet.yaml`."""

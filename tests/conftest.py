@@ -188,6 +188,15 @@ def prepared(archive, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def own_data(archive, prepared, tmp_path_factory) -> Path:
+    """The prepared data beside their recordings, in a folder that may be changed."""
+    root = tmp_path_factory.mktemp("own")
+    shutil.copytree(archive, root / archive.name)
+    shutil.copytree(prepared, root / "prepared" / "data")
+    return root / "prepared" / "data"
+
+
 @pytest.fixture(scope="session")
 def recipe(prepared):
     """A function that gives the shipped baseline (or efficientnet) configuration, made small."""

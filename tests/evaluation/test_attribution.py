@@ -34,8 +34,9 @@ def test_frequencies_are_in_hertz_at_their_bands(rate, highest):
     frontend = Frontend(FrontendSettings.at(rate))
     axes = picture(frontend, 0.0, 3.99).axes[1]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert (labels[0], labels[3], labels[-1]) == ("125", "1,000", highest)
-    assert axes.get_yticks()[3] == pytest.approx(frontend.band(1_000))
+    assert (labels[0], labels[-1]) == ("125", highest)
+    assert axes.get_yticks()[labels.index("1,000")] == pytest.approx(frontend.band(1_000))
+    assert min(np.diff(axes.get_yticks())) > 6, "two labels would lie on each other"
     assert axes.get_ylim() == pytest.approx((-0.5, 127.5))
 
 

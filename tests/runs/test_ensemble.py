@@ -58,21 +58,12 @@ def at_work_in(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def data(archive, prepared, tmp_path_factory) -> Path:
-    """The prepared data beside their recordings, in a folder that may be changed."""
-    root = tmp_path_factory.mktemp("own")
-    shutil.copytree(archive, root / archive.name)
-    shutil.copytree(prepared, root / "prepared" / "data")
-    return root / "prepared" / "data"
-
-
-@pytest.fixture(scope="module")
-def heads(data, tmp_path_factory):
+def heads(own_data, tmp_path_factory):
     """A function that gives the recipe of a head on a tiny encoder, whose windows are as long as the spectrograms."""
     file = write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny.onnx")
 
     def load(*more: str):
-        small = [f"data.dir={data}", f"model.encoder={file}", "train.epochs=5", "train.device=cpu"]
+        small = [f"data.dir={own_data}", f"model.encoder={file}", "train.epochs=5", "train.device=cpu"]
         return load_config(EXPERIMENTS / "encoder.yaml", [*small, *SECTION, "model.seconds=1.0", *more])
 
     return load
@@ -84,7 +75,7 @@ def make(name: str, data: Path, members: list[str] = MEMBERS) -> RunResult:
 
 
 @pytest.fixture(scope="module")
-def project(finished, heads, data, tmp_path_factory) -> Project:
+def project(finished, heads, own_data, tmp_path_factory) -> Project:
     """A registered baseline, a head on an encoder, and the ensemble of both. Read only; change into its folder."""
     folder = tmp_path_factory.mktemp("project") / "work"
     shutil.copytree(finished.folder, folder)
@@ -93,7 +84,7 @@ def project(finished, heads, data, tmp_path_factory) -> Project:
         patch.setitem(LICENCES, config.model.encoder, "a licence")
         run_experiment(config, Path("runs/encoder"))
         registry.promote(client(), "watkins-encoder/1")
-        result = make("both", data)
+        result = make("both", own_data)
         registry.promote(client(), "watkins-ensemble/1")
     return Project(folder, folder / result.run_dir, result.metrics)
 
@@ -130,7 +121,7 @@ def test_windows_over_time_are_means_too(classifiers, files):
         np.testing.assert_allclose(own.probabilities, expected, rtol=0, atol=1e-5)  # kept in single precision
 
 
-def test_reports_are_made_of_what_the_members_have_kept(project, classifiers, data):
+def test_reports_are_made_of_what_the_members_have_kept(project, classifiers, own_data):
     paths, logits = [], []
     for run in ("first", "encoder"):
         table = pd.read_csv(project.folder / "runs" / run / "preds" / "test.csv", dtype={"path": str})
@@ -140,7 +131,7 @@ def test_reports_are_made_of_what_the_members_have_kept(project, classifiers, da
     expected = mean_log_probabilities(logits, [each.temperature for each in classifiers[1]])
     np.testing.assert_allclose(read_logits(project.run_dir, "test", expected.shape), expected, atol=1e-6)
     with at_work_in(project.folder):
-        scores, _ = evaluate_model(str(project.run_dir), data, "test", Path("report"))
+        scores, _ = evaluate_model(str(project.run_dir), own_data, "test", Path("report"))
     for name in ("accuracy", "macro_f1", "nll"):
         assert scores[name] == pytest.approx(project.metrics[f"test_{name}"], abs=1e-5)
 
@@ -154,9 +145,9 @@ def test_the_record_says_what_it_is_made_of(project):
     assert {"best_val_macro_f1", "test_macro_f1", "control_spectrum_macro_f1", "temperature"} <= set(project.metrics)
 
 
-def test_test_recordings_are_as_known_as_to_its_members_and_noise_is_not(classifiers, data):
+def test_test_recordings_are_as_known_as_to_its_members_and_noise_is_not(classifiers, own_data):
     whole, members = classifiers
-    prepared = read_prepared(data)
+    prepared = read_prepared(own_data)
     cuts = [prepared.recording(path) for path in prepared.sides["test"]["path"]]
 
     def known(classifier: Classifier) -> float:
@@ -167,10 +158,10 @@ def test_test_recordings_are_as_known_as_to_its_members_and_noise_is_not(classif
     assert whole.predict([whole.frontend(noise, 8_000).unsqueeze(0)]).novelty[0] > 1
 
 
-def test_a_refit_raises_the_limit_by_as_much_as_that_of_its_members(classifiers, data, tmp_path):
+def test_a_refit_raises_the_limit_by_as_much_as_that_of_its_members(classifiers, own_data, tmp_path):
     """With the limit of one of two members four times as wide, that of the ensemble is twice as wide."""
     whole, members = classifiers
-    tensors = partial(ensemble.MemberTensors, ensemble._parts(read_prepared(data), whole.frontend))
+    tensors = partial(ensemble.MemberTensors, ensemble._parts(read_prepared(own_data), whole.frontend))
     trained, validation = tensors(("train",)), tensors(("val",))
     given = whole.network, trained, torch.arange(len(trained)), validation
     usual = ensemble._limit(*given, members)
@@ -214,26 +205,26 @@ def test_compare_shows_it_beside_its_members(project, watkins, monkeypatch):
         assert "Mean of" in Path(page).read_text() and "(encoder)" in Path(page).read_text()
 
 
-def test_the_command_makes_it_without_a_model_name_and_says_so(project, data, watkins, monkeypatch):
+def test_the_command_makes_it_without_a_model_name_and_says_so(project, own_data, watkins, monkeypatch):
     monkeypatch.chdir(project.folder)
-    said = watkins("ensemble", "runs/first", "runs/encoder", "--name", "plain", "--no-register", "--data", data)
+    said = watkins("ensemble", "runs/first", "runs/encoder", "--name", "plain", "--no-register", "--data", own_data)
     assert said.status == 0 and "Mean of the calibrated log-probabilities of first, encoder" in said.out, said
     assert RunDirectory(Path("runs/plain")).facts.registered_model is None
-    again = watkins("ensemble", "runs/first", "runs/encoder", "--name", "plain", "--no-register", "--data", data)
+    again = watkins("ensemble", "runs/first", "runs/encoder", "--name", "plain", "--no-register", "--data", own_data)
     assert again.status == 0 and "this ensemble has been made" in again.err
 
 
-def test_neither_recordings_nor_the_encoder_are_heard_again(project, data, monkeypatch):
+def test_neither_recordings_nor_the_encoder_are_heard_again(project, own_data, monkeypatch):
     """What its members' frontends made of the recordings is there; with a recording changed, it would be refused."""
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr("watkins_ml.dataset.own_input._compute", None)
     monkeypatch.setattr(registry, "promote_if_better", lambda *_: pytest.fail("nothing is registered"))
     with member_runs(["runs/first", "runs/encoder"]) as found:
-        result = make_ensemble(found, Path("runs/unheard"), None, data)
+        result = make_ensemble(found, Path("runs/unheard"), None, own_data)
     assert result.metrics == project.metrics
 
 
-def test_an_interrupted_call_is_gone_on_with(project, data, monkeypatch):
+def test_an_interrupted_call_is_gone_on_with(project, own_data, monkeypatch):
     monkeypatch.chdir(project.folder)
 
     def interrupt(*_: object) -> None:
@@ -242,20 +233,20 @@ def test_an_interrupted_call_is_gone_on_with(project, data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ensemble, "_save", interrupt)
         with pytest.raises(RunInterruptedError, match="the same command goes on with it"):
-            make("interrupted", data)
+            make("interrupted", own_data)
     run = RunDirectory(Path("runs/interrupted"))
     assert run.facts.status == "KILLED" and run.facts.model is None and run.facts.registered_model is None
-    assert make("interrupted", data).metrics == project.metrics
+    assert make("interrupted", own_data).metrics == project.metrics
     whole = load_bundle(run.model)
     assert run.facts.status == "FINISHED" and whole.digest() == load_bundle(project.run_dir / "model").digest()
     assert [entry.status for entry in run.entries() if entry.kind == "end"] == ["KILLED", "FINISHED"]
 
 
-def test_without_a_server_it_is_kept_and_sent_later(project, data, nobody_listens, impatient, watkins, monkeypatch):
+def test_without_a_server_it_is_kept_and_sent_later(project, own_data, nobody_listens, impatient, watkins, monkeypatch):
     monkeypatch.chdir(project.folder)
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", nobody_listens)
-        make("offline", data, ["runs/first", "runs/encoder"])
+        make("offline", own_data, ["runs/first", "runs/encoder"])
     assert RunDirectory(Path("runs/offline")).facts.status == "FINISHED"
     said = watkins("sync", "runs/offline")
     assert said.status == 0 and "sent" in said.out + said.err
@@ -291,20 +282,20 @@ def test_runs_that_do_not_go_together_are_refused(project, tmp_path, watkins, mo
     assert not Path("runs/refused").exists()
 
 
-def test_other_misuse_is_refused_and_leaves_nothing(project, heads, data, watkins, monkeypatch, tmp_path):
+def test_other_misuse_is_refused_and_leaves_nothing(project, heads, own_data, watkins, monkeypatch, tmp_path):
     monkeypatch.chdir(project.folder)
     assert_one_line(watkins("ensemble", "runs/first", "--name", "refused"), 2, "two MEMBERs or more")
     assert_one_line(
         watkins("ensemble", "runs/first", "runs/both", "--name", "refused"), 2, "runs/both: is an ensemble itself"
     )
     assert_one_line(watkins("ensemble", "runs/first", "nowhere", "--name", "refused"), 1, "nowhere")
-    assert_one_line(watkins("ensemble", *MEMBERS, "--name", "first", "--data", data), 2, "holds another run")
+    assert_one_line(watkins("ensemble", *MEMBERS, "--name", "first", "--data", own_data), 2, "holds another run")
     assert_one_line(watkins("ensemble", *MEMBERS, "--name", "a/b"), 2, "--name a/b")
     assert_one_line(
         watkins("ensemble", *MEMBERS, "--name", "refused", "--data", tmp_path), 1, "name the members' data with --data"
     )
     run_experiment(heads("model.seconds=0.4", "train.epochs=1", "train.refit=false"), Path("runs/shorter"))
-    refused = watkins("ensemble", "runs/first", "runs/shorter", "--name", "refused", "--data", data)
+    refused = watkins("ensemble", "runs/first", "runs/shorter", "--name", "refused", "--data", own_data)
     assert_one_line(refused, 2, "members hear 0.40 and 0.99 s at once")
     assert not Path("runs/refused").exists()
 
@@ -331,16 +322,16 @@ def test_a_damaged_model_is_refused_in_one_sentence(project, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folded(project, recipe, heads, data) -> list[Path]:
+def folded(project, recipe, heads, own_data) -> list[Path]:
     """Cross-validations of a baseline and of a head over the same folds."""
     with at_work_in(project.folder):
-        configs = recipe("baseline", f"data.dir={data}", "train.epochs=1"), heads("train.epochs=2")
+        configs = recipe("baseline", f"data.dir={own_data}", "train.epochs=1"), heads("train.epochs=2")
         for name, config in zip(("one", "two"), configs, strict=True):
             cross_validate(config, FoldRule(3), Path("runs") / name)
     return [project.folder / "runs" / name for name in ("one", "two")]
 
 
-def test_cross_validations_are_pooled_fold_by_fold(project, folded, data, watkins, monkeypatch):
+def test_cross_validations_are_pooled_fold_by_fold(project, folded, own_data, watkins, monkeypatch):
     monkeypatch.chdir(project.folder)
     said = watkins("ensemble", "runs/one", "runs/two", "--name", "pooled")
     assert said.status == 0 and "3 folds" in said.out, said.err

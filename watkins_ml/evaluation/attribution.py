@@ -13,6 +13,8 @@ from watkins_ml.evaluation.lettering import legible
 
 LOWEST_TICK = 125
 """Hz; the ticks above it are its octaves."""
+NEAREST_TICKS = 0.06
+"""Share of the height by which two ticks are apart at least, so that both can be read."""
 MOST_LINES = 100
 """Of a click that is repeated, no more lines than can be told apart."""
 LOOKED_AT = LinearSegmentedColormap.from_list("looked at", [(0.90, 0.62, 0.0, 0.0), (0.84, 0.37, 0.0, 0.8)])
@@ -75,4 +77,9 @@ def _octaves(axes: Axes, frontend: Frontend) -> None:
     if len(hertz) < 2:
         hertz = [round(settings.f_min), round(settings.highest)]
     edges = -0.5, settings.n_mels - 0.5  # the highest frequency lies half a band above the picture, the lowest below
-    axes.set_yticks(np.clip([frontend.band(each) for each in hertz], *edges), [f"{each:,}" for each in hertz])
+    bands = np.clip([frontend.band(each) for each in hertz], *edges)
+    shown = [0]
+    for tick in range(1, len(hertz)):  # on a mel scale low octaves are close together
+        if bands[tick] - bands[shown[-1]] >= NEAREST_TICKS * settings.n_mels:
+            shown.append(tick)
+    axes.set_yticks(bands[shown], [f"{hertz[tick]:,}" for tick in shown])

@@ -136,4 +136,5 @@ def read_data(data_dir: Path, members: list[MemberRun]) -> PreparedData:
     try:
         return read_prepared(data_dir)
     except UserError as error:
-        raise UserError(f"{error}, or name the members' data with --data ({members[0].model} had {data_dir})") from None
+        had = f"{members[0].model} had {members[0].config.data.dir}"
+        raise UserError(f"{error}, or name the members' data with --data ({had})") from None

@@ -38,15 +38,6 @@ def encoder(tmp_path_factory) -> Path:
     return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny.onnx")
 
 
-@pytest.fixture(scope="module")
-def own_data(archive, prepared, tmp_path_factory) -> Path:
-    """The prepared data beside their recordings, in a folder that may be changed."""
-    root = tmp_path_factory.mktemp("own")
-    shutil.copytree(archive, root / archive.name)
-    shutil.copytree(prepared, root / "prepared" / "data")
-    return root / "prepared" / "data"
-
-
 def recipe(data: Path, encoder: Path, *more: str):
     small = [f"data.dir={data}", f"model.encoder={encoder}", "train.epochs=20", "train.device=cpu", "data.batch_size=8"]
     return load_config(EXPERIMENTS / "encoder.yaml", [*small, *SECTION, *more])
