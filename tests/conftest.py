@@ -224,7 +224,7 @@ def fitted_temperatures():
         for side in ("val", "test"):
             split = load_side(data, side)
             logits = cut_logits(classifier.network, cut_windows(data, split))
-            fitted[side] = fit_temperature(split.labels.numpy(), logits.numpy())
+            fitted[side] = fit_temperature(split.labels.numpy(), logits.numpy(), split.frame["tape"])
         return fitted
 
     return fit

@@ -49,6 +49,22 @@ def test_cuts_that_are_all_right_or_all_wrong_give_a_moderate_temperature():
     assert 0.5 < fit_temperature(np.zeros(4, dtype=int), 9 * np.eye(3)[[0, 0, 0, 0]]) < 1  # one species
 
 
+def test_a_tape_counts_once_however_many_cuts_it_has():
+    labels, logits = drawn(600, 6, 3.0)  # half of the tapes are of a network that is too sure, and half of a modest one
+    labels[300:], logits[300:] = drawn(300, 6, 0.4, seed=1)
+    tapes = np.arange(600)
+    found = fit_temperature(labels, logits, tapes)
+    often = np.concatenate([np.arange(300), np.repeat(np.arange(300, 600), 20)])
+    assert fit_temperature(labels[often], logits[often], tapes[often]) == pytest.approx(found, rel=1e-6)
+    assert fit_temperature(labels[often], logits[often]) < 0.7 * found
+
+
+def test_a_few_tapes_say_less_than_their_many_cuts_and_many_tapes_as_much():
+    labels, logits = drawn(400, 6, 3.0)
+    few, many = (fit_temperature(labels, logits, np.arange(400) % tapes) for tapes in (4, 400))
+    assert 1 < few < 2 < many == pytest.approx(fit_temperature(labels, logits), rel=0.1)
+
+
 def test_logits_that_say_nothing_leave_it_at_one():
     assert fit_temperature(np.array([0, 1, 2]), np.zeros((3, 4))) == pytest.approx(1, abs=1e-3)
 

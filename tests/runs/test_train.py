@@ -108,7 +108,7 @@ def test_the_temperature_is_of_validation_alone_and_stays_with_the_model(finishe
     """Fitted again on validation from the kept model; the test split, fitted by itself, would give another one."""
     classifier = load_bundle(finished.run_dir / "model")
     fitted = fitted_temperatures(classifier, read_prepared(prepared))
-    assert fitted["val"] != pytest.approx(fitted["test"], rel=1e-2)
+    assert fitted["val"] != pytest.approx(fitted["test"], rel=1e-3)
     assert finished.metrics["temperature"] == pytest.approx(fitted["val"], rel=1e-4)
     assert classifier.temperature == finished.metrics["temperature"]
 

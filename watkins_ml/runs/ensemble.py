@@ -112,7 +112,7 @@ def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarr
     for sentence in leak_stamp(data.protocol).values():
         err.print(sentence, style="yellow")
     val, test = open_side(data, "val"), open_side(data, "test")
-    evaluation, metrics = validated(val.labels.numpy(), logits["val"], data.classes)
+    evaluation, metrics = validated(val.frame, logits["val"], data.classes)
     write_report(record.root, "val", val.frame, evaluation, val.spectrograms, seconds=data.frontend.span_s)
     write_history(record, [evaluation.scores])
     metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}

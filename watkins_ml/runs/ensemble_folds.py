@@ -115,9 +115,7 @@ def _score_fold(members: list[MemberRun], fold: str, data: PreparedData) -> Fold
         check_confined(run.root)
         if run.facts.data_digest != data.digest:
             raise UserError(f"{run.root}: of other sides than this fold of {data.folder.root}; run `watkins crossval`")
-    evaluation, found = validated(
-        val["label"].to_numpy(), combined(runs, "val", val, data.classes), data.classes
-    )  # fmt: skip
+    evaluation, found = validated(val, combined(runs, "val", val, data.classes), data.classes)
     return FoldScores(data, evaluation.scores, found, combined(runs, "test", data.sides["test"], data.classes))
 
 

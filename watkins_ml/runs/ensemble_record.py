@@ -82,13 +82,17 @@ def recorded(record: RunDirectory, data: PreparedData) -> Iterator[bool]:
                 yield True
 
 
-def validated(labels: np.ndarray, logits: np.ndarray, classes: list[str]) -> tuple[Evaluation, dict[str, float]]:
-    """What an ensemble scores on validation, with the temperature and the threshold that are found there."""
+def validated(val: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> tuple[Evaluation, dict[str, float]]:
+    """What an ensemble scores on validation, with the temperature and the threshold that are found there.
+
+    `val` is that side, a row a recording, with its label and its tape.
+    """
     from watkins_ml.evaluation.calibration import fit_temperature
     from watkins_ml.evaluation.result import evaluate
     from watkins_ml.evaluation.selective import threshold_at
 
-    evaluation = evaluate(labels, logits, classes, temperature := fit_temperature(labels, logits))
+    labels = val["label"].to_numpy()
+    evaluation = evaluate(labels, logits, classes, temperature := fit_temperature(labels, logits, val["tape"]))
     found = {TEMPERATURE: temperature}
     if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
         found[THRESHOLD_90] = threshold

@@ -237,7 +237,7 @@ def report_validation(
 
     history, (data, _, val) = run.read_history(), inputs
     labels, logits = val.labels.numpy(), _logits(network, data, val)
-    best, temperature = best_epoch(history, monitor), fit_temperature(labels, logits)
+    best, temperature = best_epoch(history, monitor), fit_temperature(labels, logits, val.frame["tape"])
     evaluation = evaluate(labels, logits, data.classes, temperature)
     write_report(
         run.root, "val", val.frame, evaluation, as_prepared(data, "val").spectrograms, seconds=data.frontend.span_s
