@@ -78,7 +78,7 @@ def call_share(windows: np.ndarray, calls: np.ndarray) -> np.ndarray:
     lengths = windows[:, 1] - windows[:, 0]
     share = filled(windows, calls) / np.maximum(lengths, 1e-12)
     short = calls[(calls[:, 1] - calls[:, 0]) < lengths.max(initial=0.0)]
-    row, call, shared = _pairs(windows, short)
+    row, call, shared = overlapping(windows, short)
     if len(row):
         np.maximum.at(share, row, shared / (short[call, 1] - short[call, 0]))
     return np.clip(share, 0.0, 1.0).astype(np.float32)
@@ -86,10 +86,25 @@ def call_share(windows: np.ndarray, calls: np.ndarray) -> np.ndarray:
 
 def filled(windows: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """How many seconds of each window lie in any of the spans, float64 (windows,)."""
-    row, _, shared = _pairs(windows, union(spans))
+    row, _, shared = overlapping(windows, union(spans))
     seconds = np.zeros(len(windows))
     np.add.at(seconds, row, shared)
     return seconds
+
+
+def without(spans: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """What is left of the spans, (n, 2) seconds, outside the holes, (m, 2): few that do not overlap, ascending."""
+    spans, holes = union(spans), union(holes)
+    edges = np.unique(np.concatenate([spans.ravel(), holes.ravel()]))
+    middles = (edges[:-1] + edges[1:]) / 2
+    left = _inside(middles, spans) & ~_inside(middles, holes)
+    return union(np.stack([edges[:-1][left], edges[1:][left]], axis=1))
+
+
+def _inside(times: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Whether each time lies in one of the spans, which ascend and do not overlap."""
+    at = np.searchsorted(spans[:, 0], times, side="right") - 1
+    return (at >= 0) & (times < np.append(spans[:, 1], -np.inf)[at])
 
 
 def union(spans: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
@@ -103,8 +118,11 @@ def union(spans: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
     return np.stack([spans[new, 0], ends[last]], axis=1)
 
 
-def _pairs(windows: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which window shares how many seconds (above 0) with which span, for every such pair."""
+def overlapping(windows: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which window shares how many seconds (above 0) with which span, for every such pair.
+
+    Windows, (n, 2), ascend in both their begins and their ends; spans, (m, 2), need not.
+    """
     first = np.searchsorted(windows[:, 1], spans[:, 0], side="right")
     behind = np.searchsorted(windows[:, 0], spans[:, 1], side="left")
     counts = np.maximum(behind - first, 0)

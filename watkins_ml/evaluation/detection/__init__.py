@@ -1,0 +1,1 @@
+"""Detections in continuous recordings against what somebody marked there: matching, curves, PSDS, intervals."""

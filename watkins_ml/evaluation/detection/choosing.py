@@ -1,0 +1,48 @@
+"""From what a user wants of a detector (false alarms an hour, or precision) to a threshold of each species."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from watkins_ml.evaluation.detection.curves import Counts, precision_of
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Exactly one of the two."""
+
+    false_alarms: float | None = None
+    """At most so many an hour."""
+    precision: float | None = None
+    """At least so large a share of detections is right."""
+
+    def __str__(self) -> str:
+        if self.false_alarms is not None:
+            return f"at most {self.false_alarms:g} false alarms an hour"
+        return f"precision of at least {self.precision:g}"
+
+
+def choose(counts: Counts, wish: Wish) -> float | None:
+    """The lowest threshold that keeps the wish; so most calls are found.
+
+    For false alarms every higher threshold has to keep it too, for low thresholds make a whole recording one detection.
+    Above all scores where no threshold keeps it; None
+    where nothing can be said: no calls for a precision, no time or no scores for false alarms.
+    """
+    hits, alarms = counts.hits.sum(axis=1), counts.alarms.sum(axis=1)
+    if not len(counts.thresholds):
+        return None
+    if wish.false_alarms is not None:
+        if not counts.hours.sum() > 0:
+            return None
+        keeping = np.maximum.accumulate(alarms) <= wish.false_alarms * counts.hours.sum()
+    else:
+        if not counts.calls.sum():
+            return None
+        keeping = np.nan_to_num(precision_of(hits, alarms)) >= (wish.precision or 0.0)
+    if not keeping.any():
+        return math.nextafter(float(counts.thresholds[0]), math.inf)
+    return float(counts.thresholds[np.flatnonzero(keeping)[-1]])
