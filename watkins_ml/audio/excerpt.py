@@ -25,9 +25,12 @@ def mp3_excerpt(recording: Recording, frontend: Frontend) -> bytes:
     Args:
         recording: as `frontend.read` gives it.
     """
-    rate = frontend.settings.sample_rate
     level = recording.waveform - recording.waveform.mean()  # an offset would ring at both ends, louder than the call
-    audio = frontend.sound(level, recording.sample_rate).numpy()
+    return mp3(frontend.sound(level, recording.sample_rate).numpy(), frontend.settings.sample_rate)
+
+
+def mp3(audio: np.ndarray, rate: int) -> bytes:
+    """Mono float32 samples at a rate in Hz, as loud as they can be."""
     playable = next((known for known in MP3_RATES if known >= rate), MP3_RATES[-1])
     if playable != rate:
         audio = soxr.resample(audio, rate, playable)

@@ -30,7 +30,7 @@ app = typer.Typer(
     epilog="Example: watkins demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-HELPERS = {"arguments", "tables", "prediction_tables"}
+HELPERS = {"arguments", "tables", "prediction_tables", "detection_tables", "model_tables"}
 """Modules of this package that are no commands."""
 ORDER = (
     "prepare demo fetch train sync server tune crossval ensemble models promote evaluate compare report predict export "

@@ -58,7 +58,8 @@ def _generate(folder: Path, seed: int) -> None:
 
 def _train_and_compare(seed: int) -> tuple[Path, str]:
     """Prepare, train both models, register and compare them; the page, and a model to predict with."""
-    from watkins_ml.cli.tables import print_comparison, print_models, print_prepared
+    from watkins_ml.cli.model_tables import print_models
+    from watkins_ml.cli.tables import print_comparison, print_prepared
     from watkins_ml.config import load_config
     from watkins_ml.dataset.prepare import PrepareOptions, prepare
     from watkins_ml.inference.comparison import compare_models

@@ -1,28 +1,197 @@
-"""`watkins evaluate`: the full report of a model on prepared data."""
+"""`watkins evaluate`: a model on prepared data, or its detections in continuous recordings."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from watkins_ml.cli.arguments import Model
+from watkins_ml.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from watkins_ml.inference.detection_scoring import DetectionOptions
+    from watkins_ml.models.bundle import Classifier
 
 EXAMPLE = "watkins evaluate models:/watkins-efficientnet@champion --split test"
+RECORDINGS = {"rich_help_panel": "Detections in continuous recordings"}
+TABLES = {"rich_help_panel": "Detections: how tables are read (as in prepare)"}
+RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*(h|hour|d|day))?")
+HOURS = {"h": 1.0, "hour": 1.0, "d": 24.0, "day": 24.0}
 
 
 def evaluate(
     model: Model,
     data: Annotated[Path, typer.Option(help="Prepared data folder.")] = Path("data"),
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="The side to report on.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; default results/<model>-<split>.")] = None,
-) -> None:
-    """Full report of any run or registered model on prepared data."""
-    from watkins_ml.cli.tables import print_scores
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default results/<model>-<split>, or -detection.")
+    ] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(help="Recordings of any length, in which detections are scored.", **RECORDINGS)
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="What is marked there: a table, or the folder of the tables.", **RECORDINGS)
+    ] = None,
+    false_alarms: Annotated[
+        str | None,
+        typer.Option(help="Choose thresholds with at most so many false alarms a species: 1/h, 5/day.", **RECORDINGS),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Choose thresholds with at least this precision a species.", **RECORDINGS),
+    ] = None,
+    save_thresholds: Annotated[
+        bool, typer.Option("--save-thresholds", help="Keep the chosen thresholds with the model.", **RECORDINGS)
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of all species; else those kept with the model, else 0.5.", **RECORDINGS),
+    ] = None,
+    match: Annotated[
+        Literal["centre", "overlap"],
+        typer.Option(help="When a detection may be a call's: a middle lies inside, or they overlap.", **RECORDINGS),
+    ] = "centre",
+    iou: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Least overlap: intersection over union.", **RECORDINGS)
+    ] = 0.3,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="What intervals are drawn over: recording, day, a column of --metadata (site), or a regular "
+            "expression.",
+            **RECORDINGS,
+        ),
+    ] = "recording",
+    metadata: Annotated[
+        Path | None, typer.Option(help="CSV table with a row a recording, for --group-by.", **RECORDINGS)
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; default 0.5, or that of the kept "
+                     "thresholds.", **RECORDINGS),
+    ] = None,
+    each_channel: Annotated[
+        bool, typer.Option("--each-channel", help="Detections in every channel by itself.", **RECORDINGS)
+    ] = False,
+    max_novelty: Annotated[
+        float, typer.Option(min=0, help="No detection above it; inf takes all.", **RECORDINGS)
+    ] = 1.0,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="auto takes CUDA where there is one.", **RECORDINGS)
+    ] = "auto",
+    reviewed: Annotated[
+        str,
+        typer.Option(
+            help="Where somebody listened to everything: all, spans (labelled background), none, or a CSV of "
+            "file,start_s,end_s.",
+            **TABLES,
+        ),
+    ] = "spans",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of label,species (empty: left out, ?: uncertain, background: no call).", **TABLES),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Heading of the labels, if it is an unusual one.", **TABLES)
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label of rows without one.", **TABLES)] = None,
+    table_index: Annotated[
+        Path | None, typer.Option(help="CSV of table,recording: which belong together; perhaps label.", **TABLES)
+    ] = None,
+) -> None:  # fmt: skip
+    """Full report of any run or registered model: on prepared data, or of its detections in continuous recordings."""
+    given = dict(locals())
+    if recordings is None:
+        _refuse(given, ("recordings", "model", "data", "split", "out"), "is about detections; give --recordings too")
+        _on_prepared_data(model, data, split, out)
+    elif annotations is None:
+        raise UsageError("--recordings: needs what is marked in them (--annotations TABLES)")
+    else:
+        others = [name for name in given if name not in ("data", "split")]
+        _refuse(given, others, "is about prepared data; leave it out with --recordings")
+        _on_recordings(model, recordings, annotations, out, given)
+
+
+def _refuse(given: dict[str, Any], but: tuple[str, ...] | list[str], reason: str) -> None:
+    usual = {name: value.default for name, value in inspect.signature(evaluate).parameters.items()}
+    if changed := [name for name, value in given.items() if name not in but and value != usual[name]]:
+        raise UsageError(f"--{changed[0].replace('_', '-')}: {reason}")
+
+
+def _folder(model: str, what: str) -> Path:
     from watkins_ml.core.names import file_name
+
+    return Path("results") / f"{file_name(model.replace('models:/', '').strip('/').replace('/', '-'))}-{what}"
+
+
+def _on_prepared_data(model: str, data: Path, split: str, out: Path | None) -> None:
+    from watkins_ml.cli.tables import print_scores
     from watkins_ml.inference.evaluate import evaluate_model
 
-    out = out or Path("results") / f"{file_name(model.replace('models:/', '').strip('/').replace('/', '-'))}-{split}"
+    out = out or _folder(model, split)
     scores, protocol = evaluate_model(model, data, split, out)
     print_scores(scores, split, protocol, out)
+
+
+def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None, given: dict[str, Any]) -> None:
+    wish = _wish(given)
+    out = out or _folder(model, "detection")
+    from watkins_ml.cli.detection_tables import print_detection_scores
+    from watkins_ml.core.console import out as console
+    from watkins_ml.core.device import choose_device
+    from watkins_ml.core.files import disk_errors
+    from watkins_ml.core.locks import only_writer
+    from watkins_ml.inference.detection_report import write_detection_report
+    from watkins_ml.inference.detection_scoring import evaluate_detections
+    from watkins_ml.inference.resolve import load_classifier, save_thresholds
+
+    where = choose_device(given["device"], "--device")
+    classifier = load_classifier(model)
+    classifier.network.to(where)
+    options = _options(given, wish, classifier)
+    with (
+        disk_errors(f"cannot write the report to {out}", "choose another folder with --out"),
+        only_writer(out, "watkins evaluate"),
+    ):
+        evaluation = evaluate_detections(classifier, model, recordings, tables, out / "scores", options)
+        write_detection_report(out, evaluation, classifier, model)
+    print_detection_scores(evaluation, out)
+    if given["save_thresholds"]:
+        console.print(f"Thresholds kept: {save_thresholds(model, evaluation.thresholds(model))}")
+
+
+def _wish(given: dict[str, Any]) -> Any:
+    from watkins_ml.evaluation.detection.choosing import Wish
+
+    rate, precision = given["false_alarms"], given["precision"]
+    chosen = [name for name in ("false_alarms", "precision", "threshold") if given[name] is not None]
+    if len(chosen) > 1:
+        one, other = (name.replace("_", "-") for name in chosen[:2])
+        raise UsageError(f"--{other}: not together with --{one}; give one of them")
+    if given["save_thresholds"] and chosen not in (["false_alarms"], ["precision"]):
+        raise UsageError("--save-thresholds: needs what they are chosen by (--false-alarms 1/h or --precision 0.9)")
+    if rate is not None:
+        found = RATE.fullmatch(rate.strip())
+        if not found:
+            raise UsageError(f"--false-alarms {rate}: is no rate; write how many an hour or a day, as 1/h or 5/day")
+        return Wish(false_alarms=float(found[1]) / HOURS[found[2] or "h"])
+    return None if precision is None else Wish(precision=precision)
+
+
+def _options(given: dict[str, Any], wish: Any, classifier: Classifier) -> DetectionOptions:
+    from watkins_ml.annotations.collect import AnnotationOptions
+    from watkins_ml.evaluation.detection.matching import MatchRule
+    from watkins_ml.inference.detection_scoring import DetectionOptions
+    from watkins_ml.inference.windows import WindowOptions, overlap_of
+
+    names = ("label_column", "label", "labels", "table_index", "reviewed")
+    overlap = overlap_of(given["overlap"], classifier.thresholds)
+    return DetectionOptions(
+        AnnotationOptions(**{name: given[name] for name in names}), given["group_by"], given["metadata"],
+        WindowOptions(overlap, given["each_channel"]), MatchRule(given["match"], given["iou"]), given["max_novelty"],
+        given["threshold"], wish,
+    )  # fmt: skip

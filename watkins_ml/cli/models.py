@@ -7,7 +7,7 @@ EXAMPLE = "watkins models"
 
 def models() -> None:
     """The registered models: versions, scores, data, and who is champion."""
-    from watkins_ml.cli.tables import print_models
+    from watkins_ml.cli.model_tables import print_models
     from watkins_ml.inference.resolve import tracker_errors
     from watkins_ml.tracking import registry
     from watkins_ml.tracking.faults import TrackingError, who_answers

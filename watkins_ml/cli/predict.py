@@ -41,50 +41,72 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files; the same command goes on there after an interruption.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Species a window or file, most probable first.")] = 1,
-    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Least probability of a detection.")] = 0.5,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Species a window or file, most probable first; 1, or all above kept thresholds."),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            "--min-confidence",
+            min=0,
+            max=1,
+            help="Least probability of a detection; else the thresholds kept with the model, else 0.5.",
+        ),
+    ] = None,
     max_novelty: Annotated[
         float,
         typer.Option(min=0, help="Unknown above it; 1 keeps 19 of 20 validation recordings, inf never gives unknown."),
     ] = 1.0,
     species: Annotated[list[str] | None, typer.Option(help="Only detections of this one; may be repeated.")] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.95, help="Share of a window that the next repeats.")] = 0.5,
+    overlap: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; 0.5, or that of kept thresholds."),
+    ] = None,
     channels: Annotated[Literal["mix", "each"], typer.Option(help="mix, or each: every channel by itself.")] = "mix",
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="auto takes CUDA where there is one.")
     ] = "auto",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
-    changed = {"--out": out, "--species": species, "--min-confidence": min_confidence != 0.5}
+    changed = {"--out": out, "--species": species, "--threshold": min_confidence is not None}
     if by == "file" and any(changed.values()):
         first = next(name for name, value in changed.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")
     formats = _formats(format or [], out)
     from watkins_ml.cli.prediction_tables import print_detections, print_predictions
+    from watkins_ml.core.console import err
     from watkins_ml.core.device import choose_device
     from watkins_ml.core.names import normal
     from watkins_ml.inference.by_file import predict_files
     from watkins_ml.inference.cache import ScoreCache
-    from watkins_ml.inference.detections import DetectionOptions
+    from watkins_ml.inference.detections import DEFAULT_THRESHOLD, DetectionOptions
     from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.recordings import find_recordings
     from watkins_ml.inference.resolve import load_classifier
-    from watkins_ml.inference.windows import WindowOptions
+    from watkins_ml.inference.windows import WindowOptions, overlap_of
 
     where = choose_device(device, "--device")
     files, classifier = find_recordings(audio), load_classifier(model)
     classifier.network.to(where)
     for name in species or ():
         classifier.label(name)
-    windows = WindowOptions(overlap, channels == "each")
+    kept = classifier.thresholds if by != "file" and min_confidence is None else None
+    windows = WindowOptions(overlap_of(overlap, kept), channels == "each")
     try:
         if by == "file":
-            predictions = predict_files(classifier, files, top, max_novelty, windows)
+            predictions = predict_files(classifier, files, top or 1, max_novelty, windows)
             print_predictions(predictions, formats[0])
             readable = predictions["problem"].isna().any()
         else:
             wanted = frozenset(map(normal, species or ()))
-            options = DetectionOptions(min_confidence, top, wanted, max_novelty, merge=by == "detection")
+            least = DEFAULT_THRESHOLD if min_confidence is None else min_confidence
+            own = {} if kept is None else dict(kept.of)
+            if kept is not None:
+                err.print(f"Thresholds kept with the model: {kept.chosen_for}; --threshold takes another for all")
+            most = top or (len(classifier.classes) if own else 1)
+            options = DetectionOptions(least, most, wanted, max_novelty, by == "detection", own)
             with _only_writer(out):
                 cache = ScoreCache(out, classifier, model, windows) if out else None
                 result = predict_recordings(classifier, files, options, windows, cache, formats)

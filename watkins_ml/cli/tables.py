@@ -17,8 +17,6 @@ from watkins_ml.core.metric_names import (
     ACCURACY,
     BEST_EPOCH,
     BEST_VAL,
-    BEST_VAL_CONTROL_MACRO_F1,
-    BEST_VAL_MACRO_F1,
     MACRO_F1,
     TEST,
 )
@@ -27,8 +25,6 @@ from watkins_ml.dataset.groups import group_word, small_groups
 from watkins_ml.dataset.split import LEAKY, SIDES
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
     from watkins_ml.dataset.prepare import Prepared
     from watkins_ml.runs.crossval import CrossValidation
     from watkins_ml.tuning.tune import Outcome
@@ -53,10 +49,10 @@ def table_of(*headers: str, title: str | None = None) -> Table:
 
 def stamp(protocol: str) -> str:
     """`tape split`, or `random split (leaky reference)`."""
-    return f"{protocol} split{_leak(protocol)}"
+    return f"{protocol} split{leak(protocol)}"
 
 
-def _leak(protocol: str) -> str:
+def leak(protocol: str) -> str:
     return f" ({LEAKY[protocol]})" if LEAKY.get(protocol) else ""
 
 
@@ -152,7 +148,7 @@ def _print_score_table(title: str, metrics: dict[str, float], columns: dict[str,
     """The scores of a run; `columns` gives, by heading, how the names of its metrics begin."""
     table = table_of("metric", *columns, title=title)
     for key, name in SCORES.items():
-        table.add_row(name, *(_number(metrics.get(prefix + key)) for prefix in columns.values()))
+        table.add_row(name, *(number_text(metrics.get(prefix + key)) for prefix in columns.values()))
     _add_controls(table, metrics, len(columns))
     out.print(table, soft_wrap=False)
 
@@ -164,12 +160,12 @@ def _add_controls(table: Table, metrics: dict[str, float], columns: int) -> None
     table.add_section()
     for name, title in CONTROLS.items():
         if (value := metrics.get(metric_names.control(name, ACCURACY))) is not None:
-            table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), _number(value), style="dim")
+            table.add_row(f"accuracy without audio: {title}", *[""] * (columns - 1), number_text(value), style="dim")
     for name, title in WITH_AUDIO.items():
         for key in (ACCURACY, MACRO_F1):
             if (value := metrics.get(own := metric_names.control(name, key))) is not None:
-                validated = [_number(metrics.get(BEST_VAL + own))] * (columns - 1)
-                table.add_row(f"{SCORES[key]} of a {title}", *validated, _number(value), style="dim")
+                validated = [number_text(metrics.get(BEST_VAL + own))] * (columns - 1)
+                table.add_row(f"{SCORES[key]} of a {title}", *validated, number_text(value), style="dim")
 
 
 def _print_shortfall(folder: Path, metrics: dict[str, float]) -> None:
@@ -188,13 +184,13 @@ def print_crossval(result: CrossValidation) -> None:
     for key, name in SCORES.items():
         bounds = [metrics.get(f"{TEST}{key}_{end}") for end in ("low", "high")]
         interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
-        table.add_row(name, _number(metrics.get(TEST + key)), interval)
+        table.add_row(name, number_text(metrics.get(TEST + key)), interval)
     _add_controls(table, metrics, columns=1)
     out.print(table, soft_wrap=False)
     folds = table_of("fold", "train", "val", "test", "kept epoch", "accuracy", "macro F1")
     for row in result.by_fold.itertuples():
         counts = map(str, (row.train, row.val, row.test, getattr(row, BEST_EPOCH, "–")))
-        folds.add_row(row.fold, *counts, _number(row.test_accuracy), _number(row.test_macro_f1))
+        folds.add_row(row.fold, *counts, number_text(row.test_accuracy), number_text(row.test_macro_f1))
     out.print(folds, soft_wrap=False)
     _print_shortfall(result.run_dir, metrics)
     if sentence := threshold_sentence(metrics):
@@ -218,38 +214,15 @@ def print_study(outcome: Outcome) -> None:
     table = table_of("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
     for key in study.recipe.space:
         table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
-    table.add_row("validation macro F1", _number(own.value if own else None), _number(best.value))
+    table.add_row("validation macro F1", number_text(own.value if own else None), number_text(best.value))
     if outcome.metrics is not None:
         for key in (ACCURACY, MACRO_F1):
-            table.add_row(f"test {SCORES[key]}", "", _number(outcome.metrics[TEST + key]))
+            table.add_row(f"test {SCORES[key]}", "", number_text(outcome.metrics[TEST + key]))
     out.print(table, soft_wrap=False)
     if outcome.metrics is None:
         host, run = best.user_attrs["host"], best.user_attrs["run"]
         out.print(f"The best trial is in {run} on {host}; the same command there evaluates and registers it")
     out.print(f"Trials: {study.folder}/reports/trials.csv   Pictures: {study.folder}/plots")
-
-
-def print_models(versions: list[ModelVersion], uri: str) -> None:
-    if not versions:
-        out.print(f"No registered models on {uri}; `watkins train` registers one")
-        return
-    table = table_of("model", "version", "alias", "val macro F1", "control's", "split", "data digest", "run", title=uri)
-    for version in versions:
-        tags = metric_names.renamed(version.tags)
-        table.add_row(
-            version.name,
-            str(version.version),
-            ", ".join(version.aliases),
-            *(_number(float(tags.get(key, "nan"))) for key in (BEST_VAL_MACRO_F1, BEST_VAL_CONTROL_MACRO_F1)),
-            (protocol := tags.get("split_protocol", "")) + _leak(protocol),
-            tags.get("data_digest", ""),
-            tags.get("run", version.run_id or ""),
-        )
-    out.print(table, soft_wrap=False)
-    if any(BEST_VAL_CONTROL_MACRO_F1 in version.tags for version in versions):
-        out.print(
-            "control's: validation macro F1 of a logistic regression on the mean spectrum, which a champion beats"
-        )
 
 
 def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
@@ -263,17 +236,17 @@ def print_comparison(comparison: pd.DataFrame, page: Path) -> None:
         for key, name in SCORES.items():
             values = comparison.loc[scope + key]
             if values.notna().any():  # a cross-validation has no validation side of its own
-                table.add_row(f"{side} {name}", *(_number(value) for value in values))
+                table.add_row(f"{side} {name}", *(number_text(value) for value in values))
         table.add_section()
     for name, title in CONTROLS.items():
         values = comparison.loc[metric_names.control(name, ACCURACY)]
         if values.notna().any():
-            table.add_row(f"accuracy without audio: {title}", *(_number(value) for value in values), style="dim")
+            table.add_row(f"accuracy without audio: {title}", *(number_text(value) for value in values), style="dim")
     for name, title in WITH_AUDIO.items():
         for key in (ACCURACY, MACRO_F1):
             values = comparison.loc[metric_names.control(name, key)]
             if values.notna().any():
-                table.add_row(f"{SCORES[key]} of a {title}", *(_number(value) for value in values), style="dim")
+                table.add_row(f"{SCORES[key]} of a {title}", *(number_text(value) for value in values), style="dim")
     out.print(table)
     out.print(comparison.attrs["headline"])
     out.print(f"Side by side: {page}")
@@ -283,5 +256,5 @@ def _plain(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeVar
 
 TRAIN, VAL = "train_", "val_"
 BEST_VAL, TEST, CONTROL = "best_val_", "test_", "control_"
+DETECTION: Final = "detection_"
+"""Of detections in continuous recordings."""
 FOLD, TRIAL = "fold_", "trial_"
 """In the record of a whole cross-validation or study: a metric of one part."""
 

@@ -123,6 +123,9 @@ class ScoreCache:
         Only once all are written does the folder say that they were.
         """
         settings = asdict(options) | {"species": sorted(options.species), "max_novelty": str(options.max_novelty)}
+        settings = {
+            key: value for key, value in settings.items() if key != "thresholds" or value
+        }  # as earlier versions
         same = self._description["tables"] == settings
         if not same:
             self._description["tables"] = None

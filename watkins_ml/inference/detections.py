@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.core.files import printable
 from watkins_ml.inference.scores import WindowScores
 from watkins_ml.models.bundle import MAX_NOVELTY
@@ -18,11 +20,15 @@ from watkins_ml.models.bundle import MAX_NOVELTY
 COLUMNS = ["path", "channel", "start_s", "end_s", "species", "probability", "novelty", "temperature"]
 
 
+DEFAULT_THRESHOLD = 0.5
+"""Where neither the user nor the model has another."""
+
+
 @dataclass(frozen=True)
 class DetectionOptions:
     """Which scores are detections."""
 
-    min_confidence: float = 0.5
+    min_confidence: float = DEFAULT_THRESHOLD
     top: int = 1
     """So many species a window at most."""
     species: frozenset[str] = frozenset()
@@ -31,6 +37,14 @@ class DetectionOptions:
     """Windows above it are unknown: no species is detected in them."""
     merge: bool = True
     """Whether neighbouring windows with the same species are one detection."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """In the place of `min_confidence`, of the species that have one. With any, background is never detected."""
+
+    def least(self, species: str) -> float:
+        """From which probability on a species is detected."""
+        if self.thresholds and species == BACKGROUND:
+            return math.inf
+        return self.thresholds.get(species, self.min_confidence)
 
 
 NOT_SURE = "nothing above"
@@ -124,7 +138,7 @@ def _above_threshold(scores: WindowScores, classes: list[str], options: Detectio
             continue
         for label in np.argsort(-probabilities, kind="stable")[: options.top]:
             probability, species = float(probabilities[label]), classes[label]
-            if probability >= options.min_confidence and (not options.species or species in options.species):
+            if probability >= options.least(species) and (not options.species or species in options.species):
                 found.append(Detection(channel, numbers[channel], start_s, end_s, species, probability, float(novelty)))
     return found
 
@@ -155,4 +169,5 @@ def _why_unknown(scores: WindowScores, classes: list[str], options: DetectionOpt
     least = float(sounding.min())
     if not least <= options.max_novelty or _above_threshold(scores, classes, replace(options, max_novelty=math.inf)):
         return Unknown("unlike what the model was trained on", least)
-    return Unknown(f"{NOT_SURE} {options.min_confidence:.0%}", least)
+    sure = "the thresholds" if options.thresholds else f"{options.min_confidence:.0%}"
+    return Unknown(f"{NOT_SURE} {sure}", least)

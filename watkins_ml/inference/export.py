@@ -157,6 +157,7 @@ def metadata(classifier: Classifier, model: str) -> dict[str, str]:
         "frontend_digest": settings.digest(),
         "temperature": repr(classifier.temperature),
         "facts": json.dumps(classifier.facts, ensure_ascii=False),
+        **({} if classifier.thresholds is None else {"thresholds": classifier.thresholds.text()}),
         "weights_digest": weights_digest(classifier.network),
         "made_by": f"watkins_ml {__version__}",
     }

@@ -6,14 +6,16 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watkins_ml.core import names
 from watkins_ml.core.errors import UserError
-from watkins_ml.core.files import check_temporary_files
+from watkins_ml.core.files import check_temporary_files, disk_errors
 from watkins_ml.models.bundle import Classifier, load_bundle
-from watkins_ml.models.bundle_files import DESCRIPTION
+from watkins_ml.models.bundle_files import DESCRIPTION, THRESHOLDS, THRESHOLDS_TAG
+from watkins_ml.models.thresholds import Thresholds, parse_thresholds, write_thresholds
 from watkins_ml.tracking.faults import TrackingError, diagnose
 from watkins_ml.tracking.server import client, tracking_uri
 
@@ -24,13 +26,48 @@ REPORT_ARTIFACTS = ("config.yaml", "history.csv", "run.json", "reports", "preds"
 
 
 def load_classifier(model: str) -> Classifier:
-    """Load the model that a MODEL argument names.
+    """Load the model that a MODEL argument names; the thresholds of a registered version are those of its tag.
 
     Raises:
         UserError: nothing there, or the server does not answer.
     """
-    with bundle_directory(model) as bundle:
-        return load_bundle(bundle, model if is_uri(model) else None)
+    place = pinned(model)  # so that thresholds and weights are of one version
+    with bundle_directory(place) as bundle:
+        classifier = load_bundle(bundle, model if is_uri(model) else None)
+    name, number = _version(place)
+    if not number:
+        return classifier
+    with tracker_errors(model):
+        text = client().get_model_version(name, number).tags.get(THRESHOLDS_TAG)
+    thresholds = (
+        parse_thresholds(text, f"{model}: tag {THRESHOLDS_TAG}", classifier.classes) if text else classifier.thresholds
+    )
+    return replace(classifier, thresholds=thresholds)
+
+
+def save_thresholds(model: str, thresholds: Thresholds) -> str:
+    """Keep thresholds with a model: beside its files, or as a tag of its registered version; where they are now.
+
+    Raises:
+        UserError: neither, or it cannot be written.
+    """
+    place = pinned(model)
+    name, number = _version(place)
+    if number:
+        with tracker_errors(model):
+            client().set_model_version_tag(name, number, THRESHOLDS_TAG, thresholds.text())
+        return f"tag {THRESHOLDS_TAG} of {name} version {number}"
+    if is_uri(model):
+        raise UserError(f"{model}: thresholds are kept with a run directory or a registered version (models:/NAME/3)")
+    with bundle_directory(model) as folder, disk_errors(f"cannot write thresholds to {folder}", "make room there"):
+        write_thresholds(folder, thresholds)
+        return str(folder / THRESHOLDS)
+
+
+def _version(model: str) -> tuple[str, str]:
+    """Name and number of a registered version as `pinned` gives it; empty texts for any other MODEL."""
+    name, _, number = model.removeprefix("models:/").rpartition("/")
+    return (name, number) if model.startswith("models:/") and number.isdigit() else ("", "")
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.encoder_settings import Settings
 from watkins_ml.audio.stream import Window, sliding_windows
 from watkins_ml.inference.recordings import file_state
+from watkins_ml.models.thresholds import Thresholds
+
+MOST_OVERLAP = 0.95
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class End:
 
 
 Item = tuple[Path, Window | End]
+
+
+def overlap_of(given: float | None, kept: Thresholds | None) -> float:
+    """The overlap of windows that a user asked for, else that with which the model's thresholds were chosen."""
+    if given is not None:
+        return given
+    chosen = kept.facts.get("overlap") if kept is not None else None
+    usable = isinstance(chosen, float) and 0 <= chosen <= MOST_OVERLAP
+    return float(chosen) if usable and chosen is not None else WindowOptions().overlap
 
 
 def window_stream(files: Iterable[Path], settings: Settings, options: WindowOptions) -> Iterator[Item]:

@@ -35,6 +35,7 @@ from watkins_ml.models.family import ModelSection, Network
 from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
 from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
+from watkins_ml.models.thresholds import Thresholds, read_thresholds
 
 FORMAT = 1
 MOST_SPECIES = 10_000
@@ -71,6 +72,8 @@ class Classifier:
     """What logits are divided by, so that probabilities are calibrated; fitted on validation."""
     novelty: Novelty | None = None
     """Models of earlier versions have none: everything is known to them (novelty 0)."""
+    thresholds: Thresholds | None = None
+    """From which probability on species are detected in long recordings, where that was chosen."""
 
     def label(self, species: str) -> int:
         """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
@@ -234,7 +237,8 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
             novelty = Novelty(**tensors)
             novelty.check(dimensions)
     classes = [normal(species) for species in description.classes]
-    return Classifier(network, frontend, classes, description.facts, description.temperature, novelty)
+    thresholds = read_thresholds(folder, name or folder, classes)
+    return Classifier(network, frontend, classes, description.facts, description.temperature, novelty, thresholds)
 
 
 def _read_description(path: Path, name: object) -> tuple[_Description, FileFrontend]:

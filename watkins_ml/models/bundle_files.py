@@ -22,6 +22,10 @@ PARTS = (
     *(f"{each}/{name}" for each in MEMBERS for name in ENCODERS),
 )
 """The files of a bundle; models of earlier versions have no novelty."""
+THRESHOLDS = "thresholds.json"
+"""Beside these, and no part of the model: from which probability on a species is detected; see `thresholds`."""
+THRESHOLDS_TAG = "watkins.thresholds"
+"""Tag of a registered version with the same text."""
 LICENCE = "licence"
 """A fact of a model and of its run, and a tag of both: of what they have from elsewhere."""
 REFIT = "refit"
@@ -40,13 +44,13 @@ def bundle_digest(folder: Path) -> str | None:
 
 
 def copy_bundle(folder: Path, target: Path) -> str | None:
-    """Copy the files of a bundle, and nothing else that lies there, into a new folder; the digest of the copy.
+    """Copy the files of a bundle and its thresholds, and nothing else that lies there, into a new folder; its digest.
 
     Raises:
         UserError: one of them is a link, which may lead to what its owner does not mean to share.
     """
     target.mkdir()
-    for part in PARTS:
+    for part in (*PARTS, THRESHOLDS):
         if any((folder / place).is_symlink() for place in (part, Path(part).parts[0])):
             raise UserError(f"{folder / part}: is a link; put the file itself there")
         if (folder / part).is_file():

@@ -111,14 +111,21 @@ def test_curves_that_are_averaged():
     assert recall_at_alarms(counts, np.array([0, hour - 1, hour])).tolist() == [0.5, 0.5, 1.0]
 
 
-def test_the_threshold_for_false_alarms_is_the_lowest_that_keeps_them_at_every_higher_one_too():
+def test_the_threshold_for_false_alarms_finds_the_most_calls_that_they_allow():
     scores = np.full(3600, 0.05)
     scores[[0, 100, 200, 300]] = 0.9, 0.8, 0.7, 0.6  # the first and the third are calls
     counts = counted(timeline(track(scores, [[0, 1], [200, 201]])))
     assert choose(counts, Wish(false_alarms=1)) == pytest.approx(0.7)  # at 0.05 all is one detection, and one hit
     assert choose(counts, Wish(false_alarms=0)) == pytest.approx(0.9)
-    assert choose(counts, Wish(precision=0.6)) == pytest.approx(0.05)
-    assert choose(counts, Wish(precision=0.5)) == pytest.approx(0.05)
+    assert choose(counts, Wish(precision=0.6)) == pytest.approx(0.7)
+    assert choose(counts, Wish(precision=0.8)) == pytest.approx(0.9)
+
+
+def test_without_calls_no_threshold_is_chosen_below_which_there_were_too_many_alarms():
+    scores = np.full(3600, 0.05)
+    scores[[0, 100, 200]] = 0.9, 0.8, 0.7
+    counts = counted(timeline(track(scores, [])))
+    assert choose(counts, Wish(false_alarms=2)) == pytest.approx(0.8)  # at 0.05 there is one again: the recording
 
 
 def test_a_species_that_is_only_wrong_is_never_detected():

@@ -26,11 +26,11 @@ class Wish:
 
 
 def choose(counts: Counts, wish: Wish) -> float | None:
-    """The lowest threshold that keeps the wish; so most calls are found.
+    """The threshold that finds the most calls of those that keep the wish; of equals the highest.
 
-    For false alarms every higher threshold has to keep it too, for low thresholds make a whole recording one detection.
-    Above all scores where no threshold keeps it; None
-    where nothing can be said: no calls for a precision, no time or no scores for false alarms.
+    Without calls the lowest that keeps a rate of false alarms, as every higher one does: low thresholds make a whole
+    recording one detection. Above all scores where no threshold keeps the wish; None where nothing can be said: no
+    calls for a precision, no time or no scores for false alarms.
     """
     hits, alarms = counts.hits.sum(axis=1), counts.alarms.sum(axis=1)
     if not len(counts.thresholds):
@@ -38,11 +38,15 @@ def choose(counts: Counts, wish: Wish) -> float | None:
     if wish.false_alarms is not None:
         if not counts.hours.sum() > 0:
             return None
-        keeping = np.maximum.accumulate(alarms) <= wish.false_alarms * counts.hours.sum()
+        most = wish.false_alarms * counts.hours.sum()
+        keeping = alarms <= most
+        if not counts.calls.sum():
+            keeping = np.maximum.accumulate(alarms) <= most
+            hits = np.arange(len(hits))
     else:
         if not counts.calls.sum():
             return None
         keeping = np.nan_to_num(precision_of(hits, alarms)) >= (wish.precision or 0.0)
     if not keeping.any():
         return math.nextafter(float(counts.thresholds[0]), math.inf)
-    return float(counts.thresholds[np.flatnonzero(keeping)[-1]])
+    return float(counts.thresholds[np.where(keeping, hits, -1).argmax()])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from watkins_ml.evaluation.detection.matching import MatchRule, match
 from watkins_ml.evaluation.detection.timeline import Detections, Timeline
@@ -81,27 +82,28 @@ def count(
     return Counts(thresholds, hits, alarms, calls, hours)
 
 
-def precision_of(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+def precision_of(hits: ArrayLike, alarms: ArrayLike) -> np.ndarray:
     """NaN where there are no detections."""
-    return _divided(hits, hits + alarms)
+    return _divided(hits, np.asarray(hits) + np.asarray(alarms))
 
 
-def recall_of(hits: np.ndarray, calls: np.ndarray) -> np.ndarray:
+def recall_of(hits: ArrayLike, calls: ArrayLike) -> np.ndarray:
     """NaN where there are no calls."""
     return _divided(hits, np.broadcast_to(calls, np.shape(hits)))
 
 
-def f1_of(hits: np.ndarray, alarms: np.ndarray, calls: np.ndarray) -> np.ndarray:
+def f1_of(hits: ArrayLike, alarms: ArrayLike, calls: ArrayLike) -> np.ndarray:
     """NaN where there are neither detections nor calls."""
-    return _divided(2 * hits, hits + alarms + calls)
+    twice = 2 * np.asarray(hits)
+    return _divided(twice, np.asarray(hits) + np.asarray(alarms) + np.asarray(calls))
 
 
-def _divided(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _divided(one: ArrayLike, other: ArrayLike) -> np.ndarray:
     one, other = np.asarray(one, float), np.asarray(other, float)
     return np.divide(one, other, out=np.full(np.broadcast_shapes(one.shape, other.shape), np.nan), where=other > 0)
 
 
-def average_precision(hits: np.ndarray, alarms: np.ndarray, calls: np.ndarray) -> np.ndarray:
+def average_precision(hits: ArrayLike, alarms: ArrayLike, calls: ArrayLike) -> np.ndarray:
     """From counts (..., K) at falling thresholds, and calls (...,), to (...,); NaN where there are no calls."""
     calls = np.asarray(calls, float)[..., None]
     recall = recall_of(hits, calls)
