@@ -20,10 +20,11 @@ from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.cli import main
 from watkins_ml.core.errors import UserError
 from watkins_ml.inference.by_file import predict_files
-from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, to_onnx
+from watkins_ml.inference.export import NOVELTY_TOLERANCE, TOLERANCE, differences, metadata, to_onnx
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.novelty import Novelty
 from watkins_ml.models.registry import build_model
+from watkins_ml.models.thresholds import Thresholds
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -105,6 +106,13 @@ def test_its_metadata_say_what_a_user_of_the_file_has_to_know(classifier, sessio
     assert "exactly 15841 samples" in about["recipe"] and "resample before" in about["recipe"]
     (waveform,) = session.get_inputs()
     assert (waveform.name, waveform.shape) == ("waveform", ["batch", 15_841])
+
+
+def test_thresholds_kept_with_a_model_are_in_its_metadata(classifier):
+    kept = Thresholds({classifier.classes[0]: 0.7}, "at most 1 false alarms an hour", {"overlap": 0.5})
+    about = metadata(replace(classifier, thresholds=kept), "runs/first")
+    assert json.loads(about["thresholds"])["thresholds"] == kept.of
+    assert "thresholds" not in metadata(classifier, "runs/first")
 
 
 def test_no_trace_of_this_machine_is_in_the_file(exported):

@@ -70,7 +70,7 @@ def predict(
     ] = "auto",
 ) -> None:
     """Which species call when, in recordings from short cuts to days."""
-    changed = {"--out": out, "--species": species, "--threshold": min_confidence is not None}
+    changed = {"--out": out, "--species": species, "--min-confidence": min_confidence is not None}
     if by == "file" and any(changed.values()):
         first = next(name for name, value in changed.items() if value)
         raise UsageError(f"--by file prints one answer a file; leave out {first}")

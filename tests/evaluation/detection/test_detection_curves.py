@@ -29,8 +29,8 @@ CENTRE = MatchRule("centre")
 
 
 def counted(line, rule=CENTRE, most=400):
-    thresholds = thresholds_of(line.scores[:, 0], most)
-    return count(line, 0, thresholds, rule, np.arange(len(line.tracks)), len(line.tracks))
+    thresholds = thresholds_of(line.scores[0], most)
+    return count(line, 0, thresholds, line.sweep(0, thresholds), rule, np.arange(len(line.tracks)), len(line.tracks))
 
 
 @given(
@@ -55,7 +55,7 @@ def test_detections_are_those_that_predict_merges(scores, overlap, threshold):
 def test_what_nobody_listened_to_is_neither_right_nor_wrong():
     scores = [0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9]
     line = timeline(track(scores, [[0, 1]], reviewed=[[2, 3.5], [6.6, 7]], uncertain=[[3, 3.5]]))
-    verdicts = judge(line, 0, 0.5, CENTRE)
+    verdicts = judge(line, 0, line.detections(0, 0.5), CENTRE)
     assert verdicts.call.tolist() == [0, -1, -1, -1]
     assert verdicts.false.tolist() == [False, True, False, False]  # the last lies mostly outside
     assert line.hours[0, 0] * 3600 == pytest.approx(1 + 1 + 0.4)
@@ -63,7 +63,7 @@ def test_what_nobody_listened_to_is_neither_right_nor_wrong():
 
 def test_a_second_detection_of_a_call_is_false_though_only_calls_were_marked():
     line = timeline(track([0.9, 0.1, 0.9], [[0, 3]], reviewed=[]))
-    verdicts = judge(line, 0, 0.5, CENTRE)
+    verdicts = judge(line, 0, line.detections(0, 0.5), CENTRE)
     assert (sorted(verdicts.call.tolist()), verdicts.false.sum()) == ([-1, 0], 1)
 
 

@@ -56,25 +56,31 @@ def thresholds_of(scores: np.ndarray, most: int = MOST_THRESHOLDS) -> np.ndarray
     return distinct[np.unique(np.concatenate([np.arange(top), ranks]))]
 
 
-def judge(timeline: Timeline, species: int, threshold: float, rule: MatchRule) -> Verdicts:
-    """Match the detections of a species at a threshold, and tell false alarms from what nobody can judge."""
-    found = timeline.detections(species, threshold)
+def judge(timeline: Timeline, species: int, found: Detections, rule: MatchRule) -> Verdicts:
+    """Match detections of a species, and tell false alarms from what nobody can judge."""
     call = match(found.spans, timeline.calls[species], rule)
-    return Verdicts(found, call, (call < 0) & timeline.is_known(species, found.spans))
+    return Verdicts(found, call, (call < 0) & found.known)
 
 
 def count(
-    timeline: Timeline, species: int, thresholds: np.ndarray, rule: MatchRule, group: np.ndarray, groups: int
+    timeline: Timeline,
+    species: int,
+    thresholds: np.ndarray,
+    sweep: list[Detections],
+    rule: MatchRule,
+    group: np.ndarray,
+    groups: int,
 ) -> Counts:
     """Hits and false alarms of a species at falling thresholds.
 
     Args:
+        sweep: the detections at each threshold.
         group: int, (tracks,): which of the `groups` a track belongs to.
     """
     hits, alarms = (np.zeros((len(thresholds), groups), int) for _ in range(2))
-    for number, threshold in enumerate(thresholds):
-        verdicts = judge(timeline, species, threshold, rule)
-        of_detection = group[verdicts.detections.track]
+    for number, found in enumerate(sweep):
+        verdicts = judge(timeline, species, found, rule)
+        of_detection = group[found.track]
         hits[number] = np.bincount(of_detection[verdicts.call >= 0], minlength=groups)
         alarms[number] = np.bincount(of_detection[verdicts.false], minlength=groups)
     calls = np.bincount(group[timeline.call_tracks(species)], minlength=groups)

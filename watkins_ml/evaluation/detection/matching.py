@@ -71,20 +71,26 @@ def _assigned(row: np.ndarray, call: np.ndarray, iou: np.ndarray, shape: tuple[i
     Pairs that hang together by a detection or a call are solved by themselves. Most are alone; of those around a
     single detection or call the one of the best overlap is taken.
     """
-    graph = coo_array((np.ones(len(row)), (row, shape[0] + call)), shape=(sum(shape), sum(shape)))
-    _, label = connected_components(graph, directed=False)
-    _, component = np.unique(label[row], return_inverse=True)
-    order = np.lexsort((-iou, component))
-    starts = np.flatnonzero(np.diff(component[order], prepend=-1))
-    taken = [order[starts]]
-    sizes = np.diff(np.append(starts, len(order)))
-    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
-        part = order[start : start + size]
+    alone = (np.bincount(row)[row] == 1) & (np.bincount(call)[call] == 1)
+    taken = [np.flatnonzero(alone)]
+    for part in _components(np.flatnonzero(~alone), row, call, shape):
         rows, calls = np.unique(row[part]), np.unique(call[part])
         if len(rows) > 1 and len(calls) > 1:
-            taken[0] = taken[0][taken[0] != order[start]]
             taken.append(part[_solved(np.searchsorted(rows, row[part]), np.searchsorted(calls, call[part]), iou[part])])
+        else:
+            taken.append(part[[iou[part].argmax()]])
     return np.concatenate(taken)
+
+
+def _components(pairs: np.ndarray, row: np.ndarray, call: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
+    """The pairs, divided into those that hang together."""
+    if not len(pairs):
+        return []
+    graph = coo_array((np.ones(len(pairs)), (row[pairs], shape[0] + call[pairs])), shape=(sum(shape), sum(shape)))
+    _, label = connected_components(graph, directed=False)
+    component = label[row[pairs]]
+    order = np.argsort(component, kind="stable")
+    return np.split(pairs[order], np.flatnonzero(np.diff(component[order])) + 1)
 
 
 def _solved(row: np.ndarray, call: np.ndarray, iou: np.ndarray) -> np.ndarray:

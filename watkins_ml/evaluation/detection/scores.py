@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from watkins_ml.evaluation.detection.curves import (
     thresholds_of,
 )
 from watkins_ml.evaluation.detection.matching import Criterion, MatchRule
-from watkins_ml.evaluation.detection.psds import SCENARIOS, psds
+from watkins_ml.evaluation.detection.psds import SCENARIOS, Roc, psds, roc_of
 from watkins_ml.evaluation.detection.timeline import Timeline
 from watkins_ml.evaluation.intervals import HIGH, LOW, Interval
 
@@ -86,52 +87,67 @@ def score_detections(
     names = sorted({track.group for track in timeline.tracks})
     group = np.searchsorted(names, [track.group for track in timeline.tracks])
     weights = draws_of(len(names), seed=seed)
-    species = range(len(timeline.species))
-    tried = [thresholds_of(timeline.scores[:, at]) for at in species]
-    counted = {
-        by: [count(timeline, at, tried[at], MatchRule(by, main.iou), group, len(names)) for at in species]
-        for by in CRITERIA
-    }
-    chosen, undecided = dict(threshold), []
-    if wish is not None:
-        for at, name in enumerate(timeline.species):
-            if (found := choose(counted[main.by][at], wish)) is None:
-                undecided.append(name)
-            else:
-                chosen[name] = found
+    rules = {by: MatchRule(by, main.iou) for by in CRITERIA}
+    counted: dict[Criterion, list[Counts]] = {by: [] for by in CRITERIA}
+    rocs: dict[str, list[Roc]] = {name: [] for name in SCENARIOS}
+    for at in range(len(timeline.species)):
+        tried = thresholds_of(timeline.scores[at])
+        sweep = timeline.sweep(at, tried)
+        for by, rule in rules.items():
+            counted[by].append(count(timeline, at, tried, sweep, rule, group, len(names)))
+        for name, scenario in SCENARIOS.items():
+            if (roc := roc_of(timeline, at, sweep, scenario)) is not None:
+                rocs[name].append(roc)
+    chosen, undecided = _chosen(timeline.species, counted[main.by], threshold, wish)
     pooled = thresholds_of(timeline.scores.ravel())
     hours = np.bincount(group, weights=timeline.scored_hours, minlength=len(names))
-    parts, rows, curves, mean_precision, mean_recall = {}, [], [], {}, {}
+    parts, rows, curves = {}, [], []
     for by, counts in counted.items():
-        rule = MatchRule(by, main.iou)
-        parts[by] = [_at_chosen(timeline, at, chosen[timeline.species[at]], rule, group, len(names)) for at in species]
+        parts[by] = [_at_chosen(timeline, at, chosen[name], rules[by], group, len(names))
+                     for at, name in enumerate(timeline.species)]  # fmt: skip
         together = _together(counts, pooled, hours)
         rows += _rows(by, timeline, counts, parts[by], together, chosen, weights)
         named = zip((*timeline.species, MICRO), (*counts, together), strict=True)
         curves += [_curve(each).assign(criterion=by, species=name) for name, each in named]
-        called = [each for each in counts if each.calls.sum()]
-        nothing = np.full((1, len(RECALLS)), np.nan), np.full((1, len(RATES)), np.nan)
-        mean_precision[by] = np.mean([interpolated_precision(each, RECALLS) for each in called] or nothing[0], axis=0)
-        mean_recall[by] = np.mean([recall_at_alarms(each, RATES) for each in called] or nothing[1], axis=0)
     return DetectionScores(
         pd.DataFrame(rows),
         _groups(names, timeline.species, parts[main.by], hours),
         pd.concat(curves, ignore_index=True),
-        mean_precision,
-        mean_recall,
+        {by: _mean_curve(counts, interpolated_precision, RECALLS) for by, counts in counted.items()},
+        {by: _mean_curve(counts, recall_at_alarms, RATES) for by, counts in counted.items()},
         chosen,
-        tuple(undecided),
-        {name: psds(timeline, tried, rule) for name, rule in SCENARIOS.items()},
+        undecided,
+        {name: psds(rocs[name], scenario) for name, scenario in SCENARIOS.items()},
         float(hours.sum()),
         main,
     )
+
+
+def _chosen(
+    species: tuple[str, ...], counts: list[Counts], given: dict[str, float], wish: Wish | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The threshold of each species, and the species of which none could be chosen."""
+    if wish is None:
+        return dict(given), ()
+    found = {name: choose(each, wish) for name, each in zip(species, counts, strict=True)}
+    of = {name: given[name] if value is None else value for name, value in found.items()}
+    return of, tuple(name for name, value in found.items() if value is None)
+
+
+def _mean_curve(
+    counts: list[Counts], curve: Callable[[Counts, np.ndarray], np.ndarray], places: np.ndarray
+) -> np.ndarray:
+    """The mean over species with calls, NaN without any."""
+    called = [curve(each, places) for each in counts if each.calls.sum()]
+    return np.mean(called, axis=0) if called else np.full(len(places), np.nan)
 
 
 def _at_chosen(
     timeline: Timeline, species: int, threshold: float, rule: MatchRule, group: np.ndarray, groups: int
 ) -> Counts:
     """Counts at the one threshold that was chosen, which need not be among those of the curve."""
-    return count(timeline, species, np.array([threshold]), rule, group, groups)
+    chosen = np.array([threshold])
+    return count(timeline, species, chosen, timeline.sweep(species, chosen), rule, group, groups)
 
 
 def _together(counts: list[Counts], thresholds: np.ndarray, hours: np.ndarray) -> Counts:
@@ -253,7 +269,7 @@ def verdict_rows(timeline: Timeline, thresholds: dict[str, float], rule: MatchRu
     """
     tables = []
     for at, name in enumerate(timeline.species):
-        verdicts = judge(timeline, at, thresholds[name], rule)
+        verdicts = judge(timeline, at, timeline.detections(at, thresholds[name]), rule)
         found, calls = verdicts.detections, timeline.calls[at]
         hit = verdicts.call >= 0
         of_hit = np.full((len(hit), 2), np.nan)

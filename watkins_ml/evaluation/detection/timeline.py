@@ -46,6 +46,8 @@ class Detections(NamedTuple):
     """(n,): the highest of its windows."""
     track: np.ndarray
     """(n,): the number of its track."""
+    known: np.ndarray
+    """bool, (n,): whether at least half of it lies where a false alarm of the species would be known."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Timeline:
     owner: np.ndarray
     """(N,): the track of a window."""
     scores: np.ndarray
-    """float64, (N, species), so that a threshold means here what it means to `inference.detections`."""
+    """float64, (species, N), so that a threshold means here what it means to `inference.detections`."""
     calls: tuple[np.ndarray, ...]
     """(m, 2) seconds on the axis of each species, ascending."""
     known: tuple[np.ndarray, ...]
@@ -80,21 +82,23 @@ class Timeline:
 
     def detections(self, species: int, threshold: float) -> Detections:
         """Runs of windows with at least so high a score as one detection each, as `watkins predict` merges them."""
-        active = np.flatnonzero(self.scores[:, species] >= threshold)  # not where NaN
+        active = np.flatnonzero(self.scores[species] >= threshold)  # not where NaN
         if not len(active):
-            return Detections(np.empty((0, 2)), np.empty(0), np.empty(0, int))
-        spans, numbers = self.windows[active], self.numbers[active]
-        begins, ends = spans[1:, 0], spans[:-1, 1]
-        follows = (np.diff(numbers) == 1) | (begins < ends - SLIGHT * (spans[1:, 1] - begins))
+            return Detections(np.empty((0, 2)), np.empty(0), np.empty(0, int), np.empty(0, bool))
+        numbers, starts, ends = self.numbers[active], self.windows[active, 0], self.windows[active, 1]
+        later = starts[1:]
+        follows = (np.diff(numbers) == 1) | (later < ends[:-1] - SLIGHT * (ends[1:] - later))
         first = np.flatnonzero(np.concatenate([[True], ~follows]))
         last = np.append(first[1:], len(active)) - 1
-        score = np.maximum.reduceat(self.scores[active, species], first)
-        return Detections(np.stack([spans[first, 0], spans[last, 1]], axis=1), score, self.owner[active[first]])
+        score = np.maximum.reduceat(self.scores[species, active], first)
+        spans = np.stack([starts[first], ends[last]], axis=1)
+        seconds = filled(spans, self.known[species])
+        known = seconds >= LISTENED * (spans[:, 1] - spans[:, 0]) - 1e-9
+        return Detections(spans, score, self.owner[active[first]], known)
 
-    def is_known(self, species: int, detections: np.ndarray) -> np.ndarray:
-        """Whether at least half of each span, (n, 2), lies where a false alarm of the species would be known."""
-        seconds = filled(detections, self.known[species])
-        return seconds >= LISTENED * (detections[:, 1] - detections[:, 0]) - 1e-9
+    def sweep(self, species: int, thresholds: np.ndarray) -> list[Detections]:
+        """The detections of a species at each threshold."""
+        return [self.detections(species, threshold) for threshold in thresholds]
 
 
 def timeline_of(tracks: list[Track], species: list[str]) -> Timeline:
@@ -112,12 +116,16 @@ def timeline_of(tracks: list[Track], species: list[str]) -> Timeline:
         _laid([each.windows for each in tracks], offsets),
         np.arange(sum(sizes)) + owner,  # a number is left out between two tracks
         owner,
-        np.concatenate([each.scores for each in tracks] or [np.empty((0, len(species)))]).astype(float),
+        np.ascontiguousarray(_stacked([each.scores for each in tracks], len(species)).T),
         tuple(_laid([_sorted(each.calls[at]) for each in tracks], offsets) for at in range(len(species))),
         tuple(_laid([of_track[at] for of_track in known], offsets) for at in range(len(species))),
         np.array(hours).reshape(len(tracks), len(species)),
         np.array([_hours(_known(each, list(each.calls))) for each in tracks]),
     )
+
+
+def _stacked(parts: list[np.ndarray], columns: int) -> np.ndarray:
+    return np.concatenate(parts or [np.empty((0, columns))]).astype(float)
 
 
 def _known(track: Track, calls: list[np.ndarray]) -> np.ndarray:
