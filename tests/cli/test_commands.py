@@ -17,8 +17,9 @@ COMMANDS = {
     "prepare": [
         "audio_dir", "--out", "--split", "--seed", "--group-regex", "--min-clips", "--sample-rate", "--seconds",
         "--mels", "--f-min", "--f-max", "--compression", "--normalisation", "--no-upsampling", "--metadata",
-        "--export-sides", "--workers", "--annotations", "--table-index", "--label-column", "--label", "--labels",
-        "--reviewed", "--group-by", "--overlap", "--present", "--absent", "--background-ratio", "--each-channel",
+        "--export-sides", "--workers", "--task", "--annotations", "--table-index", "--label-column", "--label",
+        "--labels", "--reviewed", "--group-by", "--overlap", "--present", "--absent", "--background-ratio",
+        "--each-channel",
     ],
     "demo": ["--out", "--seed"],
     "fetch": [],

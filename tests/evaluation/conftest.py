@@ -12,8 +12,9 @@ from tests.support.pictures import drawing
 from tests.support.splits import CLASSES, make_split
 from watkins_ml.core.files import write_csv
 from watkins_ml.evaluation import report
+from watkins_ml.evaluation.controls import CONTROLS
 from watkins_ml.evaluation.result import evaluate
-from watkins_ml.evaluation.runs import CONTROLS, TEST_REPORT
+from watkins_ml.evaluation.runs import TEST_REPORT
 
 
 def make_run(run_dir: Path, family: str, skill: float, digest: str = "d1", protocol: str = "tape") -> Path:

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from watkins_ml.evaluation import plots
+from watkins_ml.evaluation import calibration_plots, plots
 from watkins_ml.evaluation.selective import risk_coverage
 
 
@@ -75,7 +75,7 @@ def test_stripplot_is_green_right_red_wrong_with_accuracy_and_cuts(count):
 
 
 def test_reliability_shows_counts_and_ece():
-    fig = plots.reliability(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))
+    fig = calibration_plots.reliability(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]]))
     above, below = fig.axes
     assert "0.400" in above.get_title()
     assert sum(bar.get_height() for bar in below.patches) == 2
@@ -84,7 +84,7 @@ def test_reliability_shows_counts_and_ece():
 
 def test_reliability_stands_beside_the_one_before_calibration():
     sure, unsure = np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([[0.5001, 0.4999]] * 2)
-    fig = plots.reliability(np.array([0, 1]), unsure, uncalibrated=sure)
+    fig = calibration_plots.reliability(np.array([0, 1]), unsure, uncalibrated=sure)
     before, after, *_ = fig.axes
     assert before.get_title() == "uncalibrated: expected calibration error 0.400"
     assert after.get_title() == "calibrated: expected calibration error 0.000"
@@ -97,14 +97,14 @@ def test_risk_coverage_marks_ninety_percent_and_the_threshold():
     labels = np.zeros(20, dtype=int)
     labels[[9, 12, 15]] = 1  # of the first 10, 9 are right
     curve = risk_coverage(labels, np.stack([confidence, 1 - confidence], axis=1))
-    fig = plots.risk_coverage(curve, threshold=confidence[3])
+    fig = calibration_plots.risk_coverage(curve, threshold=confidence[3])
     axes = fig.axes[0]
     marks = {line.get_marker(): tuple(np.ravel(line.get_xydata())) for line in axes.lines if line.get_ls() == "None"}
     assert marks == {"*": pytest.approx((0.6, 11 / 12)), "D": pytest.approx((0.2, 1.0))}
     assert axes.get_title() == "At 90 % precision it answers 60 % of the cuts."
     assert inside(fig)
     never = risk_coverage(np.ones(3, dtype=int), np.array([[0.9, 0.1]] * 3))
-    title = plots.risk_coverage(never, threshold=0.95).axes[0].get_title()
+    title = calibration_plots.risk_coverage(never, threshold=0.95).axes[0].get_title()
     assert title == "At no threshold are 90 % of its answers right."
 
 

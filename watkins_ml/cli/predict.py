@@ -79,6 +79,7 @@ def predict(
     from watkins_ml.core.console import err
     from watkins_ml.core.device import choose_device
     from watkins_ml.core.names import normal
+    from watkins_ml.dataset.targets import LABELS
     from watkins_ml.inference.by_file import predict_files
     from watkins_ml.inference.cache import ScoreCache
     from watkins_ml.inference.detections import DEFAULT_THRESHOLD, DetectionOptions
@@ -94,9 +95,12 @@ def predict(
         classifier.label(name)
     kept = classifier.thresholds if by != "file" and min_confidence is None else None
     windows = WindowOptions(overlap_of(overlap, kept), channels == "each")
+    every = len(classifier.classes)
     try:
         if by == "file":
-            predictions = predict_files(classifier, files, top or 1, max_novelty, windows)
+            predictions = predict_files(
+                classifier, files, top or (every if classifier.task == LABELS else 1), max_novelty, windows
+            )
             print_predictions(predictions, formats[0])
             readable = predictions["problem"].isna().any()
         else:
@@ -105,7 +109,7 @@ def predict(
             own = {} if kept is None else dict(kept.of)
             if kept is not None:
                 err.print(f"Thresholds kept with the model: {kept.chosen_for}; --threshold takes another for all")
-            most = top or (len(classifier.classes) if own else 1)
+            most = top or (every if own or classifier.task == LABELS else 1)
             options = DetectionOptions(least, most, wanted, max_novelty, by == "detection", own)
             with _only_writer(out):
                 cache = ScoreCache(out, classifier, model, windows) if out else None

@@ -72,6 +72,10 @@ def prepare(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that read recordings.")] = os.cpu_count()
     or 1,
+    task: Annotated[
+        Literal["species", "labels"],
+        typer.Option(help="species (one a recording or window) or labels (any number of them, each yes or no)."),
+    ] = "species",
     annotations: Annotated[
         Path | None,
         typer.Option(help="Selection tables (Raven), labels (Audacity) or CSV: a file, or their folder.", **ANNOTATED),
@@ -132,7 +136,7 @@ def prepare(
     )  # fmt: skip
     if export_sides is not None:
         check_export(export_sides, audio_dir, out)
-    options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling)
+    options = PrepareOptions(split, seed, group_regex, min_clips, frontend, workers, metadata, no_upsampling, task)
     given = {
         "table_index": table_index, "label_column": label_column, "label": label, "labels": labels,
         "reviewed": reviewed, "group_by": group_by, "overlap": overlap, "present": present, "absent": absent,

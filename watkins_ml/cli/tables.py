@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SCORES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "macro_ap": "mean average precision",
+    "micro_f1": "micro F1",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
     "weighted_f1": "weighted F1",
@@ -105,7 +107,9 @@ def _print_annotations(summary: dict[str, Any]) -> None:
         f"{of['reviewed']}): {of['reviewed_s'] / 3600:,.2f} h; windows without a call elsewhere, of which nothing is "
         f"known: {of['unreviewed_windows']:,}"
     )
-    if summary["background_class"] is None:
+    if summary.get("task") == "labels":
+        out.print("Any number of species a window (--task labels); what is not known of a window counts for nothing")
+    elif summary["background_class"] is None:
         out.print(
             "No window without a call: nothing is marked as listened through (--reviewed all, if you listened to all)",
             style="yellow",
@@ -140,7 +144,7 @@ def print_run(run_dir: Path, metrics: dict[str, float]) -> None:
 
 def print_scores(scores: dict[str, float], side: str, protocol: str, folder: Path) -> None:
     _print_score_table(stamp(protocol), scores, {side: ""})
-    _print_shortfall(folder, {TEST + key: scores[key] for key in SCORES} | scores)
+    _print_shortfall(folder, {TEST + key: scores[key] for key in SCORES if key in scores} | scores)
     out.print(f"Reports, galleries and plots: {folder}")
 
 
@@ -148,7 +152,8 @@ def _print_score_table(title: str, metrics: dict[str, float], columns: dict[str,
     """The scores of a run; `columns` gives, by heading, how the names of its metrics begin."""
     table = table_of("metric", *columns, title=title)
     for key, name in SCORES.items():
-        table.add_row(name, *(number_text(metrics.get(prefix + key)) for prefix in columns.values()))
+        if any(prefix + key in metrics for prefix in columns.values()):
+            table.add_row(name, *(number_text(metrics.get(prefix + key)) for prefix in columns.values()))
     _add_controls(table, metrics, len(columns))
     out.print(table, soft_wrap=False)
 
@@ -182,6 +187,8 @@ def print_crossval(result: CrossValidation) -> None:
     metrics, title = result.metrics, f"{result.run_dir}: {len(result.by_fold)} folds, {stamp(result.protocol)}"
     table = table_of("metric", "all folds pooled", "95 % interval over tapes", title=title)
     for key, name in SCORES.items():
+        if TEST + key not in metrics:
+            continue
         bounds = [metrics.get(f"{TEST}{key}_{end}") for end in ("low", "high")]
         interval = "" if None in bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
         table.add_row(name, number_text(metrics.get(TEST + key)), interval)

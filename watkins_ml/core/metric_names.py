@@ -18,6 +18,8 @@ FOLD, TRIAL = "fold_", "trial_"
 """In the record of a whole cross-validation or study: a metric of one part."""
 
 ACCURACY, MACRO_F1, CALIBRATED_LOSS = "accuracy", "macro_f1", "calibrated_loss"
+MACRO_AP = "macro_ap"
+"""Mean average precision over species, where a recording may hold any number of them."""
 COVERAGE_AT_THRESHOLD, PRECISION_AT_THRESHOLD = "coverage_at_threshold", "precision_at_threshold"
 
 VAL_MACRO_F1: Final = "val_macro_f1"

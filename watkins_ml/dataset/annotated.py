@@ -39,10 +39,11 @@ from watkins_ml.dataset.prepare import (
 from watkins_ml.dataset.rows import window_digest
 from watkins_ml.dataset.sealing import break_seal, is_sealed_as, seal, use_frontend
 from watkins_ml.dataset.split import SIDES, split
+from watkins_ml.dataset.targets import LABELS, row_a_species
+from watkins_ml.dataset.usable_rows import REJECTED, usable_rows, usable_targets
 from watkins_ml.dataset.window_files import digests_of, plan_windows
 from watkins_ml.dataset.windowing import LEAST_STEP_S, WindowRule, some_background, windows_of
 
-REJECTED = ["path", "species", "reason"]
 MOST_ROWS = 5_000_000
 """Windows of all recordings together; a day in windows of 4 s that overlap by half has 43,200."""
 
@@ -78,15 +79,19 @@ def prepare_annotated(audio: Path, tables: Path, out: Path, options: PrepareOpti
         use_frontend(folder, options.frontend)
         digests = digests_of(recordings, root, folder, options.workers)
         recordings, copies = _without_copies(recordings, digests)
-        rows, refused, unreviewed = _windows(recordings, annotations, options, annotated.windows)
-        _check_split(rows, groups, options, annotated.group_by)
+        classes = sorted(map(str, annotations.calls["species"].unique())) if options.task == LABELS else None
+        rows, refused, unreviewed = _windows(recordings, annotations, options, annotated.windows, classes)
+        _check_split(rows, groups, options, annotated.group_by, classes)
         by_path = {each.path: each for each in recordings}
         files = plan_windows(rows, by_path, root, folder, options.frontend.seconds)
         if files.todo and any(place.exists() for task in files.tasks for place in task.places):
             break_seal(folder)
         states = files.write(options.frontend, options.workers)
         table = _table(rows.join(states), by_path, groups, digests)
-        usable, unusable = _usable_rows(table, options.min_clips)
+        if classes is None:
+            usable, unusable = usable_rows(table, options.min_clips)
+        else:
+            usable, unusable, classes = usable_targets(table, options.min_clips, classes)
         reasons = [
             pd.DataFrame([*others, *left_out, *copies], columns=REJECTED),
             annotations.rejected,
@@ -94,24 +99,33 @@ def prepare_annotated(audio: Path, tables: Path, out: Path, options: PrepareOpti
             unusable,
         ]
         rejected = pd.concat(reasons, ignore_index=True).astype(object)
-        check_species_left(usable, rejected, Path(audio), options)
+        by_species = usable if classes is None else row_a_species(usable, classes)
+        check_species_left(by_species, rejected, Path(audio), options)
         of_windows = None if metadata is None else metadata.reindex(usable["recording"]).set_index(usable["path"])
         usable = with_metadata(usable, of_windows)
-        side = split(usable, options.split, options.seed)
-        summary = summary_of(root, usable, rejected, side, options, _digest(annotations, annotated))
+        side = split(by_species, options.split, options.seed)
+        if classes is not None:
+            side = usable["tape"].map(dict(zip(by_species["tape"], side, strict=True))).rename("side")
+        names = classes or sorted(usable["species"].unique())
+        summary = summary_of(root, usable, names, rejected, side, options, _digest(annotations, annotated))
         summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(root.resolve(), folder.root.resolve())))
         summary["metadata"] = metadata_summary(usable, of_windows, options.metadata)
         summary |= _facts(tables, annotations, annotated, usable, unreviewed)
         if files.todo or not is_sealed_as(folder, summary):
             places = list(files.places[usable.index])
             used = [place for row, place in files.places.items() if not states.at[row, "reason"]]
-            seal(folder, used, usable.reset_index(drop=True), places, rejected, side.reset_index(drop=True), summary)
+            usable, side = usable.reset_index(drop=True), side.reset_index(drop=True)
+            seal(folder, used, usable, names, places, rejected, side, summary)
     return Prepared(summary, files.todo)
 
 
 def _check(audio: Path, folder: DataFolder, options: PrepareOptions, rule: WindowRule) -> None:
     if options.frontend.seconds * (1 - rule.overlap) < LEAST_STEP_S:
         raise UsageError(f"--overlap {rule.overlap:g}: windows would begin less than {LEAST_STEP_S} s apart; give less")
+    if options.task == LABELS and options.split != "tape":
+        raise UsageError(
+            f"--split {options.split}: divides windows of one species each; with --task {LABELS} leave it out"
+        )
     if not rule.thresholds.absent < rule.thresholds.present:
         raise UsageError(
             f"--absent {rule.thresholds.absent:g} is not below --present {rule.thresholds.present:g}; a window cannot "
@@ -162,7 +176,11 @@ def _metadata(recordings: list[LongRecording], table: Path | None) -> pd.DataFra
 
 
 def _windows(
-    recordings: list[LongRecording], annotations: Annotations, options: PrepareOptions, rule: WindowRule
+    recordings: list[LongRecording],
+    annotations: Annotations,
+    options: PrepareOptions,
+    rule: WindowRule,
+    classes: list[str] | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     seconds = options.frontend.seconds
     count = sum(each.duration_s for each in recordings) / (seconds * (1 - rule.overlap))
@@ -171,14 +189,18 @@ def _windows(
             f"--seconds {seconds:g} with --overlap {rule.overlap:g}: would be {count:,.0f} windows, more than "
             f"{MOST_ROWS:,}; take longer windows, less overlap, or fewer recordings"
         )
-    found = [windows_of(each, annotations, seconds, rule) for each in recordings]
+    found = [windows_of(each, annotations, seconds, rule, classes) for each in recordings]
     rows = pd.concat([each.rows for each in found], ignore_index=True)
     refused = pd.concat([each.rejected for each in found], ignore_index=True)
     return some_background(rows, rule.background_ratio, options.seed), refused, sum(each.unreviewed for each in found)
 
 
-def _check_split(rows: pd.DataFrame, groups: dict[str, str], options: PrepareOptions, group_by: str) -> None:
+def _check_split(
+    rows: pd.DataFrame, groups: dict[str, str], options: PrepareOptions, group_by: str, classes: list[str] | None
+) -> None:
     """Raise a UserError where the windows cannot be divided, before hours go into their spectrograms."""
+    if classes is not None:
+        rows = row_a_species(rows, classes).reset_index(drop=True)
     clips = rows.groupby("species")["path"].transform("size")
     left = rows.loc[clips >= options.min_clips].assign(tape=rows["recording"].map(groups))
     count, word = left["tape"].nunique(), group_word({"group_by": group_by})
@@ -215,20 +237,10 @@ def _table(
             "start_s": rows["start_s"],
             "end_s": rows["end_s"],
             "channel": rows["channel"],
+            **({"targets": rows["targets"]} if "targets" in rows else {}),
             "reason": rows["reason"],
         }
     )
-
-
-def _usable_rows(table: pd.DataFrame, min_clips: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a data set, by path, and those that are silent or too few in their class."""
-    table = table.sort_values("path")
-    usable = table["reason"] == ""
-    clips = table[usable].groupby("species")["path"].transform("size")
-    few = clips[clips < min_clips]
-    table.loc[few.index, "reason"] = "too few in class: " + few.astype(str) + f" of {min_clips}"
-    usable = table["reason"] == ""
-    return table[usable].drop(columns="reason"), table.loc[~usable, REJECTED]
 
 
 def _digest(annotations: Annotations, annotated: AnnotatedOptions) -> str:
@@ -243,8 +255,7 @@ def _facts(
     return {
         "group_regex": None,
         "group_by": annotated.group_by,
-        "task": "species",
-        "background_class": BACKGROUND if (usable["species"] == BACKGROUND).any() else None,
+        "background_class": None if "targets" in usable or not (usable["species"] == BACKGROUND).any() else BACKGROUND,
         "annotations": {
             "tables": spelled(Path(tables).resolve()),
             "digest": annotations.digest,

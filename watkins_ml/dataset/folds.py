@@ -18,6 +18,7 @@ from watkins_ml.core.names import normal
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import SIDES
+from watkins_ml.dataset.targets import LABELS
 
 VALIDATION_PARTS = 6
 """One part in so many of what a fold does not test is for validation."""
@@ -44,15 +45,22 @@ class Folds:
     data: PreparedData
     rule: FoldRule
     table: pd.DataFrame
-    """A row a recording, as in the sides of `data`, with `fold`."""
+    """A row a recording, as in the sides of `data`, with `fold`, and `stratum`, the species by which it is divided."""
     untestable: dict[str, str]
     """Species that no fold can test after training on others of it, each with the reason."""
 
     @property
     def names(self) -> list[str]:
         """The folds, without those that hold nothing but species that are untestable."""
-        testable = self.table[~self.table["species"].isin(self.untestable)]
+        testable = self.table[self._testable]
         return sorted(testable["fold"].unique(), key=lambda name: (len(name), name))
+
+    @property
+    def _testable(self) -> pd.Series:
+        """Which rows can be tested; of those that may hold several species all, for what is absent is tested too."""
+        if self.data.task == LABELS:
+            return pd.Series(True, index=self.table.index)
+        return ~self.table["species"].isin(self.untestable)
 
     @property
     def digest(self) -> str:
@@ -68,13 +76,13 @@ class Folds:
         parts = {
             "train": rest[~validating],
             "val": rest[validating],
-            "test": self.table[tested & ~self.table["species"].isin(self.untestable)],
+            "test": self.table[tested & self._testable],
         }
-        sides = {side: parts[side].drop(columns="fold").reset_index(drop=True) for side in SIDES}
+        sides = {side: parts[side].drop(columns=["fold", "stratum"]).reset_index(drop=True) for side in SIDES}
         counts = self.data.summary["counts"] | {side: len(frame) for side, frame in sides.items()}
         placed = pd.concat([frame[["path"]].assign(side=side) for side, frame in sides.items()])
         digest = hashlib.sha256(f"{self.digest} {name}\n{placed.to_csv(index=False)}".encode()).hexdigest()[:16]
-        absent = sorted(set(self.data.classes) - set(sides["test"]["species"]))
+        absent = sorted(set(self.data.classes) - set(self.data.row_a_species(sides["test"])["species"]))
         summary = self.data.summary | {
             "split": self.rule.protocol,
             "data_digest": digest,
@@ -94,6 +102,7 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
         UserError: too few tapes for so many folds, or folds that are given share a tape.
     """
     table = pd.concat([data.sides[side] for side in SIDES], ignore_index=True).sort_values("path", ignore_index=True)
+    table = table.assign(stratum=data.strata(table))
     if rule.regex is not None:
         fold = _by_pattern(table, rule.regex)
     elif rule.column is not None:
@@ -102,8 +111,9 @@ def make_folds(data: PreparedData, rule: FoldRule) -> Folds:
         fold = _drawn(table, rule)
     table = table.assign(fold=fold)
     _check(table, rule)
-    untestable = _untestable(table)
-    if len(untestable) == table["species"].nunique():
+    by_species = data.row_a_species(table)
+    untestable = _untestable(by_species)
+    if len(untestable) == by_species["species"].nunique():
         raise UserError(
             "folds of one species each test nothing: no network would have been trained on what it is tested on"
         )
@@ -164,7 +174,7 @@ def _parts(table: pd.DataFrame, count: int, protocol: str, seed: int) -> list[np
         warnings.filterwarnings("ignore", message="The least populated class")  # an archive has such species
         try:
             tapes = table["tape"] if protocol == "tape" else None
-            parts = kind(count, shuffle=True, random_state=seed).split(table, table["species"], tapes)
+            parts = kind(count, shuffle=True, random_state=seed).split(table, table["stratum"], tapes)
             return [held for _, held in parts]
         except ValueError as error:
             raise UserError(f"cannot divide these recordings into {count} parts: {error}") from None
@@ -175,8 +185,8 @@ def _validation(rest: pd.DataFrame, rule: FoldRule) -> pd.Series:
     held = pd.Series(False, index=rest.index)
     groups = rest["tape"].nunique() if rule.protocol == "tape" else len(rest)
     held.iloc[_parts(rest, max(2, min(VALIDATION_PARTS, groups)), rule.protocol, rule.seed)[0]] = True
-    training = set(rest.loc[~held, "species"])
-    lacking = rest[held & ~rest["species"].isin(training)]
+    training = set(rest.loc[~held, "stratum"])
+    lacking = rest[held & ~rest["stratum"].isin(training)]
     back = rest["tape"].isin(lacking["tape"]) if rule.protocol == "tape" else rest.index.isin(lacking.index)
     if not (held & ~back).any():
         tapes = plural(rest["tape"].nunique(), "tape")

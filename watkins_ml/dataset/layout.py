@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import inside, leads_out, plain_file
@@ -19,6 +20,7 @@ from watkins_ml.core.names import file_name, normal, opened
 from watkins_ml.core.text import shown
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.split import SIDES
+from watkins_ml.dataset.targets import LABELS, SPECIES, decode, row_a_species
 
 METADATA_COLUMNS = ("site", "latitude", "longitude", "date", "fold", "scientific_name", "family", "note")
 """What `prepare --metadata` adds to the annotations, as text, empty where unknown."""
@@ -27,7 +29,9 @@ WINDOW_COLUMNS = ("recording", "start_s", "end_s", "channel")
 (0: all, mixed)."""
 LARGEST_TABLE, LARGEST_JSON = 1_000_000_000, 64_000_000
 """Bytes; a million recordings stay below."""
-TEXT_COLUMNS = dict.fromkeys(("path", "species", "cut_id", "tape", "spectrogram", "recording", *METADATA_COLUMNS), str)
+TEXT_COLUMNS = dict.fromkeys(
+    ("path", "species", "cut_id", "tape", "spectrogram", "recording", "targets", *METADATA_COLUMNS), str
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class PreparedData:
     """Species by label."""
     sides: dict[str, pd.DataFrame]
     """train, val and test: path, species, label, tape, spectrogram, cut_id, sample_rate, duration_s, windows, and
-    those of METADATA_COLUMNS that a metadata table gave, and of windows WINDOW_COLUMNS."""
+    those of METADATA_COLUMNS that a metadata table gave, of windows WINDOW_COLUMNS, and `targets` where `task` is
+    LABELS."""
     seal: Seal | None = field(default=None, compare=False, repr=False)
     """None only where the tables were not read from a folder."""
     own_input: AnySettings | None = None
@@ -186,9 +191,28 @@ class PreparedData:
         """Whether a row is a window of a longer recording, named `RECORDING#t=START,END` in seconds."""
         return "windowing" in self.summary
 
+    @property
+    def task(self) -> str:
+        """`targets.SPECIES` or `targets.LABELS`."""
+        return self.summary.get("task", SPECIES)
+
+    def row_a_species(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of sides with one species each: of a row with several as many rows, of one with none none."""
+        if self.task == SPECIES:
+            return frame
+        table = row_a_species(frame, self.classes)
+        return table[table["species"].isin(self.classes)]
+
+    def strata(self, frame: pd.DataFrame) -> list[str]:
+        """By which species each row is divided into folds: of those in it the rarest; BACKGROUND if none is."""
+        if self.task == SPECIES:
+            return list(frame["species"])
+        names = [*self.classes, BACKGROUND]
+        return [names[label] for label in frame["label"]]  # NO_LABEL is the last
+
     def species(self) -> pd.DataFrame:
         """A row a species: its cuts and tapes on all sides, and why the split cannot test it (empty where it can)."""
-        everything = pd.concat(self.sides.values(), ignore_index=True)
+        everything = self.row_a_species(pd.concat(self.sides.values(), ignore_index=True))
         table = everything.groupby("species").agg(cuts=("path", "size"), tapes=("tape", "nunique"))
         reasons = self.summary["species_not_tested"]
         return table.assign(not_tested=[reasons.get(name, "") for name in table.index]).reset_index()
@@ -245,6 +269,8 @@ def read_prepared(root: Path) -> PreparedData:
             _check_paths(folder, name, frame)
             if len(frame) != summary["counts"][name]:
                 raise ValueError(f"{name} has {len(frame)} of {plural(summary['counts'][name], 'recording')}")
+            if summary.get("task") == LABELS:
+                decode(frame["targets"], len(classes))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{root}: damaged data folder ({error}); run `watkins prepare` again") from None
     seal.check()

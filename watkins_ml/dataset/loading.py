@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 import psutil
 import torch
@@ -27,6 +28,7 @@ from watkins_ml.dataset.stored import (
     parts_of,
     read_tensor,
 )
+from watkins_ml.dataset.targets import LABELS, decode
 
 READERS = 4
 """Threads that read batches from the disk, each one batch."""
@@ -60,7 +62,8 @@ class Side:
     spectrograms: Spectrograms
     """float32, shape (recordings, 1, n_mels, frames); in training also what frozen stages make of them."""
     labels: torch.Tensor
-    """int64, shape (recordings,)."""
+    """int64, shape (recordings,); where these may hold any number of species float32, shape (recordings, species): 1
+    present, 0 absent, NaN where it is not known."""
     windows: Windows | None = None
     """Where a training may draw from them and a recording is longer than one."""
     settings: AnySettings | None = None
@@ -119,7 +122,9 @@ def joined(*sides: Side) -> Side:
     """The recordings of several sides as one, whose spectrograms stay where they are."""
     windows = None
     if longer := [side.windows.spectrograms for side in sides if side.windows is not None]:
-        counts = [torch.ones_like(side.labels) if side.windows is None else side.windows.counts for side in sides]
+        counts = [
+            torch.ones(len(side), dtype=torch.int64) if side.windows is None else side.windows.counts for side in sides
+        ]
         windows = Windows(torch.cat(counts), JoinedRows(tuple(longer)))
     return Side(
         pd.concat([side.frame for side in sides], ignore_index=True),
@@ -147,10 +152,17 @@ def _ahead(spectrograms: Spectrograms, batches: Sequence[torch.Tensor]) -> Gener
             yield coming.popleft().result()
 
 
+def labels_of(data: PreparedData, frame: pd.DataFrame) -> np.ndarray:
+    """The labels of rows of a side, int64 (rows,) or float32 (rows, species), see `Side.labels`."""
+    if data.task == LABELS:
+        return decode(frame["targets"], len(data.classes))
+    return frame["label"].to_numpy(dtype=np.int64, copy=True)
+
+
 def open_side(data: PreparedData, name: str, with_windows: bool = False) -> Side:
     """A side (train, val or test) whose spectrograms stay on the disk; reading them raises as `load_side`."""
     frame = data.sides[name]
-    labels = torch.from_numpy(frame["label"].to_numpy(copy=True)).long()
+    labels = torch.from_numpy(labels_of(data, frame))
     windows, longer = None, frame[frame["windows"] > 1] if with_windows else frame[:0]
     if len(longer):
         windows = Windows(torch.from_numpy(frame["windows"].to_numpy(copy=True)).long(), WindowFiles(data, longer))

@@ -29,6 +29,7 @@ from watkins_ml.dataset.scan import Candidate, scan
 from watkins_ml.dataset.sealing import break_seal, is_sealed_as, seal, use_frontend
 from watkins_ml.dataset.spectrograms import Examined, decide, write_spectrograms
 from watkins_ml.dataset.split import SIDES, split, untested_species
+from watkins_ml.dataset.targets import LABELS, SPECIES, one_label, row_a_species
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
@@ -48,6 +49,8 @@ class PrepareOptions:
     """A table of sites and times, see `read_metadata`; it changes neither the split nor the data digest."""
     no_upsampling: bool = False
     """Leave out recordings whose native rate is below the frontend's, so that all fill its whole band."""
+    task: str = SPECIES
+    """SPECIES (one a recording or window) or LABELS (any number of them)."""
 
     @property
     def least_rate(self) -> int:
@@ -89,14 +92,17 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         check_species_left(annotations, rejected, audio_dir, options)
         annotations = with_metadata(annotations, metadata)
         side = split(annotations, options.split, options.seed)
-        summary = summary_of(audio_dir, annotations, rejected, side, options)
+        places = [folder.spectrogram(*slot) for slot in annotations[["species", "cut_id"]].itertuples(index=False)]
+        classes = sorted(annotations["species"].unique())
+        if options.task == LABELS:
+            annotations = annotations.assign(targets=one_label(annotations["species"].map(classes.index), len(classes)))
+        summary = summary_of(audio_dir, annotations, classes, rejected, side, options)
         summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(audio_dir.resolve(), folder.root.resolve())))
         summary["metadata"] = metadata_summary(annotations, metadata, options.metadata)
         if todo or not is_sealed_as(folder, summary):
             usable = [c for c, result in zip(candidates, examined, strict=True) if result.reason is None]
-            places = [folder.spectrogram(*slot) for slot in annotations[["species", "cut_id"]].itertuples(index=False)]
             used = [folder.spectrogram(*candidate.slot) for candidate in usable]
-            seal(folder, used, annotations, places, rejected, side, summary)
+            seal(folder, used, annotations, classes, places, rejected, side, summary)
     return Prepared(summary, len(todo))
 
 
@@ -176,19 +182,26 @@ def annotate(
 def summary_of(
     audio_dir: Path,
     annotations: pd.DataFrame,
+    classes: list[str],
     rejected: pd.DataFrame,
     side: pd.Series,
     options: PrepareOptions,
     tables: str = "",
 ) -> dict[str, Any]:
     """What `dataset.json` says; `tables` is a digest of what else than the recordings decided the rows."""
-    fingerprint = annotations.assign(side=side)[["path", "species", "tape", "sha256", "side"]]
+    columns = ["path", "species", "tape", "sha256", "side", *(["targets"] if options.task == LABELS else [])]
+    fingerprint = annotations.assign(side=side)[columns]
     digest = hashlib.sha256(fingerprint.to_csv(index=False, lineterminator="\n").encode())
     digest.update((options.frontend.digest() + tables).encode())
+    by_species = annotations.assign(side=side)
+    if options.task == LABELS:
+        by_species = row_a_species(by_species, classes).reset_index(drop=True)
+    sides = by_species["side"]
     few = rejected.loc[rejected["reason"].str.startswith("too few in class"), "species"]
     return {
         "data_digest": digest.hexdigest()[:16],
         "split": options.split,
+        "task": options.task,
         "seed": options.seed,
         "group_regex": options.group_regex,
         "min_clips": options.min_clips,
@@ -197,7 +210,7 @@ def summary_of(
         "frontend": options.frontend.model_dump(),
         "counts": {
             "recordings": len(annotations),
-            "species": int(annotations["species"].nunique()),
+            "species": len(classes),
             "tapes": int(annotations["tape"].nunique()),
             "rejected": len(rejected),
             "noted": int((annotations["file_note"] != "").sum()),
@@ -205,8 +218,8 @@ def summary_of(
         },
         "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),
         "species_left_out": {str(name): int(count) for name, count in few.value_counts().sort_index().items()},
-        "species_not_tested": untested_species(annotations, side),
-        **group_facts(annotations, side, options.frontend.sample_rate, options.no_upsampling),
+        "species_not_tested": untested_species(by_species, sides),
+        **group_facts(by_species, sides, options.frontend.sample_rate, options.no_upsampling),
     }
 
 

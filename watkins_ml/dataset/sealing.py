@@ -18,6 +18,7 @@ from watkins_ml.core.files import shown_csv, write_csv, write_json, write_text
 from watkins_ml.core.locks import readers_of
 from watkins_ml.dataset.layout import DataFolder, read_prepared, windows_beside
 from watkins_ml.dataset.split import SIDES
+from watkins_ml.dataset.targets import decode, main_labels
 
 LAYOUT = "spectrograms/SPECIES/CUT"
 """Stands beside the frontend's digest, so that spectrograms in the places of earlier versions are made anew."""
@@ -78,6 +79,7 @@ def seal(
     folder: DataFolder,
     used: Iterable[Path],
     annotations: pd.DataFrame,
+    classes: list[str],
     places: list[Path],
     rejected: pd.DataFrame,
     side: pd.Series,
@@ -87,20 +89,24 @@ def seal(
 
     Args:
         used: all spectrograms that stay, also those that are left out of the tables and wait where they are.
+        annotations: a row a recording or window; with `targets` where these may hold any number of species.
         places: the spectrogram of each row of `annotations`.
     """
     break_seal(folder)
     wanted = set(used)
     remove_all_but(folder, wanted | set(map(windows_beside, wanted)))
-    species = sorted(annotations["species"].unique())
-    label_of = {name: label for label, name in enumerate(species)}
     write_csv(folder.annotations, annotations)
     write_text(folder.rejected, shown_csv(rejected))  # for people alone
-    write_json(folder.classes, {str(label): name for name, label in label_of.items()})
+    write_json(folder.classes, {str(label): name for label, name in enumerate(classes)})
+    columns = ["path", "species", "label", "tape", "spectrogram"]
+    if "targets" in annotations:
+        columns.append("targets")
+        labels = main_labels(decode(annotations["targets"], len(classes)) == 1)
+    else:
+        labels = annotations["species"].map(classes.index).to_numpy()
     table = annotations.assign(
-        label=annotations["species"].map(label_of),
-        spectrogram=[place.relative_to(folder.root).as_posix() for place in places],
+        label=labels, spectrogram=[place.relative_to(folder.root).as_posix() for place in places]
     )
     for name in SIDES:
-        write_csv(folder.side(name), table.loc[side == name, ["path", "species", "label", "tape", "spectrogram"]])
+        write_csv(folder.side(name), table.loc[side == name, columns])
     write_json(folder.summary, summary)

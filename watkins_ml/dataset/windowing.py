@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,11 +15,13 @@ from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.annotations.recordings import LongRecording
 from watkins_ml.audio.stream import MIXED
 from watkins_ml.audio.stretches import window_grid
+from watkins_ml.dataset.targets import encode, joined_names
 
 LEAST_STEP_S = 0.002
 """Windows begin no closer than that, for their names have milliseconds; so little of an end may be in none."""
 ROW = ["recording", "channel", "start", "start_s", "end_s", "species", "cut_id", "path"]
-"""Columns of a window: its recording (path), channel (0: all mixed), first sample, seconds, label, and its names."""
+"""Columns of a window: its recording (path), channel (0: all mixed), first sample, seconds, label, and its names; and
+`targets`, see `targets.encode`, where it may hold any number of species."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,20 @@ class WindowsOf:
     rows: pd.DataFrame
     """ROW of those that have one species, or BACKGROUND."""
     rejected: pd.DataFrame
-    """path, species and reason of those that hold several species or a part of a call."""
+    """path, species and reason of those that hold several species or a part of a call; with targets, of those of which
+    nothing is known for that reason."""
     unreviewed: int
     """How many have no call, but nobody has listened to all of them."""
 
 
-def windows_of(recording: LongRecording, annotations: Annotations, seconds: float, rule: WindowRule) -> WindowsOf:
-    """Label the windows of one recording for the task of one species a window."""
+def windows_of(
+    recording: LongRecording,
+    annotations: Annotations,
+    seconds: float,
+    rule: WindowRule,
+    classes: Sequence[str] | None = None,
+) -> WindowsOf:
+    """Label the windows of one recording: with one species each, or with the targets of `classes`."""
     calls, uncertain, reviewed = (
         table[table["recording"] == recording.path]
         for table in (annotations.calls, annotations.uncertain, annotations.reviewed)
@@ -62,8 +71,10 @@ def windows_of(recording: LongRecording, annotations: Annotations, seconds: floa
     parts = []
     for channel in channels:
         species = {str(name): _spans(of, channel) for name, of in calls.groupby("species")}
+        if classes is not None:
+            species = {name: species.get(name, np.empty((0, 2))) for name in classes}
         labels = label_windows(times, species, _spans(uncertain, channel), _spans(reviewed, channel), rule.thresholds)
-        parts.append(_rows(recording, channel, starts, times, labels))
+        parts.append(_rows(recording, channel, starts, times, labels, classes is not None))
     return WindowsOf(
         pd.concat([part.rows for part in parts], ignore_index=True),
         pd.concat([part.rejected for part in parts], ignore_index=True),
@@ -78,13 +89,20 @@ def _spans(table: pd.DataFrame, channel: int) -> np.ndarray:
 
 
 def _rows(
-    recording: LongRecording, channel: int, starts: np.ndarray, times: np.ndarray, labels: WindowLabels
+    recording: LongRecording,
+    channel: int,
+    starts: np.ndarray,
+    times: np.ndarray,
+    labels: WindowLabels,
+    with_targets: bool,
 ) -> WindowsOf:
     several = labels.present.sum(axis=1)
-    usable = ~labels.partial & ((several == 1) | ((several == 0) & labels.reviewed))
-    refused = labels.partial | (several > 1)
-    names = np.array([*labels.species, BACKGROUND], dtype=object)
-    label = np.where(several == 1, labels.present.argmax(axis=1) if labels.species else 0, len(labels.species))
+    if with_targets:  # what is not known of a window is masked
+        usable = labels.known.any(axis=1)
+        refused = ~usable & labels.partial
+    else:
+        usable = ~labels.partial & ((several == 1) | ((several == 0) & labels.reviewed))
+        refused = labels.partial | (several > 1)
     suffixes = [f"{begin:.3f}{{}}{end:.3f}" for begin, end in times]
     of_channel = ("", "") if channel == MIXED else (f"_ch{channel}", f"&channel={channel}")
     rows = pd.DataFrame(
@@ -94,12 +112,14 @@ def _rows(
             "start": starts,
             "start_s": times[:, 0],
             "end_s": times[:, 1],
-            "species": names[label],
+            "species": joined_names(labels.present, labels.species),
             "cut_id": [f"{recording.name}{of_channel[0]}_{each.format('-')}s" for each in suffixes],
             "path": [f"{recording.path}#t={each.format(',')}{of_channel[1]}" for each in suffixes],
         },
         columns=ROW,
     )
+    if with_targets:
+        rows["targets"] = encode(labels.present, labels.known)
     rejected = [
         {"path": rows.at[row, "path"], "species": _present(labels, row), "reason": _reason(labels, row)}
         for row in np.flatnonzero(refused).tolist()

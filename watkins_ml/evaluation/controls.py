@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.core.metric_names import ACCURACY, MACRO_F1, control
 
 CONTROLS = {
@@ -94,7 +95,7 @@ def control_scores(species: pd.Series, predictions: pd.DataFrame) -> dict[str, f
     if len(species) != len(predictions):
         raise ValueError(f"{len(species)} cuts, but predictions for {len(predictions)}")
     predictions = predictions.reindex(species.index)
-    present = sorted(species.unique())
+    present = sorted(set(species) - {BACKGROUND}) or [BACKGROUND]
     found: dict[str, float] = {}
     for name, predicted in predictions.items():
         found[control(name, ACCURACY)] = float(accuracy_score(species, predicted))

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.metric_names import TEST, TEST_MACRO_F1
 from watkins_ml.core.wording import plural
+from watkins_ml.dataset.targets import decode
 
 DRAWS = 2000
 CONFIDENCE = 0.95
@@ -40,11 +42,11 @@ class Interval(NamedTuple):
 def score_intervals(predictions: pd.DataFrame, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
     """Accuracy and macro F1 with their intervals, by name.
 
-    `predictions` has a row per cut with tape, species and predicted, as `preds/test.csv` has. Macro F1 runs over the
-    species with a cut among those drawn, as in `metrics.score`.
+    `predictions` has a row per cut with tape, species and predicted, or tape, targets and answers, as `preds/test.csv`
+    has. Macro F1 runs over the species with a cut among those drawn, as in `metrics.score`.
     """
     values, drawn = _scores(predictions, draws, seed)
-    return {name: _interval(values[name], drawn[name]) for name in QUANTITIES}
+    return {name: percentiles(values[name], drawn[name]) for name in QUANTITIES}
 
 
 def paired_difference(
@@ -57,9 +59,12 @@ def paired_difference(
     """
     if sorted(first["path"]) != sorted(second["path"]):
         raise UserError("these runs were not tested on the same cuts, so their difference has no meaning")
-    second = first[["path", "tape"]].merge(second[["path", "species", "predicted"]], on="path")
+    answers = ["targets", "answers"] if "targets" in first else ["species", "predicted"]
+    second = first[["path", "tape"]].merge(second[["path", *answers]], on="path")
     (values, drawn), (other_values, other_drawn) = _scores(first, draws, seed), _scores(second, draws, seed)
-    return {name: _interval(other_values[name] - values[name], other_drawn[name] - drawn[name]) for name in QUANTITIES}
+    return {
+        name: percentiles(other_values[name] - values[name], other_drawn[name] - drawn[name]) for name in QUANTITIES
+    }
 
 
 def verdict(difference: Interval, first: str, second: str, quantity: str = "macro F1") -> str:
@@ -93,7 +98,8 @@ def signed(share: float) -> str:
     return f"{100 * share:.1f}".replace("-", "−")
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
+def percentiles(value: float, drawn: np.ndarray) -> Interval:
+    """A value with the 95 % interval of what was drawn (draws,); NaN bounds where nothing was."""
     if not len(drawn):
         return Interval(value, np.nan, np.nan)
     tail = 50 * (1 - CONFIDENCE)
@@ -101,27 +107,62 @@ def _interval(value: float, drawn: np.ndarray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def tape_draws(tapes: pd.Series, draws: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each row's tape (rows,), and how often each tape comes in each draw, float64 (draws, tapes).
+
+    No draw where there are fewer than two tapes.
+    """
+    numbers, names = pd.factorize(tapes, sort=True)
+    if len(names) < 2:
+        return numbers, np.empty((0, len(names)))
+    even = np.full(len(names), 1 / len(names))
+    return numbers, np.random.default_rng(seed).multinomial(len(names), even, size=draws).astype(float)
+
+
 def _scores(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Each score as it is, and for every draw of tapes (none where there are fewer than two)."""
     predictions = predictions.sort_values("path") if "path" in predictions else predictions
-    tapes, tape_names = pd.factorize(predictions["tape"], sort=True)
+    tapes, times = tape_draws(predictions["tape"], draws, seed)
+    true, answered, right = _of_labels(predictions) if "targets" in predictions else _of_species(predictions)
+    counts = np.zeros((3, tapes.max() + 1, true.shape[1]))  # right, true and answered by tape and species
+    for count, marks in zip(counts, (true & answered, true, answered), strict=True):
+        np.add.at(count, tapes, marks)
+    cuts = np.zeros((2, tapes.max() + 1, 1))  # answered right, and all
+    np.add.at(cuts[0], tapes, right[:, None])
+    np.add.at(cuts[1], tapes, 1)
+    every = np.ones((1, tapes.max() + 1))
+    values = {name: float(score[0]) for name, score in _from_counts(every @ counts, every @ cuts).items()}
+    return values, _from_counts(times @ counts, times @ cuts)
+
+
+def _of_species(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of tables with `species` and `predicted`: both as marks (cuts, species), and which cuts are right (cuts,)."""
     species = pd.Index(sorted({*predictions["species"], *predictions["predicted"]}))
-    true, predicted = species.get_indexer(predictions["species"]), species.get_indexer(predictions["predicted"])
-    counts = np.zeros((3, len(tape_names), len(species)))  # right, true and predicted cuts by tape and species
-    np.add.at(counts[0], (tapes[true == predicted], true[true == predicted]), 1)
-    np.add.at(counts[1], (tapes, true), 1)
-    np.add.at(counts[2], (tapes, predicted), 1)
-    values = {name: float(score[0]) for name, score in _from_counts(counts.sum(axis=1, keepdims=True)).items()}
-    if len(tape_names) < 2:
-        return values, dict.fromkeys(QUANTITIES, np.empty(0))
-    even = np.full(len(tape_names), 1 / len(tape_names))
-    times = np.random.default_rng(seed).multinomial(len(tape_names), even, size=draws).astype(float)
-    return values, _from_counts(times @ counts)
+    true, predicted = (species.get_indexer(predictions[name]) for name in ("species", "predicted"))
+    marks = np.eye(len(species), dtype=bool)
+    if len(species) > 1:
+        marks = marks[:, species != BACKGROUND]  # no species, see `metrics`
+    return marks[true], marks[predicted], true == predicted
 
 
-def _from_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores (draws,) from right, true and predicted cuts (3, draws, species)."""
-    right, true, predicted = counts
+def _of_labels(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of tables with `targets` and `answers`, where any number of species is in a cut.
+
+    What is not known of a cut is not there; right is the share of what is known.
+    """
+    classes = len(predictions["targets"].iloc[0])
+    targets, answers = (decode(predictions[name], classes) for name in ("targets", "answers"))
+    known = ~np.isnan(targets)
+    right = ((answers == targets) & known).sum(axis=1) / known.sum(axis=1).clip(min=1)
+    return targets == 1, (answers == 1) & known, right
+
+
+def _from_counts(counts: np.ndarray, cuts: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores (draws,) from right, true and answered marks (3, draws, species), and cuts right and all (2, draws, 1)."""
+    right, true, answered = counts
     present = true > 0
-    f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right), where=present)
-    return {"accuracy": right.sum(axis=1) / true.sum(axis=1), "macro_f1": f1.sum(axis=1) / present.sum(axis=1)}
+    f1 = np.divide(2 * right, true + answered, out=np.zeros_like(right), where=present)
+    return {
+        "accuracy": (cuts[0] / cuts[1])[:, 0],
+        "macro_f1": f1.sum(axis=1) / present.sum(axis=1).clip(min=1),
+    }

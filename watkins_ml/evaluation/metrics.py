@@ -3,7 +3,8 @@
 Labels are class indices; `classes[i]` is the species of index i. A tape-grouped split can leave a species
 without a cut on one side, so every macro average here runs over the species that *have* a cut in the split:
 an absent species cannot be tested, and counting it as zero would punish the split, not the model. A cut
-wrongly given to an absent species still costs its true species recall.
+wrongly given to an absent species still costs its true species recall. The class `background` (windows without a
+call) is no species, so macro averages are without it; what is wrongly given to it costs recall all the same.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import precision_recall_fscore_support
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.metric_names import ACCURACY, CALIBRATED_LOSS, MACRO_F1
 from watkins_ml.evaluation.calibration import calibrated_loss
@@ -136,7 +138,8 @@ def expected_calibration_error(bins: pd.DataFrame) -> float:
 def _averages(table: pd.DataFrame) -> tuple[dict[str, float], dict[str, float]]:
     present = table[table.support > 0]
     columns = ["precision", "recall", "f1"]
-    macro = {name: float(present[name].mean()) for name in columns}
+    species = present[present["species"] != BACKGROUND]
+    macro = {name: float((species if len(species) else present)[name].mean()) for name in columns}
     weighted = {name: float(np.average(present[name], weights=present.support)) for name in columns}
     return macro, weighted
 

@@ -18,9 +18,12 @@ from watkins_ml.core.metric_names import CONTROL
 from watkins_ml.core.names import normal
 from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData
-from watkins_ml.evaluation import metrics, plots
+from watkins_ml.evaluation import calibration_plots, metrics, plots
 from watkins_ml.evaluation.controls import control_scores, control_table
 from watkins_ml.evaluation.cuts import save_cuts
+from watkins_ml.evaluation.labels import LabelsEvaluation
+from watkins_ml.evaluation.labels_controls import labels_control_scores
+from watkins_ml.evaluation.labels_report import write_labels_plots, write_labels_tables
 from watkins_ml.evaluation.result import Evaluation
 from watkins_ml.training.monitor import kept
 
@@ -33,7 +36,7 @@ def write_report(
     run_dir: Path,
     side: str,
     frame: pd.DataFrame,
-    evaluation: Evaluation,
+    evaluation: Evaluation | LabelsEvaluation,
     spectrograms: Sequence[Any] | torch.Tensor,
     data: PreparedData | None = None,
     seed: int = 0,
@@ -49,10 +52,14 @@ def write_report(
     `novelty` (N,) stands in the table of predictions.
     """
     predictions = prediction_table(frame, evaluation, novelty)
-    _write_tables(run_dir, side, predictions, evaluation)
+    if isinstance(evaluation, LabelsEvaluation):
+        write_labels_tables(run_dir, side, predictions, evaluation)
+        write_labels_plots(run_dir / "plots", side, evaluation)
+    else:
+        _write_tables(run_dir, side, predictions, evaluation)
+        _write_plots(run_dir / "plots", side, predictions, evaluation)
     write_logits(run_dir, side, evaluation.logits)
-    _write_plots(run_dir / "plots", side, predictions, evaluation)
-    galleries = gallery_rows(evaluation.confidence, seed)
+    galleries = gallery_rows(evaluation.certainty, seed)
     for name, rows in galleries.items():
         shown = predictions.iloc[rows]
         figure = plots.gallery(
@@ -75,12 +82,17 @@ def write_controls(run_dir: Path, side: str, frame: pd.DataFrame, predictions: p
     `predictions` are those of `controls.control_predictions` for the cuts of `frame` (path, tape, species); in the
     table of predictions each has the column `control_<name>`.
 
+    Where cuts may hold any number of species (`targets` in `frame`), these are answers as of `labels_controls`.
+
     Returns:
         `controls.control_scores` of them.
     """
-    scores = control_scores(frame["species"], predictions)
+    if "targets" in frame:
+        scores, names = labels_control_scores(frame, predictions), ["path", "tape", "species", "targets"]
+    else:
+        scores, names = control_scores(frame["species"], predictions), ["path", "tape", "species"]
     write_csv(run_dir / "reports" / f"{side}_controls.csv", control_table(scores), DIGITS)
-    named = frame[["path", "tape", "species"]].join(predictions.add_prefix(CONTROL))
+    named = frame[names].join(predictions.add_prefix(CONTROL))
     write_csv(run_dir / "preds" / f"{side}_controls.csv", named)
     return scores
 
@@ -143,16 +155,20 @@ def stored_logits(run_dir: Path, side: str, paths: pd.Series, classes: list[str]
     return logits[rows]
 
 
-def prediction_table(frame: pd.DataFrame, evaluation: Evaluation, novelty: np.ndarray | None = None) -> pd.DataFrame:
-    """A row per cut: path, cut_id, tape, species, predicted, confidence (0..1), correct, temperature, novelty."""
-    predicted = np.asarray(evaluation.classes, dtype=object)[evaluation.predicted]
+def prediction_table(
+    frame: pd.DataFrame, evaluation: Evaluation | LabelsEvaluation, novelty: np.ndarray | None = None
+) -> pd.DataFrame:
+    """A row per cut: path, cut_id, tape, species, predicted, confidence (0..1), correct, temperature, novelty; and
+    targets and answers (see `dataset.targets`) where it may hold any number of species."""
     table = frame[["path", "cut_id", "tape", "species"]].reset_index(drop=True)
-    table = table.assign(
-        predicted=predicted,
-        confidence=evaluation.confidence,
-        correct=predicted == table.species.to_numpy(),
-        temperature=evaluation.temperature,
-    )
+    if isinstance(evaluation, LabelsEvaluation):
+        table = table.assign(predicted=evaluation.named, confidence=evaluation.confidence, correct=evaluation.correct)
+        table = table.assign(targets=evaluation.target_texts, answers=evaluation.answer_texts)
+    else:
+        predicted = np.asarray(evaluation.classes, dtype=object)[evaluation.predicted]
+        correct = predicted == table.species.to_numpy()
+        table = table.assign(predicted=predicted, confidence=evaluation.confidence, correct=correct)
+    table = table.assign(temperature=evaluation.temperature)
     return table if novelty is None else table.assign(novelty=novelty)
 
 
@@ -189,8 +205,8 @@ def _write_plots(folder: Path, side: str, predictions: pd.DataFrame, evaluation:
     drawn = {
         "confusion_matrix": plots.confusion_matrix(labels, evaluation.predicted, evaluation.classes),
         "stripplot": plots.stripplot(predictions),
-        "reliability": plots.reliability(labels, evaluation.probabilities, evaluation.uncalibrated),
-        "risk_coverage": plots.risk_coverage(
+        "reliability": calibration_plots.reliability(labels, evaluation.probabilities, evaluation.uncalibrated),
+        "risk_coverage": calibration_plots.risk_coverage(
             evaluation.risk_coverage, None if isinstance(threshold, np.ndarray) else threshold
         ),
     }

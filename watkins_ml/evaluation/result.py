@@ -44,6 +44,11 @@ class Evaluation:
         """The highest probability of each cut (N,)."""
         return self.probabilities.max(axis=1)
 
+    @property
+    def certainty(self) -> np.ndarray:
+        """What cuts are ordered by in galleries: the confidence."""
+        return self.confidence
+
     @cached_property
     def per_species(self) -> pd.DataFrame:
         """As `metrics.per_species`."""

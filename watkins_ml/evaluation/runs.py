@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ from watkins_ml.core.names import normal
 from watkins_ml.core.plain_yaml import read_yaml
 from watkins_ml.dataset.layout import TEXT_COLUMNS
 from watkins_ml.dataset.split import LEAKY
-from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
-from watkins_ml.evaluation.intervals import QUANTITIES, paired_difference, score_intervals, verdict
+from watkins_ml.dataset.targets import LABELS
+from watkins_ml.evaluation.intervals import paired_difference, score_intervals, verdict
+from watkins_ml.evaluation.metric_rows import GROUPS
 from watkins_ml.tracking.records import Member
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
@@ -37,53 +38,8 @@ TEST_REPORT = [
     "galleries/test_least_confident.png",
     "galleries/test_random.png",
 ]
-
-
-class Row(NamedTuple):
-    """One metric of the table; `best` is max, min or None where no value is better than another."""
-
-    key: str
-    title: str
-    best: Any = None
-    percent: bool = True
-
-
-_QUANTITIES = [
-    Row("accuracy", "accuracy", max),
-    Row("macro_f1", "macro F1", max),
-    Row("macro_precision", "macro precision", max),
-    Row("macro_recall", "macro recall", max),
-    Row("weighted_f1", "weighted F1", max),
-    Row("weighted_precision", "weighted precision", max),
-    Row("weighted_recall", "weighted recall", max),
-    Row("nll", "mean negative log-likelihood", min, percent=False),
-    Row("ece", "expected calibration error", min, percent=False),
-    Row("ece_uncalibrated", "expected calibration error before temperature scaling", min, percent=False),
-    Row("coverage_at_90", "cuts answered at 90 % precision", max),
-    Row("aurc", "area under the risk–coverage curve", min, percent=False),
-]
-GROUPS = {
-    "Test split": [
-        *(row._replace(key=metric_names.TEST + row.key) for row in _QUANTITIES),
-        Row(
-            metric_names.TEST + metric_names.COVERAGE_AT_THRESHOLD,
-            "cuts answered from the confidence that gave 90 % precision on validation",
-        ),
-        Row(metric_names.TEST + metric_names.PRECISION_AT_THRESHOLD, "precision of these answers"),
-    ],
-    "Controls, without any audio": [
-        Row(metric_names.control(key, quantity), f"{title}: {name}")
-        for key, title in CONTROLS.items()
-        for quantity, name in QUANTITIES.items()
-    ],
-    "Control with audio": [
-        Row(scope + metric_names.control(key, quantity), f"{title}: {name}{side}")
-        for key, title in WITH_AUDIO.items()
-        for scope, side in (("", ""), (metric_names.BEST_VAL, " on validation"))
-        for quantity, name in QUANTITIES.items()
-    ],
-    "Validation split": [row._replace(key=metric_names.BEST_VAL + row.key) for row in _QUANTITIES],
-}
+LABELS_REPORT = [name for name in TEST_REPORT if "matrix" not in name and "stripplot" not in name]
+"""The same of a run whose recordings may hold any number of species."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +59,7 @@ class ComparedRun:
         """Read `run_dir`; a file that is missing, or that lies outside by a link, raises a UserError that names it."""
         check_confined(run_dir)
         has_test_report = any((run_dir / name).exists() for name in TEST_REPORT)
-        for name in NEEDED + TEST_REPORT * has_test_report:
-            if not (run_dir / name).is_file():
-                raise UserError(f"The run in {run_dir} is incomplete: {name} is missing.")
+        _assert_there(run_dir, NEEDED)
         with damage(run_dir / "run.json"):
             info = dict(json.loads((run_dir / "run.json").read_text(encoding="utf-8")))
             for member in info.get("members") or []:
@@ -114,6 +68,7 @@ class ComparedRun:
             config = with_earlier(dict(read_yaml(run_dir / "config.yaml")))
             if "monitor" not in dict(config.get("train") or {}):
                 raise ValueError("no section train")
+        _assert_there(run_dir, (LABELS_REPORT if info.get("task") == LABELS else TEST_REPORT) * has_test_report)
         for key in ("family", "data_digest", "split_protocol"):
             if not info.get(key):
                 raise UserError(f"The run in {run_dir} is incomplete: run.json has no {key}.")
@@ -141,6 +96,11 @@ class ComparedRun:
     @property
     def is_leaky(self) -> bool:
         return bool(LEAKY.get(self.info["split_protocol"]))
+
+    @property
+    def is_for_labels(self) -> bool:
+        """Whether its recordings may hold any number of species."""
+        return bool(self.info.get("task") == LABELS)
 
     @property
     def is_tested(self) -> bool:
@@ -190,13 +150,21 @@ class ComparedRun:
         return _read_text(self.run_dir / TEST_REPORT[1], "true", "predicted", "count").head(most)
 
 
+def _assert_there(run_dir: Path, names: list[str]) -> None:
+    for name in names:
+        if not (run_dir / name).is_file():
+            raise UserError(f"The run in {run_dir} is incomplete: {name} is missing.")
+
+
 def _read_text(path: Path, *needed: str) -> pd.DataFrame:
     """A table in which names are text, also where a species is called `NA` or a tape `00012`; `needed` are columns.
 
     Raises:
         UserError: it cannot be read, or lacks one of them.
     """
-    text = dict.fromkeys([*TEXT_COLUMNS, "true", "predicted", "picture", "sound", "silent", "not_tested"], str)
+    text = dict.fromkeys(
+        [*TEXT_COLUMNS, "answers", "true", "predicted", "picture", "sound", "silent", "not_tested"], str
+    )
     with damage(path):
         table = read_csv(path, dtype=text, keep_default_na=False)
         if missing := [name for name in needed if name not in table]:

@@ -41,7 +41,8 @@ def shortfall(
         best = max(known, key=lambda name: known[name])  # of equals the simplest
         difference = Interval(own - known[best], np.nan, np.nan)
         if predictions is not None and controls is not None and CONTROL + best in controls:
-            difference = paired_difference(controls.assign(predicted=controls[CONTROL + best]), predictions)[quantity]
+            answer = "answers" if "targets" in controls else "predicted"
+            difference = paired_difference(controls.assign(**{answer: controls[CONTROL + best]}), predictions)[quantity]
         if difference.value <= 0 or difference.low <= 0:
             sentences.append(
                 f"{title} {percent(own)} against {percent(known[best])} ({TITLES[best]}{_span(difference)})"
@@ -76,8 +77,9 @@ def read_predictions(path: Path) -> pd.DataFrame | None:
         return None
     with damage(path):
         answers = ("predicted", *(CONTROL + name for name in TITLES))
-        table = read_csv(path, dtype=TEXT_COLUMNS | dict.fromkeys(answers, str), keep_default_na=False)
-        names = [name for name in ("species", *answers) if name in table]
+        text = TEXT_COLUMNS | dict.fromkeys((*answers, "answers"), str)
+        table = read_csv(path, dtype=text, keep_default_na=False)
+        names = [name for name in ("species", *answers, "targets", "answers") if name in table]
         return table[["path", "tape", *names]].assign(**{name: table[name].map(normal) for name in names})
 
 

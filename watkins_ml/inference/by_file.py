@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.audio.decode import AudioError, Recording, SilenceError
 from watkins_ml.audio.settings import MOST_WINDOWS
 from watkins_ml.audio.stream import examined_whole
 from watkins_ml.core.console import progress
 from watkins_ml.core.files import printable
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.inference.scores import WindowScores, score_with_progress
 from watkins_ml.inference.windows import WindowOptions
 from watkins_ml.inference.worker_pool import WorkerPool
@@ -49,6 +51,10 @@ def predict_files(
 ) -> pd.DataFrame:
     """Classify whole files, those longer than a window by several.
 
+    Of a model that answers any number of species (task `labels`) a file has those that any of its known windows over
+    time has, each by its highest probability there; the first `top` of those above their thresholds, and one row
+    "background" where none is. Of others:
+
     A file is unknown exactly if each of its windows over time (`score_recordings` with `options`) is: silent, or newer
     than `max_novelty`. Otherwise it is classified by those of the windows of training and evaluation that are known;
     where none of these is, or where they name a species that no known window over time names, by the known ones over
@@ -61,6 +67,9 @@ def predict_files(
         row without probability, its species "unknown".
     """
     options = options or WindowOptions()
+    if classifier.task == LABELS:
+        answers = [_of_labels(scores, max_novelty) for scores in score_with_progress(classifier, files, options)]
+        return _table(classifier, files, answers, top)
     predictions: list[_FilePrediction | AudioError] = []
     with progress(transient=True) as bar:
         task = bar.add_task("Predicting", total=len(files), note="")
@@ -71,12 +80,19 @@ def predict_files(
     over_time = score_with_progress(classifier, [files[n] for n in open_ones], options) if open_ones else ()
     for (number, prediction), scores in zip(open_ones.items(), over_time, strict=True):
         predictions[number] = _finalized(prediction, scores, max_novelty)
+    return _table(classifier, files, predictions, top)
+
+
+def _table(
+    classifier: Classifier, files: list[Path], predictions: list[_FilePrediction | AudioError], top: int
+) -> pd.DataFrame:
+    thresholds = classifier.label_thresholds if classifier.task == LABELS else None
     rows = [
         {"path": printable(path), "note": getattr(prediction, "note", None)}
         | row
         | ({} if isinstance(prediction, AudioError) else {"temperature": classifier.temperature})
         for path, prediction in zip(files, predictions, strict=True)
-        for row in _ranked(classifier.classes, prediction, top)
+        for row in _ranked(classifier.classes, prediction, top, thresholds)
     ]
     table = pd.DataFrame(rows, columns=COLUMNS)
     numbers = dict.fromkeys(("probability", "novelty", "temperature"), float)
@@ -169,13 +185,31 @@ def _over_time(scores: WindowScores, known: np.ndarray, named: np.ndarray) -> _F
     return _FilePrediction(probabilities, float(scores.novelty[known][chosen].mean()), known=True)
 
 
-def _ranked(classes: list[str], prediction: _FilePrediction | AudioError, top: int) -> list[dict[str, object]]:
+def _of_labels(scores: WindowScores, max_novelty: float) -> _FilePrediction | AudioError:
+    """The prediction for a file from its windows over time, of which each species has its most probable one."""
+    if scores.problem is not None and not len(scores.spans):
+        return AudioError(scores.problem)
+    known = scores.novelty <= max_novelty
+    sounding = scores.novelty[~np.isnan(scores.novelty)]
+    if not known.any():
+        novelty = float(sounding.min()) if len(sounding) else math.nan
+        return _FilePrediction(np.empty(0), novelty, known=False, note=scores.note or None)
+    probabilities = scores.probabilities[known].astype(float).max(axis=0)
+    return _FilePrediction(probabilities, float(scores.novelty[known].mean()), known=True, note=scores.note or None)
+
+
+def _ranked(
+    classes: list[str], prediction: _FilePrediction | AudioError, top: int, thresholds: np.ndarray | None
+) -> list[dict[str, object]]:
     if isinstance(prediction, AudioError):
         return [{"problem": str(prediction)}]
     if not prediction.known:
         return [{"rank": 1, "species": UNKNOWN, "novelty": prediction.novelty}]
     probabilities = prediction.probabilities
+    ranked = [k for k in probabilities.argsort()[::-1] if thresholds is None or probabilities[k] >= thresholds[k]]
+    if not ranked:
+        return [{"rank": 1, "species": BACKGROUND, "novelty": prediction.novelty}]
     return [
         {"rank": rank, "species": classes[k], "probability": probabilities[k], "novelty": prediction.novelty}
-        for rank, k in enumerate(probabilities.argsort()[::-1][:top], start=1)
+        for rank, k in enumerate(ranked[:top], start=1)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watkins_ml.audio.any_settings import differences
 from watkins_ml.audio.settings import FrontendSettings
@@ -15,10 +16,15 @@ from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.dataset.loading import as_prepared, cut_windows, open_side
 from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.dataset.split import leak_stamp
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.inference.resolve import load_classifier
 from watkins_ml.models.bundle import MAX_NOVELTY, Classifier
 from watkins_ml.models.bundle_files import REFIT
 from watkins_ml.models.scoring import window_outputs
+
+if TYPE_CHECKING:
+    from watkins_ml.evaluation.labels import LabelsEvaluation
+    from watkins_ml.evaluation.result import Evaluation
 
 
 def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[dict[str, float], str]:
@@ -32,6 +38,8 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
             anew meanwhile; another process writes to `out`.
     """
     from watkins_ml.evaluation.controls import control_predictions, learned_from
+    from watkins_ml.evaluation.labels import evaluate_labels
+    from watkins_ml.evaluation.labels_controls import labels_controls
     from watkins_ml.evaluation.report import write_controls, write_report
     from watkins_ml.evaluation.result import evaluate
     from watkins_ml.evaluation.spectrum import band_statistics
@@ -51,15 +59,24 @@ def evaluate_model(model: str, data_dir: Path, side: str, out: Path) -> tuple[di
         logits = outputs.by_cut(outputs.logits).numpy()
         labels, is_test = split.labels.numpy(), side == "test"
         threshold, tapes = (classifier.facts.get(THRESHOLD_90), split.frame["tape"]) if is_test else (None, None)
-        evaluation = evaluate(labels, logits, data.classes, classifier.temperature, threshold, tapes)
+        given = labels, logits, data.classes, classifier.temperature
+        if data.task == LABELS:
+            evaluation: Evaluation | LabelsEvaluation = evaluate_labels(*given, classifier.label_thresholds, tapes)
+        else:
+            evaluation = evaluate(*given, threshold, tapes)
         novelty = classifier.predict_outputs(outputs, MAX_NOVELTY).novelty
         write_report(out, side, split.frame, evaluation, shown.spectrograms, data, novelty=novelty)
         scores = dict(evaluation.scores)
         if is_test:
             refit = bool(classifier.facts.get(REFIT))
             learned = [as_prepared(data, name) for name in (("train", "val") if refit else ("train",))]
-            known, spectra = learned_from(data.sides, refit), band_statistics([*learned, shown])
-            predicted = control_predictions(known, split.frame, spectra)
+            if data.task == LABELS and not refit:
+                learned.append(as_prepared(data, "val"))  # which gives the thresholds
+            spectra = band_statistics([*learned, shown])
+            if data.task == LABELS:
+                predicted = labels_controls(data.sides, len(data.classes), refit, spectra)["test"]
+            else:
+                predicted = control_predictions(learned_from(data.sides, refit), split.frame, spectra)
             scores |= write_controls(out, side, split.frame, predicted)
         facts = {
             "model": model,
@@ -79,6 +96,11 @@ def _check_fit(classifier: Classifier, data: PreparedData, model: str, side: str
     if classifier.frontend.settings != data.input:
         differing = differences(data.input, classifier.frontend.settings)
         raise UserError(f"{folder}: prepared with another frontend than {model}: {differing}")
+    if classifier.task != data.task:
+        raise UserError(
+            f"{folder}: prepared for the task {data.task}, but {model} was trained for {classifier.task}; prepare "
+            f"with --task {classifier.task} into another --out"
+        )
     if classifier.classes != data.classes:
         unknown = sorted(set(data.classes) - set(classifier.classes))
         lacking = sorted(set(classifier.classes) - set(data.classes))

@@ -26,7 +26,7 @@ from watkins_ml.core.files import disk_errors, printable
 from watkins_ml.core.text import shown
 from watkins_ml.inference.occlusion import occlusion, over_spectrogram, spectrogram_of
 from watkins_ml.inference.resolve import load_classifier
-from watkins_ml.models.bundle import MAX_NOVELTY, Classifier, to_probabilities
+from watkins_ml.models.bundle import MAX_NOVELTY, Classifier
 from watkins_ml.models.scoring import window_outputs
 
 
@@ -97,7 +97,7 @@ def explain(classifier: Classifier, path: Path, species: str | None = None) -> E
     (whole,), (novelty,) = classifier.predict_outputs(outputs, MAX_NOVELTY)
     answer = classifier.classes[whole.argmax()]
     label = int(whole.argmax()) if wanted is None else wanted
-    of_windows = to_probabilities(outputs.logits, classifier.temperature)[:, label]
+    of_windows = classifier.calibrated(outputs.logits)[:, label]
     known = (classifier.window_novelty(outputs) <= MAX_NOVELTY).numpy()
     surest = int(np.where(known, of_windows, -1).argmax()) if known.any() else int(of_windows.argmax())
     sound_s = len(recording.waveform) / recording.sample_rate

@@ -21,6 +21,7 @@ from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.graph import FrontendGraph
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import check_temporary_files, disk_errors, write_bytes
+from watkins_ml.dataset.targets import LABELS, SPECIES
 from watkins_ml.inference.resolve import load_classifier, pinned
 from watkins_ml.models.bundle import Classifier, weights_digest
 from watkins_ml.models.scoring import cut_logits
@@ -38,9 +39,14 @@ RECIPE = (
     "divide a longer one into several. Digital silence at both ends of a row is left away, what lies between repeated. "
     "probabilities: calibrated, a row for each row of waveform, a column for each of classes. novelty: above 1, the "
     "sound is unlike what the model was trained on (noise, other species), whatever the probabilities say; infinite "
-    "where there is only silence, or samples that are no numbers. Several rows of a recording: softmax(mean of the "
-    "logits / temperature) of those whose novelty is at most 1; where none is, the recording is unknown."
+    "where there is only silence, or samples that are no numbers. Several rows of a recording: {together} of those "
+    "whose novelty is at most 1; where none is, the recording is unknown."
 )
+TOGETHER = {
+    SPECIES: "softmax(mean of the logits / temperature)",
+    LABELS: "of each species, which may be there or not beside the others, the highest probability",
+}
+"""By task: what several windows of a recording say together."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class WaveformClassifier(nn.Module):
         self.network: Any = classifier.network
         self.temperature = classifier.temperature
         self.novelty = classifier.novelty
+        self.each_by_itself = classifier.task == LABELS
 
     def forward(self, waveforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """float32 (batch, samples) to calibrated probabilities and logits, (batch, species), and novelty (batch,)."""
@@ -74,7 +81,9 @@ class WaveformClassifier(nn.Module):
         embeddings = self.network.embed(self.frontend(_between_silence(audio, sounding)))
         logits = self.network.head(embeddings)
         novelty = torch.zeros_like(logits[:, 0]) if self.novelty is None else self.novelty(embeddings)
-        return (logits / self.temperature).softmax(dim=1), logits, torch.where(audible, novelty, torch.inf)
+        calibrated = logits / self.temperature
+        probabilities = calibrated.sigmoid() if self.each_by_itself else calibrated.softmax(dim=1)
+        return probabilities, logits, torch.where(audible, novelty, torch.inf)
 
 
 def _between_silence(audio: torch.Tensor, sounding: torch.Tensor) -> torch.Tensor:
@@ -149,7 +158,10 @@ def metadata(classifier: Classifier, model: str) -> dict[str, str]:
     settings = classifier.frontend.settings
     return {
         "model": model,
-        "recipe": RECIPE.format(rate=settings.sample_rate, samples=settings.samples),
+        "recipe": RECIPE.format(
+            rate=settings.sample_rate, samples=settings.samples, together=TOGETHER[classifier.task]
+        ),
+        "task": classifier.task,
         "classes": json.dumps(classifier.classes, ensure_ascii=False),
         "sample_rate": str(settings.sample_rate),
         "samples": str(settings.samples),

@@ -12,7 +12,7 @@ import torch
 from watkins_ml.audio.defaults import SAMPLE_RATE
 from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
-from watkins_ml.models.bundle import Classifier, to_probabilities
+from watkins_ml.models.bundle import Classifier
 from watkins_ml.models.scoring import window_outputs
 
 PIECES = 16
@@ -37,7 +37,7 @@ def occlusion(classifier: Classifier, waveform: np.ndarray, rate: int, label: in
         sounds.append(hidden)
     windows = torch.stack([classifier.frontend(sound, rate) for sound in sounds])
     logits = window_outputs(classifier.network, [windows]).logits
-    whole, *rest = to_probabilities(logits, classifier.temperature)[:, label]
+    whole, *rest = classifier.calibrated(logits)[:, label]
     falls = whole - np.array(rest)
     found = np.maximum((falls[:-1] + falls[1:]) / 2, 0)
     return found / found.max() if found.max() > 0 else found

@@ -5,40 +5,35 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple, Self, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from torch import nn
 
 from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.audio.files import FileFrontend
-from watkins_ml.audio.frontend import Frontend
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.confined import plain_file
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.files import write_bytes, write_json, write_tensors
-from watkins_ml.core.metric_names import THRESHOLD_90
 from watkins_ml.core.names import normal
 from watkins_ml.core.tensor_files import read_tensors
+from watkins_ml.dataset.targets import LABELS, SPECIES
 from watkins_ml.models.bundle_files import DESCRIPTION, NOVELTY, PARTS, WEIGHTS
+from watkins_ml.models.description import FORMATS, read_description
 from watkins_ml.models.family import ModelSection, Network
 from watkins_ml.models.novelty import MOST_KNOWN, NOISES, Novelty
 from watkins_ml.models.registry import build_model, family
 from watkins_ml.models.scoring import BATCH, WindowOutputs, window_outputs
 from watkins_ml.models.thresholds import Thresholds, read_thresholds
 
-FORMAT = 1
-MOST_SPECIES = 10_000
 SLACK = 4 << 20
 """Bytes that a file of tensors takes beside them, at most."""
 LARGEST = {DESCRIPTION: 16_000_000, WEIGHTS: 16_000_000_000}
@@ -74,6 +69,8 @@ class Classifier:
     """Models of earlier versions have none: everything is known to them (novelty 0)."""
     thresholds: Thresholds | None = None
     """From which probability on species are detected in long recordings, where that was chosen."""
+    task: str = SPECIES
+    """SPECIES: probabilities of all species sum to 1; LABELS: each has its own."""
 
     def label(self, species: str) -> int:
         """The number of a species among the outputs; raises a UsageError that names the nearest one known."""
@@ -87,6 +84,7 @@ class Classifier:
         """Equal for models that give the same answers: of weights, frontend, species, temperature and novelty."""
         parts = self.frontend.settings.digest(), self.classes, repr(self.temperature), weights_digest(self.network)
         settled = " ".join(map(str, parts)) + (f" {weights_digest(self.novelty)}" if self.novelty else "")
+        settled += f" {self.task}" * (self.task != SPECIES)
         return hashlib.sha256(settled.encode()).hexdigest()[:16]
 
     def probabilities(self, cuts: Iterable[torch.Tensor], batch_size: int = BATCH) -> np.ndarray:
@@ -112,12 +110,24 @@ class Classifier:
             raise UserError("the model gives no numbers for this sound; its weights are damaged, so train it again")
         novelty = self.window_novelty(outputs)
         known = novelty <= max_novelty
-        probabilities = to_probabilities(outputs.by_cut(outputs.logits, known), self.temperature)
+        probabilities = self.calibrated(outputs.by_cut(outputs.logits, known))
         of_cuts = outputs.by_cut(novelty, known)
         if outputs.counts:
             least = torch.stack([of_cut.min() for of_cut in novelty.split(outputs.counts)])
             of_cuts = torch.where(least <= max_novelty, of_cuts, least)
         return Predictions(probabilities, of_cuts.double().numpy())
+
+    def calibrated(self, logits: torch.Tensor) -> np.ndarray:
+        """Logits (N, species) to calibrated float64 probabilities (N, species)."""
+        if self.task == LABELS:
+            return (logits.double() / self.temperature).sigmoid().numpy()
+        return to_probabilities(logits, self.temperature)
+
+    @property
+    def label_thresholds(self) -> np.ndarray:
+        """The probability from which on each species is answered, float64 (species,); a half where none is known."""
+        of = {} if self.thresholds is None else self.thresholds.of
+        return np.array([of.get(name, 0.5) for name in self.classes])
 
     def window_novelty(self, outputs: WindowOutputs) -> torch.Tensor:
         """The novelty of each window, (windows,)."""
@@ -156,6 +166,7 @@ def save_bundle(
     facts: dict[str, Any],
     temperature: float = 1.0,
     novelty: Novelty | None = None,
+    task: str = SPECIES,
 ) -> None:
     """Write a bundle; `model.json` comes last and seals it."""
     if (own := family(config.name).own_input) is not None and not isinstance(frontend, FrontendSettings):
@@ -165,8 +176,10 @@ def save_bundle(
     write_tensors(folder / WEIGHTS, weights)
     if novelty is not None:
         save_novelty(folder, novelty)
-    description = {"format": FORMAT, "model": config.model_dump(), "frontend": frontend.model_dump()}
+    description = {"format": FORMATS[task], "model": config.model_dump(), "frontend": frontend.model_dump()}
     description |= {"temperature": temperature, "classes": classes, "facts": facts}
+    if task != SPECIES:
+        description["task"] = task
     write_json(folder / DESCRIPTION, description)
 
 
@@ -174,38 +187,6 @@ def save_novelty(folder: Path, novelty: Novelty) -> None:
     """Add to a bundle what its network knows."""
     known, noise = (directions.half().cpu() for directions in (novelty.known, novelty.noise))
     write_tensors(folder / NOVELTY, {"known": known, "noise": noise, "limit": novelty.limit.cpu()})
-
-
-class _Description(BaseModel):
-    """`model.json`, as `save_bundle` writes it; of a stranger's, nothing is believed that has not been checked."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    format: int
-    model: ModelSection
-    """Of its family, see `_description_of`."""
-    frontend: Annotated[FrontendSettings, BeforeValidator(FrontendSettings.stored_form)]
-    temperature: float = Field(default=1.0, gt=0)  # bundles of earlier versions have none
-    classes: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(min_length=1, max_length=MOST_SPECIES)
-    facts: dict[str, str | int | float | bool | None]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        names = [normal(name) for name in self.classes]
-        if len(set(names)) < len(names) or not all(name.strip() for name in names):
-            raise ValueError("classes are names, each of another species")
-        "".join([*names, *self.facts]).encode()  # half of a character could not be printed
-        threshold = self.facts.get(THRESHOLD_90, 0.0)
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-            raise ValueError("threshold_90 is no number")
-        return self
-
-
-@cache
-def _description_of(name: str) -> type[_Description]:
-    own_input = family(name).own_input
-    own: dict[str, Any] = {} if own_input is None else {"frontend": (own_input.settings_type, ...)}
-    return create_model("_Description", __base__=_Description, model=(family(name).config, ...), **own)
 
 
 def load_bundle(folder: Path, name: str | None = None) -> Classifier:
@@ -218,7 +199,7 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
         if os.path.lexists(folder / part):
             plain_file(folder, part, name or folder, LARGEST.get(part, LARGEST[WEIGHTS]))
     with _naming(folder, DESCRIPTION, name):
-        description, frontend = _read_description(folder / DESCRIPTION, name or folder)
+        description, frontend = read_description(folder / DESCRIPTION, name or folder)
         network = build_model(description.model, len(description.classes), pretrained=False)
     with _naming(folder, WEIGHTS, name):
         own = network.state_dict()
@@ -238,30 +219,8 @@ def load_bundle(folder: Path, name: str | None = None) -> Classifier:
             novelty.check(dimensions)
     classes = [normal(species) for species in description.classes]
     thresholds = read_thresholds(folder, name or folder, classes)
-    return Classifier(network, frontend, classes, description.facts, description.temperature, novelty, thresholds)
-
-
-def _read_description(path: Path, name: object) -> tuple[_Description, FileFrontend]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise UserError(f"{name}: model format {str(found)[:20]} needs a newer watkins_ml")
-    try:
-        model = content.get("model") if isinstance(content, dict) else None
-        name_of_family = model.get("name") if isinstance(model, dict) else None
-        kind = _description_of(name_of_family) if isinstance(name_of_family, str) else _Description
-        description = kind.model_validate(content, strict=True)
-        if description.format != FORMAT:
-            raise ValueError(f"model format {description.format}, not {FORMAT}")
-        own = family(description.model.name).own_input
-        if own is not None:
-            return description, own.open(description.model, description.frontend, path.parent)
-        return description, Frontend(description.frontend)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
-    except UsageError as error:
-        raise ValueError(str(error)) from None
+    facts, temperature, task = description.facts, description.temperature, description.task
+    return Classifier(network, frontend, classes, facts, temperature, novelty, thresholds, task)
 
 
 def _check_fit(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> None:

@@ -24,6 +24,11 @@ class ModelSection(Section):
 
     name: str
 
+    @property
+    def for_labels(self) -> bool:
+        """Whether its networks can learn to answer any number of species a recording."""
+        return True
+
 
 class Network(Protocol):
     """An `nn.Module` from spectrograms (batch, 1, n_mels, frames) to logits (batch, species), in two steps.

@@ -38,6 +38,10 @@ class HeadSection(ModelSection):
     whitening: float = Field(default=4.0, ge=0, le=1000)
     """How much prototypes leave out of that in which tapes of one species differ; 0: nothing."""
 
+    @property
+    def for_labels(self) -> bool:
+        return self.head != "prototypes"
+
 
 class PrototypeHead(nn.Module):
     """Vectors (batch, inputs) to unit vectors (batch, dimensions), and these to logits (batch, species).

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from watkins_ml.core.errors import UsageError, UserError, first_line
 from watkins_ml.core.text import shown
+from watkins_ml.dataset.targets import LABELS, SPECIES
 from watkins_ml.models import families
 from watkins_ml.models.family import Family, ModelSection
 
@@ -74,14 +75,19 @@ def build_model(config: ModelSection, species: int, pretrained: bool = True) -> 
     return family(config.name).build(config, species, pretrained)
 
 
-def try_model(config: ModelSection, species: int, shape: tuple[int, int, int]) -> None:
-    """Build a network as a training will, and give it one empty spectrogram of `shape`; before anything is written.
+def try_model(config: ModelSection, species: int, shape: tuple[int, int, int], task: str = SPECIES) -> None:
+    """Build a network as a training will, and give it one empty spectrogram; before anything is written.
 
     Raises:
-        UserError: weights that do not fit, or spectrograms that are too small for the network.
+        UserError: weights that do not fit, or data that are not for such a network.
     """
     import torch
 
+    if task == LABELS and not config.for_labels:
+        raise UserError(
+            "model.head prototypes: compares recordings of one species each, but these data were prepared for any "
+            f"number of them (--task {LABELS}); set model.head=linear"
+        )
     network = build_model(config, species).eval()
     if family(config.name).own_input is not None:  # its inputs have the shape that it asks for
         return

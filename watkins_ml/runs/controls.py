@@ -8,6 +8,8 @@ from pathlib import Path
 from watkins_ml.core.metric_names import BEST_VAL
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import Side, as_prepared
+from watkins_ml.dataset.split import SIDES
+from watkins_ml.dataset.targets import LABELS
 
 
 def report_controls(
@@ -22,15 +24,19 @@ def report_controls(
         `control_*` and `best_val_control_*`.
     """
     from watkins_ml.evaluation.controls import SPECTRUM, control_predictions, learned_from, spectrum_prediction
+    from watkins_ml.evaluation.labels_controls import labels_controls
     from watkins_ml.evaluation.report import write_controls
     from watkins_ml.evaluation.spectrum import band_statistics
 
-    train, val, test = (data.sides[side] for side in ("train", "val", "test"))
+    train, val, test = (data.sides[side] for side in SIDES)
     in_memory = loaded if data.as_prepared is None else None
     sides = in_memory or [as_prepared(data, name) for name in ("train", "val")]
     spectra = band_statistics([*sides, as_prepared(data, "test")])
-    validated = spectrum_prediction(train, val, spectra).to_frame(SPECTRUM)
+    if data.task == LABELS:
+        validated, tested = labels_controls(data.sides, len(data.classes), refit, spectra).values()
+        validated = validated[[SPECTRUM]]
+    else:
+        validated = spectrum_prediction(train, val, spectra).to_frame(SPECTRUM)
+        tested = control_predictions(learned_from(data.sides, refit), test, spectra)
     scores = {BEST_VAL + name: value for name, value in write_controls(run_dir, "val", val, validated).items()}
-    return scores | write_controls(
-        run_dir, "test", test, control_predictions(learned_from(data.sides, refit), test, spectra)
-    )
+    return scores | write_controls(run_dir, "test", test, tested)

@@ -21,11 +21,13 @@ from watkins_ml.core.metric_names import FOLD, TEMPERATURE, TEST, THRESHOLD_90
 from watkins_ml.core.wording import differences, plural
 from watkins_ml.dataset.folds import FoldRule, Folds, make_folds
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import open_side
+from watkins_ml.dataset.loading import labels_of, open_side
 from watkins_ml.dataset.split import SIDES
 from watkins_ml.dataset.stored import SpectrogramFiles
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.models.registry import try_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
+from watkins_ml.runs.reports import read_label_thresholds
 from watkins_ml.runs.train import read_inputs, train_and_report
 from watkins_ml.tracking.records import CROSSVAL
 from watkins_ml.tracking.rundir import RunDirectory
@@ -36,6 +38,7 @@ from watkins_ml.training.checkpoints import latest_checkpoint
 from watkins_ml.training.monitor import best_epoch
 
 if TYPE_CHECKING:
+    from watkins_ml.evaluation.labels import LabelsEvaluation
     from watkins_ml.evaluation.result import Evaluation
 
 HOW_TO_CONTINUE = "the same command goes on with it"
@@ -71,7 +74,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"register_as": None})})
     folds = make_folds(read_prepared(Path(config.data.dir)), rule)
     sides = {fold: folds.data_of(fold) for fold in folds.names}
-    try_model(config.model, len(folds.data.classes), folds.data.input.shape)
+    try_model(config.model, len(folds.data.classes), folds.data.input.shape, folds.data.task)
     record, rule_facts = RunDirectory(run_dir), {key: value for key, value in asdict(rule).items() if value is not None}
     _refuse_others(record, config, rule_facts, folds.digest)
     with disk_errors(f"cannot write to {run_dir}", f"make room; {HOW_TO_CONTINUE}"):
@@ -163,7 +166,7 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], co
 
     runs = {fold: RunDirectory(record.root / f"fold-{fold}") for fold in sides}
     tested = pd.concat([data.sides["test"] for data in sides.values()], ignore_index=True)
-    evaluation = _evaluate_pooled(runs, sides, tested, folds.data.classes)
+    evaluation = _evaluate_pooled(runs, sides, tested, folds)
     write_report(record.root, "test", tested, evaluation, SpectrogramFiles(folds.data, tested), folds.data)
     metrics = {TEST + name: value for name, value in evaluation.scores.items()}
     metrics |= write_controls(record.root, "test", tested, _control_predictions(folds.data, sides, config.train.refit))
@@ -181,28 +184,29 @@ def _pool(record: RunDirectory, folds: Folds, sides: dict[str, PreparedData], co
 
 
 def _evaluate_pooled(
-    runs: dict[str, RunDirectory], sides: dict[str, PreparedData], tested: pd.DataFrame, classes: list[str]
-) -> Evaluation:
+    runs: dict[str, RunDirectory], sides: dict[str, PreparedData], tested: pd.DataFrame, folds: Folds
+) -> Evaluation | LabelsEvaluation:
     """All test sides in the order of `tested`, each recording with temperature and threshold of its fold.
 
     The threshold is infinite where the fold's validation gave none.
     """
+    from watkins_ml.evaluation.labels import evaluate_labels
     from watkins_ml.evaluation.report import stored_logits
     from watkins_ml.evaluation.result import evaluate
 
-    frames, metrics = [data.sides["test"] for data in sides.values()], [run.read_metrics() for run in runs.values()]
+    classes, metrics = folds.data.classes, [run.read_metrics() for run in runs.values()]
+    frames, records = [data.sides["test"] for data in sides.values()], list(runs.values())
     counts = [len(frame) for frame in frames]
-    folds = zip(runs.values(), frames, metrics, strict=True)
-    return evaluate(
-        tested["label"].to_numpy(),
-        np.concatenate(
-            [stored_logits(run.root, "test", frame["path"], classes, found[TEMPERATURE]) for run, frame, found in folds]
-        ),
-        classes,
-        np.repeat([found[TEMPERATURE] for found in metrics], counts),
-        np.repeat([found.get(THRESHOLD_90, np.inf) for found in metrics], counts),
-        tested["tape"],
-    )
+    parts = [
+        stored_logits(run.root, "test", frame["path"], classes, found[TEMPERATURE])
+        for run, frame, found in zip(records, frames, metrics, strict=True)
+    ]
+    temperature = np.repeat([found[TEMPERATURE] for found in metrics], counts)
+    given = labels_of(folds.data, tested), np.concatenate(parts), classes, temperature
+    if folds.data.task == LABELS:
+        thresholds = np.repeat([read_label_thresholds(run.root, classes) for run in records], counts, axis=0)
+        return evaluate_labels(*given, thresholds, tested["tape"])
+    return evaluate(*given, np.repeat([found.get(THRESHOLD_90, np.inf) for found in metrics], counts), tested["tape"])
 
 
 def _read_folds(record: RunDirectory) -> pd.DataFrame:
@@ -217,9 +221,14 @@ def _read_folds(record: RunDirectory) -> pd.DataFrame:
 def _control_predictions(data: PreparedData, sides: dict[str, PreparedData], refit: bool) -> pd.DataFrame:
     """For all test sides one after another; fitted anew for each fold, as the networks are."""
     from watkins_ml.evaluation.controls import control_predictions, learned_from
+    from watkins_ml.evaluation.labels_controls import labels_controls
     from watkins_ml.evaluation.spectrum import band_statistics
 
     spectra = band_statistics([open_side(data, side) for side in SIDES])
+    if data.task == LABELS:
+        classes = len(data.classes)
+        answers = [labels_controls(each.sides, classes, refit, spectra)["test"] for each in sides.values()]
+        return pd.concat(answers, ignore_index=True)
     of_folds = [
         control_predictions(learned_from(each.sides, refit), each.sides["test"], spectra) for each in sides.values()
     ]

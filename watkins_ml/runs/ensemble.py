@@ -35,8 +35,9 @@ from watkins_ml.models.registry import build_model
 from watkins_ml.models.scoring import window_outputs
 from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.ensemble_members import MemberRun, combined, configuration, read_data
-from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, validated, write_history
+from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, write_history
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle, shortages
+from watkins_ml.runs.reports import validated_species
 from watkins_ml.runs.save_model import novelty_of, write_model
 from watkins_ml.runs.train import RunResult, record_result
 from watkins_ml.tracking.rundir import RunDirectory
@@ -112,7 +113,7 @@ def _report(record: RunDirectory, data: PreparedData, logits: dict[str, np.ndarr
     for sentence in leak_stamp(data.protocol).values():
         err.print(sentence, style="yellow")
     val, test = open_side(data, "val"), open_side(data, "test")
-    evaluation, metrics = validated(val.frame, logits["val"], data.classes)
+    evaluation, metrics = validated_species(val.labels.numpy(), logits["val"], data.classes, val.frame["tape"])
     write_report(record.root, "val", val.frame, evaluation, val.spectrograms, seconds=data.frontend.span_s)
     write_history(record, [evaluation.scores])
     metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}

@@ -31,8 +31,9 @@ from watkins_ml.inference.resolve import is_uri
 from watkins_ml.models.bundle_files import DESCRIPTION
 from watkins_ml.runs.crossval import CrossValidation, pooled_data
 from watkins_ml.runs.ensemble_members import MemberRun, combined, configuration, read_data
-from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, validated, write_history
+from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, write_history
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
+from watkins_ml.runs.reports import validated_species
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
@@ -115,7 +116,9 @@ def _score_fold(members: list[MemberRun], fold: str, data: PreparedData) -> Fold
         check_confined(run.root)
         if run.facts.data_digest != data.digest:
             raise UserError(f"{run.root}: of other sides than this fold of {data.folder.root}; run `watkins crossval`")
-    evaluation, found = validated(val, combined(runs, "val", val, data.classes), data.classes)
+    evaluation, found = validated_species(
+        val["label"].to_numpy(), combined(runs, "val", val, data.classes), data.classes, val["tape"]
+    )  # fmt: skip
     return FoldScores(data, evaluation.scores, found, combined(runs, "test", data.sides["test"], data.classes))
 
 

@@ -15,6 +15,7 @@ from watkins_ml.config import ExperimentConfig, load_stored, validate
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.metric_names import TEMPERATURE
 from watkins_ml.dataset.layout import PreparedData, read_prepared
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.inference.resolve import run_directory
 from watkins_ml.models.registry import family_of_members
 from watkins_ml.tracking.run_files import check_confined
@@ -134,7 +135,13 @@ def combined(runs: list[RunDirectory], side: str, frame: pd.DataFrame, classes: 
 def read_data(data_dir: Path, members: list[MemberRun]) -> PreparedData:
     """The data that the members were trained on; raises a UserError where the folder is missing."""
     try:
-        return read_prepared(data_dir)
+        data = read_prepared(data_dir)
     except UserError as error:
         had = f"{members[0].model} had {members[0].config.data.dir}"
         raise UserError(f"{error}, or name the members' data with --data ({had})") from None
+    if data.task == LABELS:
+        raise UserError(
+            f"{data_dir}: prepared for any number of species a recording (--task {LABELS}); ensembles are of models "
+            "that name one"
+        )
+    return data

@@ -16,8 +16,6 @@ from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import disk_errors, write_csv
 from watkins_ml.core.locks import reading
 from watkins_ml.core.metric_names import (
-    TEMPERATURE,
-    THRESHOLD_90,
     TRAIN_ACCURACY,
     TRAIN_LOSS,
     VAL_ACCURACY,
@@ -32,7 +30,7 @@ from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 
 if TYPE_CHECKING:
-    from watkins_ml.evaluation.result import Evaluation
+    pass
 
 HOW_TO_CONTINUE = "the same command goes on with it"
 SINGLE_EPOCH = 1
@@ -80,23 +78,6 @@ def recorded(record: RunDirectory, data: PreparedData) -> Iterator[bool]:
                 yield False
             else:
                 yield True
-
-
-def validated(val: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> tuple[Evaluation, dict[str, float]]:
-    """What an ensemble scores on validation, with the temperature and the threshold that are found there.
-
-    `val` is that side, a row a recording, with its label and its tape.
-    """
-    from watkins_ml.evaluation.calibration import fit_temperature
-    from watkins_ml.evaluation.result import evaluate
-    from watkins_ml.evaluation.selective import threshold_at
-
-    labels = val["label"].to_numpy()
-    evaluation = evaluate(labels, logits, classes, temperature := fit_temperature(labels, logits, val["tape"]))
-    found = {TEMPERATURE: temperature}
-    if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
-        found[THRESHOLD_90] = threshold
-    return evaluation, found
 
 
 def write_history(record: RunDirectory, validation: list[dict[str, float]]) -> None:

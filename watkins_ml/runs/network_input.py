@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 from watkins_ml.config import ExperimentConfig
 from watkins_ml.core.errors import UserError
 from watkins_ml.dataset.layout import PreparedData
+from watkins_ml.dataset.loading import Side
 from watkins_ml.dataset.own_input import with_own_input
 from watkins_ml.models.registry import family
+
+
+class Inputs(NamedTuple):
+    """What a training reads."""
+
+    data: PreparedData
+    train: Side
+    val: Side
 
 
 def with_input(config: ExperimentConfig, data: PreparedData) -> PreparedData:

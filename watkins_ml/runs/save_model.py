@@ -23,11 +23,14 @@ from watkins_ml.core.tensor_files import read_tensors
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.own_input import frontend_folder
 from watkins_ml.dataset.stored import SpectrogramFiles
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.models.bundle import SLACK, save_bundle, save_novelty
 from watkins_ml.models.bundle_files import EXAMPLE, LICENCE, NOVELTY, REFIT
 from watkins_ml.models.family import ModelSection
 from watkins_ml.models.novelty import NOISES, Novelty, fit_novelty, noise_tensors, remembered_rows
 from watkins_ml.models.registry import family, licence_of
+from watkins_ml.models.thresholds import Thresholds, write_thresholds
+from watkins_ml.runs.reports import read_label_thresholds
 from watkins_ml.tracking.rundir import RunDirectory
 
 
@@ -74,7 +77,11 @@ def write_model(
     if refit:
         facts[REFIT] = True
     write_bytes(run.model / EXAMPLE, _example_audio(data.frontend.sample_rate))
-    save_bundle(run.model, network, config.model, data.input, data.classes, facts, metrics[TEMPERATURE], novelty)
+    if data.task == LABELS:
+        of = dict(zip(data.classes, read_label_thresholds(run.root, data.classes).tolist(), strict=True))
+        write_thresholds(run.model, Thresholds(of, "the highest F1 on validation", {"data_digest": data.digest}))
+    settled = facts, metrics[TEMPERATURE], novelty, data.task
+    save_bundle(run.model, network, config.model, data.input, data.classes, *settled)
     if run.timing.exists():
         run.update_facts(epoch_seconds=float(pd.read_csv(run.timing)["epoch_seconds"].mean()))
     run.update_facts(parameters=sum(parameter.numel() for parameter in network.parameters()), model=facts)

@@ -6,9 +6,7 @@ import socket
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -20,23 +18,18 @@ from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import reading
 from watkins_ml.core.metric_names import (
-    BEST_EPOCH,
-    BEST_VAL,
     BEST_VAL_CONTROL_MACRO_F1,
-    TEMPERATURE,
-    TEST,
-    THRESHOLD_90,
     renamed,
 )
 from watkins_ml.dataset.layout import PreparedData, read_prepared
-from watkins_ml.dataset.loading import Side, as_prepared, cut_windows, load_sides, open_side
+from watkins_ml.dataset.loading import load_sides, open_side
 from watkins_ml.dataset.split import assert_no_tape_crosses, leak_stamp
+from watkins_ml.dataset.targets import LABELS
 from watkins_ml.models.registry import build_model, try_model
-from watkins_ml.models.scoring import cut_logits
-from watkins_ml.runs.controls import report_controls
 from watkins_ml.runs.lifecycle import interruptible, run_lifecycle, shortages
-from watkins_ml.runs.network_input import with_input
+from watkins_ml.runs.network_input import Inputs, with_input
 from watkins_ml.runs.refit import CHECKPOINT, refit_network
+from watkins_ml.runs.reports import report_test, report_validation, side_logits
 from watkins_ml.runs.save_model import save_model
 from watkins_ml.tracking.records import TRAIN
 from watkins_ml.tracking.run_files import check_confined
@@ -46,7 +39,6 @@ from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.training.checkpoints import Checkpoint, drop_previous, latest_checkpoint
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.loop import Recorder, fit
-from watkins_ml.training.monitor import best_epoch
 from watkins_ml.transforms.transform import of_windows
 
 
@@ -67,7 +59,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     check_address()
     current().broadcast(config.model_dump())
     inputs = read_inputs(config)
-    try_model(config.model, len(inputs.data.classes), inputs.data.input.shape)
+    try_model(config.model, len(inputs.data.classes), inputs.data.input.shape, inputs.data.task)
     run = RunDirectory.create(run_dir, config, inputs.data)
     with run.training(), reading(inputs.data.folder.root, f"watkins train ({run.root})"):
         return RunResult(run.root, train_and_report(config, inputs, run, None))
@@ -122,16 +114,10 @@ def help_training() -> None:
     inputs = read_inputs(config)
     with interruptible(group.broadcast()), reading(inputs.data.folder.root, "watkins train"):
         network = train(config, inputs, None, None)
-        _logits(network, inputs.data, inputs.val)
+        side_logits(network, inputs.data, inputs.val)
         if config.train.refit:
             network = refit_network(config, *inputs, None)
-        _logits(network, inputs.data, open_side(inputs.data, "test"))
-
-
-class Inputs(NamedTuple):
-    data: PreparedData
-    train: Side
-    val: Side
+        side_logits(network, inputs.data, open_side(inputs.data, "test"))
 
 
 def read_inputs(config: ExperimentConfig, data: PreparedData | None = None) -> Inputs:
@@ -206,86 +192,22 @@ def train(
     recorder: Recorder | None = None,
 ) -> nn.Module:
     """The network of the best epoch; `recorder` (default: the run itself, if there is one) hears of each."""
+    from watkins_ml.evaluation.labels import score_labels_epoch
     from watkins_ml.evaluation.metrics import score_epoch
 
     data, train, val = inputs
+    score = score_labels_epoch if data.task == LABELS else score_epoch
     return fit(
         config,
         partial(build_model, config.model, len(data.classes), pretrained=start is None and current().is_first),
         train,
         val,
         len(data.classes),
-        partial(score_epoch, classes=data.classes),
+        partial(score, classes=data.classes),
         recorder or run,
         start,
         FeatureCache(data.folder.root / "features", data.digest, config.data.feature_cache_gb),
     )
-
-
-def report_validation(
-    network: nn.Module, inputs: Inputs, run: RunDirectory, monitor: str, refit: bool = False
-) -> dict[str, float]:
-    """Fit the temperature, write the validation report and the learning curves; the metrics, also in `metrics.json`.
-
-    `monitor` is the run's `train.monitor`, by which `network` is that of the best epoch; `refit` says whether another
-    one will be tested (`train.refit`).
-    """
-    from watkins_ml.evaluation.calibration import fit_temperature
-    from watkins_ml.evaluation.report import write_kept, write_learning_curves, write_report
-    from watkins_ml.evaluation.result import evaluate
-    from watkins_ml.evaluation.selective import threshold_at
-
-    history, (data, _, val) = run.read_history(), inputs
-    labels, logits = val.labels.numpy(), _logits(network, data, val)
-    best, temperature = best_epoch(history, monitor), fit_temperature(labels, logits, val.frame["tape"])
-    evaluation = evaluate(labels, logits, data.classes, temperature)
-    write_report(
-        run.root, "val", val.frame, evaluation, as_prepared(data, "val").spectrograms, seconds=data.frontend.span_s
-    )
-    metrics: dict[str, float] = {BEST_EPOCH: best, TEMPERATURE: temperature}
-    if (threshold := threshold_at(evaluation.risk_coverage)) is not None:
-        metrics[THRESHOLD_90] = threshold
-    metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
-    write_kept(run.root, best, len(history), monitor, refit)
-    write_learning_curves(run.root, history, best)
-    run.write_metrics(metrics)
-    return metrics
-
-
-def report_test(
-    network: nn.Module,
-    data: PreparedData,
-    run: RunDirectory,
-    known: dict[str, float],
-    loaded: tuple[Side, Side] | None = None,
-    refit: bool = False,
-) -> dict[str, float]:
-    """Read the test side, here for the only time: its report, and the controls beside it.
-
-    `known` are the metrics of `report_validation`, with the temperature and the threshold that validation gave;
-    `loaded` are training and validation side, if they have been read; `refit` says that it learned from both.
-
-    Returns:
-        the new metrics, which `metrics.json` has beside the `known` ones.
-    """
-    from watkins_ml.evaluation.report import write_report
-    from watkins_ml.evaluation.result import evaluate
-
-    side = open_side(data, "test")
-    logits = _logits(network, data, side)
-    # a study that an earlier version began knows neither
-    temperature, threshold = known.get(TEMPERATURE, 1.0), known.get(THRESHOLD_90)
-    evaluation = evaluate(side.labels.numpy(), logits, data.classes, temperature, threshold, side.frame["tape"])
-    write_report(run.root, "test", side.frame, evaluation, as_prepared(data, "test").spectrograms, data)
-    metrics = {TEST + name: value for name, value in evaluation.scores.items()}
-    metrics |= report_controls(run.root, data, refit, loaded)
-    run.write_metrics(known | metrics)
-    return metrics
-
-
-def _logits(network: nn.Module, data: PreparedData, side: Side) -> np.ndarray:
-    """Of each cut, (cuts, species); all processes of a training call this for the same sides in the same order."""
-    return cut_logits(network, cut_windows(data, side), group=current()).numpy()
 
 
 def record_result(run: RunDirectory, register_as: str | None, metrics: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from watkins_ml.core.memory import give_back_memory
+from watkins_ml.dataset.targets import LABELS, joined_names
 from watkins_ml.models.bundle import MAX_NOVELTY, UNKNOWN, Predictions, load_bundle
 from watkins_ml.serving.audio_table import ServingError, table_windows
 from watkins_ml.serving.request_limits import REQUEST
@@ -31,7 +32,8 @@ class TableModel:
     def predict(self, table: pd.DataFrame) -> pd.DataFrame | pd.Series:
         """A row for each of `table`: species, probability, probabilities (by species) and novelty.
 
-        Where novelty is above 1, species is "unknown". MLflow's evaluator of classifiers, which takes labels alone,
+        Where novelty is above 1, species is "unknown". A model of the task `labels` names all species from their
+        thresholds on ("A + B"), or "background". MLflow's evaluator of classifiers, which takes labels alone,
         gets the column species.
 
         Raises:
@@ -44,12 +46,15 @@ class TableModel:
         except Exception as error:  # MLflow would send the client a traceback with the paths of this machine
             logging.getLogger(__name__).exception("a fault of the model")
             raise ServingError("the model failed, not the recordings; see the log of its process") from error
-        best = probabilities.argmax(axis=1)
         classes = self.classifier.classes
+        if self.classifier.task == LABELS:
+            named = joined_names(probabilities >= self.classifier.label_thresholds, classes)
+        else:
+            named = [classes[label] for label in probabilities.argmax(axis=1)]
         known = novelty <= MAX_NOVELTY
         rows = pd.DataFrame(
             {
-                "species": [classes[label] if sure else UNKNOWN for label, sure in zip(best, known, strict=True)],
+                "species": [name if sure else UNKNOWN for name, sure in zip(named, known, strict=True)],
                 "probability": probabilities.max(axis=1).astype(float),
                 "probabilities": [dict(zip(classes, map(float, row), strict=True)) for row in probabilities],
                 "novelty": novelty,

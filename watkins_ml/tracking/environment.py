@@ -36,6 +36,7 @@ def environment(config: ExperimentConfig, data: PreparedData, command: str) -> d
         "git_commit": commit,
         "data_digest": data.digest,
         "split_protocol": data.protocol,
+        "task": data.task,
         "model_family": config.model.name,
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"

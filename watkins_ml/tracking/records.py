@@ -50,6 +50,8 @@ class RunFacts(Record):
     experiment: str | None = None
     data_digest: str | None = None
     split_protocol: str | None = None
+    task: str = "species"
+    """What its data were prepared for, see `dataset.targets`."""
     species: int | None = None
     train: int | None = None
     val: int | None = None

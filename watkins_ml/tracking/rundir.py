@@ -21,6 +21,7 @@ from watkins_ml.core.masking import masked
 from watkins_ml.core.wording import differences
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
+from watkins_ml.dataset.targets import SPECIES
 from watkins_ml.models.bundle_files import LICENCE
 from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking import journal
@@ -88,6 +89,7 @@ class RunDirectory:
             experiment=config.tracking.experiment,
             data_digest=data.digest,
             split_protocol=data.protocol,
+            **({"task": data.task} if data.task != SPECIES else {}),
             status="RUNNING",
             species=counts["species"],
             **{side: counts[side] for side in ("train", "val", "test")},

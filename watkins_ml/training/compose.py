@@ -15,6 +15,7 @@ from watkins_ml.core.distributed import current
 from watkins_ml.dataset.loading import Side, joined
 from watkins_ml.models.family import FittedNetwork, PrefixedNetwork
 from watkins_ml.training.checkpoints import Checkpoint, broadcast_checkpoint
+from watkins_ml.training.criterion import LabelsCriterion, SpeciesCriterion
 from watkins_ml.training.distributed_layers import distribute
 from watkins_ml.training.features import FeatureCache
 from watkins_ml.training.trainer import Forward, Trainer
@@ -76,7 +77,10 @@ def compose(
     chances = sampling_chances(train, weights, config.train.class_weights)
     if average is not None:  # it is what is validated
         forward = average if forward is network else cast(PrefixedNetwork, average).tail
-    trainer = Trainer(config, network, weights, device, forward, train_forward, transforms, group, average, chances)
+    criterion = LabelsCriterion if train.labels.ndim == 2 else SpeciesCriterion
+    trainer = Trainer(
+        config, network, weights, device, forward, train_forward, transforms, group, average, chances, criterion
+    )
     if start is not None:
         trainer.restore(start)
     return Composition(trainer, train.near(device), val.near(device))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from watkins_ml.audio.any_settings import AnySettings
 from watkins_ml.config import ExperimentConfig
@@ -20,6 +19,7 @@ from watkins_ml.core.metric_names import TRAIN_ACCURACY, TRAIN_LOSS, VAL, VAL_LO
 from watkins_ml.dataset.loading import Side
 from watkins_ml.models.family import frozen_tensors
 from watkins_ml.training.checkpoints import Checkpoint
+from watkins_ml.training.criterion import Criterion, SpeciesCriterion
 from watkins_ml.training.cuda_graph import CudaGraphed
 from watkins_ml.training.monitor import rank
 from watkins_ml.training.optimizer import AdamW, parameter_groups, schedule
@@ -59,6 +59,7 @@ class Trainer:
         group: SingleProcess | None = None,
         average: nn.Module | None = None,
         chances: torch.Tensor | None = None,
+        criterion: type[Criterion] = SpeciesCriterion,
     ):
         """A trainer of `model` on `device`.
 
@@ -70,6 +71,7 @@ class Trainer:
             group: the processes that train it; all draw the same batches, and each takes its shard.
             average: a copy of the model that gets the moving average of its weights, and is the one that is kept.
             chances: float32, shape (recordings,): how often each is drawn, after which the loss weighs all alike.
+            criterion: what the network learns to answer.
         """
         train, optim = config.train, config.optim
         self.config, self.device, self.group = config, device, group or current()
@@ -97,7 +99,8 @@ class Trainer:
         self.predict = CudaGraphed(forward, lambda: None) if uses_graphs else forward
         self.order = torch.Generator().manual_seed(train.seed)
         self.chances = chances
-        self.step_weights = self.class_weights if chances is None else torch.ones_like(self.class_weights)
+        step_weights = self.class_weights if chances is None else torch.ones_like(self.class_weights)
+        self.criterion = criterion(step_weights, train.label_smoothing)
 
     @property
     def learning_rate(self) -> float:
@@ -120,7 +123,7 @@ class Trainer:
     def augment(
         self, spectrograms: torch.Tensor, labels: torch.Tensor, settings: AnySettings | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply the transforms, in order, to spectrograms (batch, 1, n_mels, frames) and labels (batch,)."""
+        """Apply the transforms, in order, to spectrograms (batch, 1, n_mels, frames) and their labels."""
         batch = apply(self.transforms, Batch(spectrograms, labels, len(self.class_weights), settings), self.order)
         return batch.spectrograms, batch.labels
 
@@ -162,18 +165,10 @@ class Trainer:
             ) from None
 
     def _step(self, spectrograms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """One step on spectrograms and their labels (batch,), or shares of species (batch, species)."""
+        """One step on spectrograms and their labels, as the criterion takes them."""
         with autocast(self.device, self.precision):
             logits = self._train_forward(spectrograms)
-        logits, smoothing = logits.float(), self.config.train.label_smoothing
-        if smoothing and targets.ndim == 1:  # of labels, torch's smoothing makes the host of a GPU wait
-            targets = torch.eye(logits.shape[1], dtype=logits.dtype, device=self.device)[targets]
-        loss = F.cross_entropy(logits, targets, self.step_weights, label_smoothing=smoothing)
-        if targets.ndim == 1:
-            labels, weight = targets, self.step_weights[targets].sum()
-        else:
-            labels, weight = targets.argmax(dim=1), (targets @ self.step_weights).sum()
-            loss = loss * len(targets) / weight  # for shares, torch divides by recordings instead of weights
+        loss, weight, correct = self.criterion(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(self.group.scale_loss(loss, weight)).backward()
         if (limit := self.config.optim.clip_norm) is not None:
@@ -183,14 +178,13 @@ class Trainer:
         self.scaler.update()
         if self.average is not None:
             move_average(self.average, self.model, self._ema_decay)
-        correct = (logits.argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach() * weight, weight, correct]).double()
 
     def validate(self, side: Side, score: Score) -> dict[str, float]:
         size = self.config.data.batch_size
         logits = predict_logits(self.kept, side, size, self.device, self.precision, self.predict, self.group)
         labels = side.labels.cpu()
-        loss = F.cross_entropy(logits, labels, self.class_weights.cpu()).item()
+        loss = self.criterion.validation_loss(logits, labels, self.class_weights.cpu())
         self._assert_finite(loss)
         scores = score(labels.numpy(), logits.numpy())
         return {VAL_LOSS: loss} | {VAL + name: value for name, value in scores.items()}

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from watkins_ml.dataset.loading import Side
+from watkins_ml.dataset.targets import main_labels
+
+MOST = 10.0
+"""Where recordings may hold several species, none of these weighs so many times more or less than the mean."""
 
 
 def balanced_weights(labels: torch.Tensor, species: int) -> torch.Tensor:
-    """Per-class weights inverse to frequency, mean 1 over the recordings (0 for a class never seen)."""
+    """Per-class weights inverse to frequency, mean 1 over the recordings (0 for a class never seen).
+
+    Labels are int64 (recordings,), or (recordings, species) as of `Side.labels`. Of the latter the mean is over the
+    classes, and one never seen keeps its weight: that it is absent has to be learned.
+    """
+    if labels.ndim == 2:
+        weights = 1 / (labels == 1).sum(dim=0).clamp(min=1).float()
+        return (weights / weights.mean()).clamp(1 / MOST, MOST)
     counts = torch.bincount(labels, minlength=species).float()
     weights = len(labels) / (species * counts)
     return torch.where(counts > 0, weights, torch.zeros(()))
@@ -24,6 +36,10 @@ def sampling_chances(side: Side, class_weights: torch.Tensor, how: str) -> torch
         how: `train.class_weights`.
     """
     labels = side.labels.cpu()
+    if labels.ndim == 2:  # drawn by the rarest species of each, those without any as if they were one more
+        present = (labels == 1).numpy()
+        labels = torch.from_numpy(np.where(present.any(axis=1), main_labels(present), present.shape[1]))
+        class_weights = balanced_weights(labels, present.shape[1] + 1)
     if how == "sampled":
         return class_weights.cpu()[labels]
     if how == "tapes":

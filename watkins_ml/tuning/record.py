@@ -14,8 +14,9 @@ from watkins_ml.core.files import write_csv
 from watkins_ml.core.metric_names import BEST_VAL, BEST_VAL_MACRO_F1, CONTROL, TEST_ACCURACY, TRIAL, VAL_MACRO_F1
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.models.bundle import load_bundle
+from watkins_ml.runs.reports import report_test
 from watkins_ml.runs.save_model import complete_model
-from watkins_ml.runs.train import record_result, report_test
+from watkins_ml.runs.train import record_result
 from watkins_ml.tracking.records import TUNE, Metrics
 from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader

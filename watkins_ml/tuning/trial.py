@@ -16,8 +16,9 @@ from watkins_ml.core.files import disk_errors
 from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1, VAL_MACRO_F1
 from watkins_ml.models.registry import family
 from watkins_ml.runs.lifecycle import run_lifecycle, shortages
+from watkins_ml.runs.reports import report_validation
 from watkins_ml.runs.save_model import save_model
-from watkins_ml.runs.train import Inputs, read_inputs, record_result, report_validation, train
+from watkins_ml.runs.train import Inputs, read_inputs, record_result, train
 from watkins_ml.tracking.records import TUNE
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader

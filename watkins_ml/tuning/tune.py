@@ -67,7 +67,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     check_address()
     data = read_prepared(Path(recipe.config.data.dir))
     choose_device(recipe.config.train.device)
-    try_model(recipe.config.model, len(data.classes), data.input.shape)
+    try_model(recipe.config.model, len(data.classes), data.input.shape, data.task)
     database = StudyDatabase(storage, recipe.settings.heartbeat_seconds)
     study = Study.open(database, recipe, RUNS / recipe.name, data.digest)
     record = StudyRecord(study, data)

@@ -105,7 +105,12 @@ class CardBuilder:
             sound, silent = "", "left out to keep this page small enough to mail"
         shown = [run] if only_own else [each for each in self._runs if each.is_about_same_data(run)]
         answers = [
-            Answer(each.title, row.predicted, row.confidence, row.predicted == cut.species)
+            Answer(
+                each.title,
+                row.predicted,
+                row.confidence,
+                bool(row.correct) if each.is_for_labels else row.predicted == cut.species,
+            )
             for each in shown
             if (row := self._answer(each, cut.path)) is not None
         ]
@@ -114,6 +119,10 @@ class CardBuilder:
     def _answer(self, run: ComparedRun, path: str) -> pd.Series | None:
         answers = self._answers[run.label]
         return answers.loc[path] if path in answers.index else None
+
+
+def _is_right(run: ComparedRun, row: pd.Series, species: str) -> bool:
+    return bool(row.correct) if run.is_for_labels else bool(row.predicted == species)
 
 
 def _kept(run: ComparedRun, name: str) -> bytes:

@@ -16,6 +16,7 @@ MOST_PIXELS = 60_000_000
 """Of a picture of a run; the largest that are drawn have half as many."""
 FIGURES = {
     "stripplot": ("Confidence by species", "Confidence of each test cut by true species, right or wrong"),
+    "precision_recall": ("Precision and recall", "Precision against recall of each species, at every threshold"),
     "reliability": ("Calibration", "Accuracy by confidence, with the number of cuts at each confidence"),
     "risk_coverage": ("Risk and coverage", "Share of wrong answers, when only the surest cuts are answered"),
 }

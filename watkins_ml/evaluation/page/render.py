@@ -76,7 +76,7 @@ def _render(runs: list[ComparedRun]) -> str:
             rare=[row for row in species if row.is_rare or not row.test_cuts],
             rule=f"fewer than {tables.RARE_TAPES} tapes or fewer than {tables.RARE_CUTS} cuts in the data",
             mean_f1=tables.mean_f1,
-            matrices=[tables.confusion(run) for run in tested],
+            matrices=[tables.confusion(run) for run in tested if not run.is_for_labels],
             figures=figures(tested, budget),
             galleries=cards.galleries() if tested else [],
             pairs=[(run.title, cards.pairs(run)) for run in tested],

@@ -11,10 +11,9 @@ from watkins_ml.config import flatten
 from watkins_ml.core import metric_names
 from watkins_ml.evaluation.controls import CONTROLS, WITH_AUDIO
 from watkins_ml.evaluation.intervals import QUANTITIES, Interval, score_intervals
+from watkins_ml.evaluation.metric_rows import GROUPS, Row
 from watkins_ml.evaluation.runs import (
-    GROUPS,
     ComparedRun,
-    Row,
     comparison_table,
     data_warning,
     percent,
@@ -106,7 +105,7 @@ def metric_groups(runs: list[ComparedRun]) -> dict[str, list[tuple[str, list[tup
     """For each group of metrics its rows: title, then each run's value as text and whether it is best."""
     table = comparison_table(runs)
     rankable = table.attrs["warning"] is None
-    known = [row for row in table.index if metric_names.CONTROL not in row or table.loc[row].notna().any()]
+    known = [row for row in table.index if table.loc[row].notna().any()]
     return {
         group: [(row.title, _cells(table.loc[row.key], row, rankable)) for row in rows if row.key in known]
         for group, rows in GROUPS.items()
