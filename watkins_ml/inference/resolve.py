@@ -31,6 +31,8 @@ def load_classifier(model: str) -> Classifier:
     Raises:
         UserError: nothing there, or the server does not answer.
     """
+    if is_uri(model):
+        check_temporary_files()
     place = pinned(model)  # so that thresholds and weights are of one version
     with bundle_directory(place) as bundle:
         classifier = load_bundle(bundle, model if is_uri(model) else None)
