@@ -34,7 +34,7 @@ COMMANDS = {
     "promote": ["model_version"],
     "evaluate": [
         "model", "--data", "--split", "--out", "--recordings", "--annotations", "--false-alarms", "--precision",
-        "--save-thresholds", "--threshold", "--match", "--iou", "--group-by", "--metadata", "--overlap",
+        "--save-thresholds", "--threshold", "--by", "--match", "--iou", "--group-by", "--metadata", "--overlap",
         "--each-channel", "--max-novelty", "--device", "--reviewed", "--labels", "--label-column", "--label",
         "--table-index",
     ],

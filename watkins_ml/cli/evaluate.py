@@ -51,6 +51,10 @@ def evaluate(
         float | None,
         typer.Option(min=0, max=1, help="Of all species; else those kept with the model, else 0.5.", **RECORDINGS),
     ] = None,
+    by: Annotated[
+        Literal["detection", "window"],
+        typer.Option(help="detection (windows in a row are one), or window: each by itself.", **RECORDINGS),
+    ] = "detection",
     match: Annotated[
         Literal["centre", "overlap"],
         typer.Option(help="When a detection may be a call's: a middle lies inside, or they overlap.", **RECORDINGS),
@@ -71,8 +75,8 @@ def evaluate(
     ] = None,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; default 0.5, or that of the kept "
-                     "thresholds.", **RECORDINGS),
+        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; 0.5 (--by window: 0), or that of "
+                     "kept thresholds.", **RECORDINGS),
     ] = None,
     each_channel: Annotated[
         bool, typer.Option("--each-channel", help="Detections in every channel by itself.", **RECORDINGS)
@@ -189,9 +193,10 @@ def _options(given: dict[str, Any], wish: Any, classifier: Classifier) -> Detect
     from watkins_ml.inference.windows import WindowOptions, overlap_of
 
     names = ("label_column", "label", "labels", "table_index", "reviewed")
-    overlap = overlap_of(given["overlap"], classifier.thresholds)
+    merge = given["by"] == "detection"
+    overlap = overlap_of(given["overlap"], classifier.thresholds, WindowOptions().overlap if merge else 0.0)
     return DetectionOptions(
         AnnotationOptions(**{name: given[name] for name in names}), given["group_by"], given["metadata"],
-        WindowOptions(overlap, given["each_channel"]), MatchRule(given["match"], given["iou"]), given["max_novelty"],
-        given["threshold"], wish,
+        WindowOptions(overlap, given["each_channel"]), merge, MatchRule(given["match"], given["iou"]),
+        given["max_novelty"], given["threshold"], wish,
     )  # fmt: skip

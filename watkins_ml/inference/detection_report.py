@@ -46,6 +46,7 @@ def write_detection_report(out: Path, evaluation: DetectionEvaluation, classifie
         "criterion": scores.main.by,
         "iou": scores.main.iou,
         "overlap": evaluation.options.windows.overlap,
+        "by": "detection" if evaluation.options.merge else "window",
         "group_by": evaluation.options.group_by,
         "thresholds": scores.thresholds,
         "thresholds_from": evaluation.thresholds_from,
@@ -64,6 +65,7 @@ def facts_of(evaluation: DetectionEvaluation) -> list[tuple[str, str]]:
     scores, options = evaluation.scores, evaluation.options
     reviewed = options.tables.reviewed if options.tables.reviewed in WORDS else "table"
     groups = scores.groups["group"].nunique()
+    in_a_row = "in a row one detection" if options.merge else "each a detection"
     by_scenario = [f"{name.upper()} {value:.3f}" for name, value in scores.psds.items()]
     return [
         ("Recordings", f"{_recordings(evaluation):,} in {plural(groups, 'group')} (--group-by {options.group_by})"),
@@ -72,7 +74,7 @@ def facts_of(evaluation: DetectionEvaluation) -> list[tuple[str, str]]:
             "Hours in which a false alarm would be known",
             f"{scores.hours:.3g}, --reviewed {reviewed}",
         ),
-        ("Windows", f"overlap {options.windows.overlap:g}"),
+        ("Windows", f"overlap {options.windows.overlap:g}, {in_a_row}"),
         ("Thresholds", evaluation.thresholds_from),
         ("Judged by", scores.main.by),
         ("PSDS", ", ".join(by_scenario)),

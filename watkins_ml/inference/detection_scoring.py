@@ -43,6 +43,8 @@ class DetectionOptions:
     """See `grouping.groups_of`; intervals are drawn over groups."""
     metadata: Path | None = None
     windows: WindowOptions = field(default_factory=WindowOptions)
+    merge: bool = True
+    """Whether windows in a row are one detection, as `watkins predict` reports them; else each is one by itself."""
     rule: MatchRule = field(default_factory=MatchRule)
     max_novelty: float = MAX_NOVELTY
     threshold: float | None = None
@@ -80,6 +82,7 @@ class DetectionEvaluation:
             "criterion": self.scores.main.by,
             "iou": self.scores.main.iou,
             "overlap": self.options.windows.overlap,
+            "by": "detection" if self.options.merge else "window",
             "max_novelty": min(self.options.max_novelty, 1e9),
         }
         of = {name: each for name, each in self.scores.thresholds.items() if name not in self.scores.undecided}
@@ -125,7 +128,7 @@ def evaluate_detections(
             tracks += _tracks(each, scores, groups[each.path], annotations, species, classifier.classes, options)
     if not tracks:
         raise UserError(f"{recordings}: no recording could be read; {others[-1]['path']}: {others[-1]['reason']}")
-    timeline = timeline_of(tracks, species)
+    timeline = timeline_of(tracks, species, options.merge)
     given, origin = _given(classifier, species, options)
     scores_of_all = score_detections(timeline, options.rule, given, options.wish)
     verdicts = verdict_rows(timeline, scores_of_all.thresholds, options.rule)

@@ -38,13 +38,13 @@ class End:
 Item = tuple[Path, Window | End]
 
 
-def overlap_of(given: float | None, kept: Thresholds | None) -> float:
+def overlap_of(given: float | None, kept: Thresholds | None, default: float = WindowOptions.overlap) -> float:
     """The overlap of windows that a user asked for, else that with which the model's thresholds were chosen."""
     if given is not None:
         return given
     chosen = kept.facts.get("overlap") if kept is not None else None
     usable = isinstance(chosen, float) and 0 <= chosen <= MOST_OVERLAP
-    return float(chosen) if usable and chosen is not None else WindowOptions().overlap
+    return float(chosen) if usable and chosen is not None else default
 
 
 def window_stream(files: Iterable[Path], settings: Settings, options: WindowOptions) -> Iterator[Item]:

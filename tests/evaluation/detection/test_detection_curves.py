@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def test_detections_are_those_that_predict_merges(scores, overlap, threshold):
     mine = found.track == 1
     np.testing.assert_allclose(found.spans[mine] - line.offsets[1], expected[["start_s", "end_s"]])
     np.testing.assert_allclose(found.score[mine], expected["probability"])
+
+
+def test_windows_in_a_row_are_one_detection_or_each_is_one():
+    boxes = [[0, 1], [1, 2], [2, 3]]
+    line = timeline(track([0.9, 0.8, 0.7, 0.1], boxes))
+    assert len(judge(line, 0, line.detections(0, 0.5), CENTRE).call) == 1
+    each = replace(line, merge=False)
+    assert judge(each, 0, each.detections(0, 0.5), CENTRE).call.tolist() == [0, 1, 2]
 
 
 def test_what_nobody_listened_to_is_neither_right_nor_wrong():

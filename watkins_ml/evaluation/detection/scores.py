@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,8 +95,9 @@ def score_detections(
         sweep = timeline.sweep(at, tried)
         for by, rule in rules.items():
             counted[by].append(count(timeline, at, tried, sweep, rule, group, len(names)))
+        merged = sweep if timeline.merge else replace(timeline, merge=True).sweep(at, tried)  # as PSDS is defined
         for name, scenario in SCENARIOS.items():
-            if (roc := roc_of(timeline, at, sweep, scenario)) is not None:
+            if (roc := roc_of(timeline, at, merged, scenario)) is not None:
                 rocs[name].append(roc)
     chosen, undecided = _chosen(timeline.species, counted[main.by], threshold, wish)
     pooled = thresholds_of(timeline.scores.ravel())

@@ -75,19 +75,22 @@ class Timeline:
     """(tracks, species): how much of a track that is."""
     scored_hours: np.ndarray
     """(tracks,): how much of a track is so for some species."""
+    merge: bool = True
+    """Whether windows in a row are one detection; else each is one by itself."""
 
     def call_tracks(self, species: int) -> np.ndarray:
         """The track of each call of a species, by number."""
         return np.searchsorted(self.offsets, self.calls[species][:, 0] + GAP_S / 4, side="right") - 1
 
     def detections(self, species: int, threshold: float) -> Detections:
-        """Runs of windows with at least so high a score as one detection each, as `watkins predict` merges them."""
+        """Windows with at least so high a score, as `watkins predict` merges them (or does not)."""
         active = np.flatnonzero(self.scores[species] >= threshold)  # not where NaN
         if not len(active):
             return Detections(np.empty((0, 2)), np.empty(0), np.empty(0, int), np.empty(0, bool))
         numbers, starts, ends = self.numbers[active], self.windows[active, 0], self.windows[active, 1]
         later = starts[1:]
         follows = (np.diff(numbers) == 1) | (later < ends[:-1] - SLIGHT * (ends[1:] - later))
+        follows &= self.merge
         first = np.flatnonzero(np.concatenate([[True], ~follows]))
         last = np.append(first[1:], len(active)) - 1
         score = np.maximum.reduceat(self.scores[species, active], first)
@@ -101,7 +104,7 @@ class Timeline:
         return [self.detections(species, threshold) for threshold in thresholds]
 
 
-def timeline_of(tracks: list[Track], species: list[str]) -> Timeline:
+def timeline_of(tracks: list[Track], species: list[str], merge: bool = True) -> Timeline:
     """Lay tracks one after another."""
     ends = [_end(each) + GAP_S for each in tracks]
     offsets = np.concatenate([[0.0], np.cumsum(ends)])[: len(tracks)]
@@ -121,6 +124,7 @@ def timeline_of(tracks: list[Track], species: list[str]) -> Timeline:
         tuple(_laid([of_track[at] for of_track in known], offsets) for at in range(len(species))),
         np.array(hours).reshape(len(tracks), len(species)),
         np.array([_hours(_known(each, list(each.calls))) for each in tracks]),
+        merge,
     )
 
 
