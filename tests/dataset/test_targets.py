@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from watkins_ml.dataset.targets import decode, encode, joined_names, main_labels, one_label, row_a_species
+from watkins_ml.dataset.targets import decode, encode, joined_names, main_labels, row_a_species, targets_of
 
 MARKS = st.tuples(st.integers(1, 12), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(arrays.arrays(bool, shape), arrays.arrays(bool, shape))
@@ -30,8 +30,8 @@ def test_damaged_targets_are_refused(texts, said):
         decode(texts, 3)
 
 
-def test_rows_of_one_species_are_known_to_hold_no_other():
-    assert one_label([1, 0, 2], 3).tolist() == ["010", "100", "001"]
+def test_rows_of_one_species_are_known_to_hold_no_other_and_background_none():
+    assert targets_of(["b", "a", "background", "c"], ["a", "b", "c"]).tolist() == ["010", "100", "000", "001"]
 
 
 def test_a_row_is_named_by_its_species_and_divided_by_the_rarest():

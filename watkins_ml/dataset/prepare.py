@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.files import disk_errors
@@ -29,7 +30,7 @@ from watkins_ml.dataset.scan import Candidate, scan
 from watkins_ml.dataset.sealing import break_seal, is_sealed_as, seal, use_frontend
 from watkins_ml.dataset.spectrograms import Examined, decide, write_spectrograms
 from watkins_ml.dataset.split import SIDES, split, untested_species
-from watkins_ml.dataset.targets import LABELS, SPECIES, one_label, row_a_species
+from watkins_ml.dataset.targets import LABELS, SPECIES, row_a_species, targets_of
 
 DEFAULT_GROUP_REGEX = r"^.{5}"
 """The tape of a Watkins cut: the first five characters of its id."""
@@ -95,7 +96,8 @@ def prepare(audio_dir: Path, out: Path, options: PrepareOptions) -> Prepared:
         places = [folder.spectrogram(*slot) for slot in annotations[["species", "cut_id"]].itertuples(index=False)]
         classes = sorted(annotations["species"].unique())
         if options.task == LABELS:
-            annotations = annotations.assign(targets=one_label(annotations["species"].map(classes.index), len(classes)))
+            classes = [name for name in classes if name != BACKGROUND]
+            annotations = annotations.assign(targets=targets_of(annotations["species"], classes))
         summary = summary_of(audio_dir, annotations, classes, rejected, side, options)
         summary["audio_dir_from_here"] = spelled(Path(os.path.relpath(audio_dir.resolve(), folder.root.resolve())))
         summary["metadata"] = metadata_summary(annotations, metadata, options.metadata)
@@ -218,7 +220,9 @@ def summary_of(
         },
         "rejected_for": dict(Counter(rejected["reason"].str.split(":| of ").str[0])),
         "species_left_out": {str(name): int(count) for name, count in few.value_counts().sort_index().items()},
-        "species_not_tested": untested_species(by_species, sides),
+        "species_not_tested": {
+            name: why for name, why in untested_species(by_species, sides).items() if name in classes
+        },
         **group_facts(by_species, sides, options.frontend.sample_rate, options.no_upsampling),
     }
 

@@ -45,10 +45,9 @@ def decode(targets: Iterable[str], classes: int) -> np.ndarray:
     return values
 
 
-def one_label(labels: Sequence[int], classes: int) -> np.ndarray:
-    """The targets of rows that hold one species each, texts as of `encode`."""
-    present = np.zeros((len(labels), classes), dtype=bool)
-    present[np.arange(len(labels)), labels] = True
+def targets_of(species: Iterable[str], classes: Sequence[str]) -> np.ndarray:
+    """The targets of rows that hold one species each, or none (BACKGROUND); texts as of `encode`."""
+    present = np.array([[name == wanted for wanted in classes] for name in species], dtype=bool)
     return encode(present, np.ones_like(present))
 
 

@@ -266,10 +266,10 @@ def _average_precision(true: np.ndarray, values: np.ndarray) -> float:
     """Area under the precision-recall steps, as scikit-learn's `average_precision_score`; NaN without a positive."""
     if not true.any():
         return float("nan")
-    return float(_weighted_average_precision(true, values, np.ones((1, len(true))))[0])
+    return float(weighted_average_precision(true, values, np.ones((1, len(true))))[0])
 
 
-def _weighted_average_precision(true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_average_precision(true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average precision (draws,) of values (N,), each counted as often as weights (draws, N) say."""
     order = np.argsort(-values, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)  # equal values are answered together
@@ -295,6 +295,6 @@ def drawn_average_precision(
             known = ~np.isnan(targets[:, label])
             if (targets[known, label] == 1).any():
                 given = targets[known, label] == 1, probabilities[known, label], weights[:, known]
-                by_species.append(_weighted_average_precision(*given))
+                by_species.append(weighted_average_precision(*given))
         found.append(np.nanmean(by_species, axis=0))
     return np.concatenate(found) if found else np.empty(0)
