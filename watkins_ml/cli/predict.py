@@ -108,7 +108,8 @@ def predict(
             least = DEFAULT_THRESHOLD if min_confidence is None else min_confidence
             own = {} if kept is None else dict(kept.of)
             if kept is not None:
-                err.print(f"Thresholds kept with the model: {kept.chosen_for}; --threshold takes another for all")
+                chosen = f"{kept.chosen_for}, by {kept.facts.get('by', 'detection')}"
+                err.print(f"Thresholds kept with the model: {chosen}; --threshold takes another for all")
             most = top or (every if own or classifier.task == LABELS else 1)
             options = DetectionOptions(least, most, wanted, max_novelty, by == "detection", own)
             with _only_writer(out):
