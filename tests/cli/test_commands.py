@@ -31,7 +31,7 @@ COMMANDS = {
         "recipe", "--override", "-o", "--folds", "--split", "--seed", "--fold-regex", "--fold-column", "--name",
     ],
     "models": [],
-    "promote": ["model_version"],
+    "promote": ["model_version", "--if-detects-better"],
     "evaluate": [
         "model", "--data", "--split", "--out", "--recordings", "--annotations", "--false-alarms", "--precision",
         "--save-thresholds", "--threshold", "--by", "--match", "--iou", "--group-by", "--metadata", "--overlap",

@@ -25,6 +25,7 @@ from watkins_ml.inference.scores import score_recordings
 from watkins_ml.inference.windows import WindowOptions
 from watkins_ml.models.bundle import Classifier
 from watkins_ml.models.thresholds import Thresholds, write_thresholds
+from watkins_ml.tracking.server import client
 
 SPECIES = list(THREE_SPECIES)
 ALL = AnnotationOptions(reviewed="all")
@@ -199,5 +200,8 @@ def test_a_registered_version_has_its_thresholds_as_a_tag(watkins, finished, sea
     said = watkins(*asked, "--save-thresholds", "--out", tmp_path / "rep")
     assert said.status == 0, said.err
     assert "Thresholds kept: tag watkins.thresholds of watkins-baseline version 1" in said.out
-    assert "precision of at least 0.5" in " ".join(watkins("models").out.split())
+    tags = client().get_model_version("watkins-baseline", "1").tags
+    assert float(tags["detection_macro_average_precision"]) > 0 and "centre" in tags["detection_scored_on"]
+    assert json.loads(tags["watkins.thresholds"])["chosen_for"] == "precision of at least 0.5"
+    assert "precision" in watkins("models").out
     assert "kept with the model (precision of at least 0.5)" in watkins(*asked[:-2], "--out", tmp_path / "rep").out

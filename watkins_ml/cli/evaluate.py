@@ -149,9 +149,9 @@ def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None,
     from watkins_ml.core.device import choose_device
     from watkins_ml.core.files import disk_errors
     from watkins_ml.core.locks import only_writer
-    from watkins_ml.inference.detection_report import write_detection_report
+    from watkins_ml.inference.detection_report import version_tags, write_detection_report
     from watkins_ml.inference.detection_scoring import evaluate_detections
-    from watkins_ml.inference.resolve import load_classifier, save_thresholds
+    from watkins_ml.inference.resolve import load_classifier, save_thresholds, tag_version
 
     where = choose_device(given["device"], "--device")
     classifier = load_classifier(model)
@@ -164,6 +164,7 @@ def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None,
         evaluation = evaluate_detections(classifier, model, recordings, tables, out / "scores", options)
         write_detection_report(out, evaluation, classifier, model)
     print_detection_scores(evaluation, out)
+    tag_version(model, version_tags(evaluation))
     if given["save_thresholds"]:
         console.print(f"Thresholds kept: {save_thresholds(model, evaluation.thresholds(model))}")
 

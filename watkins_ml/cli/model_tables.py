@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from watkins_ml.cli.tables import leak, number_text, table_of
 from watkins_ml.core import metric_names
 from watkins_ml.core.console import out
-from watkins_ml.core.metric_names import BEST_VAL_CONTROL_MACRO_F1, BEST_VAL_MACRO_F1
+from watkins_ml.core.metric_names import BEST_VAL_CONTROL_MACRO_F1, BEST_VAL_MACRO_F1, DETECTION_AP
 from watkins_ml.models.bundle_files import THRESHOLDS_TAG
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
         return
-    table = table_of(
-        "model", "version", "alias", "val macro F1", "control's", "split", "data digest", "run", "thresholds", title=uri
-    )
+    scores = "val macro F1", "control's"
+    about = "split", "data digest", "run", "detection AP", "thresholds"
+    table = table_of("model", "version", "alias", *scores, *about, title=uri)
     for version in versions:
         tags = metric_names.renamed(version.tags)
         table.add_row(
@@ -32,6 +32,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
             (protocol := tags.get("split_protocol", "")) + leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
+            number_text(float(version.tags[DETECTION_AP])) if DETECTION_AP in version.tags else "",
             _kept_thresholds(version.tags.get(THRESHOLDS_TAG)),
         )
     out.print(table, soft_wrap=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 from watkins_ml.annotations.reviewed import WORDS
 from watkins_ml.core.files import write_csv, write_json, write_text
+from watkins_ml.core.metric_names import DETECTION_AP, DETECTION_ON
 from watkins_ml.core.wording import plural
 from watkins_ml.evaluation import plots
 from watkins_ml.evaluation.detection.excerpts import chosen_errors, excerpts
@@ -54,6 +55,16 @@ def write_detection_report(out: Path, evaluation: DetectionEvaluation, classifie
         "trained_on": classifier.facts,
     }
     write_json(out / "reports" / "detection_metrics.json", scores.metrics() | {"evaluated": about})
+
+
+def version_tags(evaluation: DetectionEvaluation) -> dict[str, str]:
+    """By which registered versions are compared; none where there is no average precision."""
+    scores, options = evaluation.scores, evaluation.options
+    value = scores.metrics().get(DETECTION_AP)
+    how = f"{scores.main.by} {scores.main.iou:g} {'detection' if options.merge else 'window'}"
+    channels = " each channel" * options.windows.each_channel
+    on = f"{evaluation.annotations.digest} {_recordings(evaluation)} recordings {how}{channels}"
+    return {} if value is None else {DETECTION_AP: f"{value:.6f}", DETECTION_ON: on}
 
 
 def _recordings(evaluation: DetectionEvaluation) -> int:

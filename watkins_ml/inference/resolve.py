@@ -66,6 +66,15 @@ def save_thresholds(model: str, thresholds: Thresholds) -> str:
         return str(folder / THRESHOLDS)
 
 
+def tag_version(model: str, tags: dict[str, str]) -> None:
+    """Write tags of a registered version; of any other MODEL nothing."""
+    name, number = _version(pinned(model))
+    if number:
+        with tracker_errors(model):
+            for key, value in tags.items():
+                client().set_model_version_tag(name, number, key, value)
+
+
 def _version(model: str) -> tuple[str, str]:
     """Name and number of a registered version as `pinned` gives it; empty texts for any other MODEL."""
     name, _, number = model.removeprefix("models:/").rpartition("/")

@@ -202,9 +202,7 @@ def promote(client: MlflowClient, model_version: str) -> ModelVersion:
         UsageError: the text has another form.
         UserError: there is no such version.
     """
-    name, slash, number = model_version.removeprefix("models:/").rpartition("/")
-    if not slash or not number.isdigit():
-        raise UsageError(f"'{model_version}': write NAME/VERSION, for example watkins-efficientnet/3")
+    name, number = name_and_number(model_version)
     try:
         version = client.get_model_version(name, number)
         versions = _versions(client, name)
@@ -216,6 +214,14 @@ def promote(client: MlflowClient, model_version: str) -> ModelVersion:
             raise
         raise UserError(f"{model_version}: no such model version; `watkins models` lists them") from None
     return version
+
+
+def name_and_number(model_version: str) -> tuple[str, str]:
+    """The parts of `NAME/VERSION` (or `models:/NAME/VERSION`); raises a UsageError where the text has another form."""
+    name, slash, number = model_version.removeprefix("models:/").rpartition("/")
+    if not slash or not number.isdigit():
+        raise UsageError(f"'{model_version}': write NAME/VERSION, for example watkins-efficientnet/3")
+    return name, number
 
 
 def list_versions(client: MlflowClient) -> list[ModelVersion]:
