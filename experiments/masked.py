@@ -18,13 +18,13 @@ import pandas as pd
 from real_data import RECIPES, print_table, watkins
 
 from watkins_ml.dataset.targets import decode
+from watkins_ml.evaluation.average_precision import weighted_average_precision
 from watkins_ml.evaluation.intervals import DRAWS, Interval, percentiles, tape_draws, verdict
-from watkins_ml.evaluation.labels import weighted_average_precision
 
 SPECIES = "Humpback"
 WAYS = {"masked": "spans", "unmarked is noise": "all"}
 """What `--reviewed` says, by way."""
-FRONTEND = ("--sample-rate", "2000", "--seconds", "3.88", "--mels", "64")
+FRONTEND = ("--sample-rate", "2000", "--seconds", "3.88", "--mels", "32", "--overlap", "0")
 TRAINING = ("data.batch_size=16", "augment.time_roll=false", "optim.lr=0.001")
 
 

@@ -11,10 +11,10 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, f1_score
 
 from watkins_ml.core.errors import UserError
+from watkins_ml.evaluation.average_precision import drawn_average_precision
 from watkins_ml.evaluation.intervals import paired_difference, score_intervals
 from watkins_ml.evaluation.labels import (
     best_thresholds,
-    drawn_average_precision,
     evaluate_labels,
     fit_labels_temperature,
     per_species,
@@ -139,6 +139,15 @@ def test_diverged_and_empty_are_refused():
         evaluate_labels(np.zeros((0, 3)), np.zeros((0, 3)), CLASSES)
     with pytest.raises(UserError, match="not finite"):
         evaluate_labels(np.zeros((1, 3)), np.full((1, 3), np.nan), CLASSES)
+
+
+def test_a_side_that_no_species_is_in_has_no_score_of_species():
+    targets, logits = np.zeros((4, 2), np.float32), np.ones((4, 2), np.float32)
+    targets[0, 0] = np.nan
+    scores = evaluate_labels(targets, logits, ["a", "b"], tapes=pd.Series(list("aabb"))).scores
+    assert {"accuracy", "nll", "accuracy_low"} <= set(scores) and not any("macro" in name for name in scores)
+    assert all(np.isfinite(list(scores.values())))
+    assert score_labels_epoch(targets, logits, ["a", "b"])["macro_f1"] == 0
 
 
 def test_an_epoch_has_what_a_training_is_monitored_by():

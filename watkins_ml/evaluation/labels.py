@@ -17,16 +17,15 @@ from scipy.special import expit
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.metric_names import ACCURACY, CALIBRATED_LOSS, MACRO_AP, MACRO_F1
 from watkins_ml.dataset.targets import encode, joined_names
+from watkins_ml.evaluation.average_precision import average_precision, drawn_average_precision
 from watkins_ml.evaluation.calibration import BOUNDS
-from watkins_ml.evaluation.intervals import DRAWS, percentiles, score_intervals, tape_draws
+from watkins_ml.evaluation.intervals import percentiles, score_intervals
 from watkins_ml.evaluation.metrics import BINS, SMALLEST_PROBABILITY, expected_calibration_error
 
 MIDDLE = 0.5
 """The threshold of a species that no validation recording is known to hold."""
 OUTERMOST = 0.02, 0.98
 """No threshold beyond: where few recordings hold a species, the best one may lie anywhere."""
-AT_ONCE = 64
-"""Draws of tapes whose average precision is computed together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +125,8 @@ def evaluate_labels(
     Returns:
         its scores: accuracy (the mean share of a recording's known labels that is answered right),
         macro_{precision,recall,f1}, `micro_f1`, `macro_ap` and `micro_ap` (average precision), `nll` (mean binary
-        cross-entropy over known labels, nats), `ece`, `ece_uncalibrated`; with tapes `<score>_{low,high}`.
+        cross-entropy over known labels, nats), `ece`, `ece_uncalibrated`; with tapes `<score>_{low,high}`. Those of
+        species are left out where none is known to be anywhere.
 
     Raises:
         UserError: no recordings, or logits that are not finite.
@@ -140,12 +140,15 @@ def evaluate_labels(
     if thresholds is None:
         thresholds = best_thresholds(targets, probabilities)
     scores = score_labels(targets, probabilities, probabilities >= thresholds, classes)
+    scores = {name: value for name, value in scores.items() if value == value}
     scores["ece_uncalibrated"] = expected_calibration_error(calibration_bins(targets, uncalibrated))
     made = LabelsEvaluation(targets, logits, classes, temperature, thresholds, probabilities, uncalibrated, scores)
     if tapes is not None:
         table = pd.DataFrame({"tape": tapes.to_numpy(), "targets": made.target_texts, "answers": made.answer_texts})
-        found = score_intervals(table) | {MACRO_AP: percentiles(
-            scores[MACRO_AP], drawn_average_precision(targets, probabilities, tapes))}  # fmt: skip
+        found = score_intervals(table)
+        drawn = drawn_average_precision(targets, probabilities, tapes)
+        found[MACRO_AP] = percentiles(scores.get(MACRO_AP, np.nan), drawn)
+        found = {name: interval for name, interval in found.items() if name in scores}
         bounds = {f"{name}_{end}": getattr(found[name], end) for name in found for end in ("low", "high")}
         scores |= {name: value for name, value in bounds.items() if value == value}
     return made
@@ -162,23 +165,27 @@ def score_labels(
     hits, wanted, answered = ((each & known).sum() for each in (answers & (targets == 1), targets == 1, answers))
     of_truth = np.where(targets == 1, probabilities, 1 - probabilities)[known]
     with_label = known.any(axis=1)
-    means = {f"macro_{name}": float(present[name].mean()) for name in ("precision", "recall", "f1")}
+    means = {f"macro_{name}": _mean(present[name]) for name in ("precision", "recall", "f1")}
     return {
         ACCURACY: float((right.sum(axis=1)[with_label] / known.sum(axis=1)[with_label]).mean()),
         **means,
         "micro_f1": float(2 * hits / max(wanted + answered, 1)),
-        MACRO_AP: float(present["average_precision"].mean()),
-        "micro_ap": _average_precision(targets[known] == 1, probabilities[known]),
+        MACRO_AP: _mean(present["average_precision"]),
+        "micro_ap": average_precision(targets[known] == 1, probabilities[known]),
         "nll": float(-np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean()),
         "ece": expected_calibration_error(calibration_bins(targets, probabilities)),
     }
+
+
+def _mean(scores: pd.Series) -> float:
+    return float(scores.mean()) if len(scores) else float("nan")
 
 
 def score_labels_epoch(targets: np.ndarray, logits: np.ndarray, classes: list[str]) -> dict[str, float]:
     """The validation scores of an epoch, at the thresholds that are best on the same recordings."""
     evaluation = evaluate_labels(targets, logits, classes)
     names = (ACCURACY, MACRO_F1, "macro_precision", "macro_recall", MACRO_AP)
-    return {name: evaluation.scores[name] for name in names} | {
+    return {name: evaluation.scores.get(name, 0.0) for name in names} | {  # without any species, the loss decides
         CALIBRATED_LOSS: _loss(targets, logits / fit_labels_temperature(targets, logits))
     }
 
@@ -197,7 +204,7 @@ def per_species(
         hits, support = int((true & answered).sum()), int(true.sum())
         precision, recall = hits / max(int(answered.sum()), 1), hits / max(support, 1)
         f1 = 2 * hits / max(support + int(answered.sum()), 1)
-        scores = (precision, recall, f1, _average_precision(true, probabilities[known, label]))
+        scores = (precision, recall, f1, average_precision(true, probabilities[known, label]))
         rows.append((name, *(scores if support else [np.nan] * 4), support, int(known.sum())))
     columns = ["species", "precision", "recall", "f1", "average_precision", "support", "known"]
     return pd.DataFrame(rows, columns=columns)
@@ -251,50 +258,3 @@ def calibration_bins(targets: np.ndarray, probabilities: np.ndarray, bins: int =
     means = pd.DataFrame({"confidence": values, "accuracy": true}).groupby(index).mean()
     counts = np.bincount(index, minlength=bins)
     return pd.DataFrame({"lower": edges[:-1], "upper": edges[1:], "count": counts}).join(means)
-
-
-def precision_recall(targets: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """The curve of one species (N,): recall and precision at each threshold, the highest first."""
-    known = ~np.isnan(targets)
-    true, values = targets[known] == 1, probabilities[known]
-    levels, inverse = np.unique(-values, return_inverse=True)
-    answered, hits = np.bincount(inverse).cumsum(), np.bincount(inverse, weights=true).cumsum()
-    return pd.DataFrame({"threshold": -levels, "recall": hits / max(true.sum(), 1), "precision": hits / answered})
-
-
-def _average_precision(true: np.ndarray, values: np.ndarray) -> float:
-    """Area under the precision-recall steps, as scikit-learn's `average_precision_score`; NaN without a positive."""
-    if not true.any():
-        return float("nan")
-    return float(weighted_average_precision(true, values, np.ones((1, len(true))))[0])
-
-
-def weighted_average_precision(true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision (draws,) of values (N,), each counted as often as weights (draws, N) say."""
-    order = np.argsort(-values, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)  # equal values are answered together
-    counted = weights[:, order]
-    answered = counted.cumsum(axis=1)[:, ends]
-    hits = (counted * true[order]).cumsum(axis=1)[:, ends]
-    precision = np.divide(hits, answered, out=np.zeros_like(hits), where=answered > 0)
-    gained = np.diff(hits, axis=1, prepend=0)
-    total = hits[:, -1]
-    return np.divide((precision * gained).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
-
-
-def drawn_average_precision(
-    targets: np.ndarray, probabilities: np.ndarray, tapes: pd.Series, draws: int = DRAWS // 4
-) -> np.ndarray:
-    """Macro average precision for draws of tapes (draws,); none where there are fewer than two tapes."""
-    rows, times = tape_draws(tapes, draws)
-    found = []
-    for first in range(0, len(times), AT_ONCE):
-        weights = times[first : first + AT_ONCE][:, rows]
-        by_species = []
-        for label in range(targets.shape[1]):
-            known = ~np.isnan(targets[:, label])
-            if (targets[known, label] == 1).any():
-                given = targets[known, label] == 1, probabilities[known, label], weights[:, known]
-                by_species.append(weighted_average_precision(*given))
-        found.append(np.nanmean(by_species, axis=0))
-    return np.concatenate(found) if found else np.empty(0)

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from watkins_ml.core.files import write_csv, write_json
+from watkins_ml.core.metric_names import MACRO_AP
 from watkins_ml.dataset.targets import joined_names
 from watkins_ml.evaluation import plots
+from watkins_ml.evaluation.average_precision import precision_recall
 from watkins_ml.evaluation.calibration_plots import reliability_of
-from watkins_ml.evaluation.labels import LabelsEvaluation, calibration_bins, precision_recall
+from watkins_ml.evaluation.labels import LabelsEvaluation, calibration_bins
 from watkins_ml.evaluation.lettering import legible
 
 DIGITS = "%.6g"
@@ -73,8 +75,11 @@ def precision_recall_figure(evaluation: LabelsEvaluation) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("recall: share of what is there that is answered")
     axes.set_ylabel("precision: share of answers that are right")
-    axes.set_title(f"mean average precision {evaluation.scores['macro_ap']:.3f}; dots: at the thresholds", fontsize=11)
+    mean = evaluation.scores.get(MACRO_AP)
+    said = "no species is here" if mean is None else f"mean average precision {mean:.3f}; dots: at the thresholds"
+    axes.set_title(said, fontsize=11)
     plots.open_axes(axes)
     title = "average precision (recordings)"
-    fig.legend(loc="outside right upper", frameon=False, fontsize=9, title=title, title_fontsize=9)
+    if len(shown):
+        fig.legend(loc="outside right upper", frameon=False, fontsize=9, title=title, title_fontsize=9)
     return fig

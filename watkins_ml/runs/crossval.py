@@ -240,7 +240,7 @@ def _fold_table(record: RunDirectory, runs: dict[str, RunDirectory], sides: dict
     rows = []
     for number, (fold, run) in enumerate(runs.items(), start=1):
         metrics = run.read_metrics()
-        chosen = {key: metrics[key] for key in FOLD_METRICS}
+        chosen = {key: metrics[key] for key in FOLD_METRICS if key in metrics}
         record.record_once("metrics", step=number, values={FOLD + key: value for key, value in chosen.items()})
         rows.append({"fold": fold, **{side: len(frame) for side, frame in sides[fold].sides.items()}, **chosen})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["fold", *SIDES, *FOLD_METRICS])  # a fold without any species has no macro F1

@@ -13,7 +13,7 @@ from torch import nn
 from watkins_ml.core.distributed import current
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_json
-from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, TEMPERATURE, TEST, THRESHOLD_90
+from watkins_ml.core.metric_names import BEST_EPOCH, BEST_VAL, MACRO_F1, TEMPERATURE, TEST, THRESHOLD_90
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.loading import Side, as_prepared, cut_windows, open_side
 from watkins_ml.models.scoring import cut_logits
@@ -49,7 +49,7 @@ def report_validation(
         run.root, "val", val.frame, evaluation, as_prepared(data, "val").spectrograms, seconds=data.frontend.span_s
     )
     metrics: dict[str, float] = {BEST_EPOCH: best} | found
-    metrics |= {BEST_VAL + name: value for name, value in evaluation.scores.items()}
+    metrics |= {BEST_VAL + name: value for name, value in ({MACRO_F1: 0.0} | evaluation.scores).items()}
     write_kept(run.root, best, len(history), monitor, refit)
     write_learning_curves(run.root, history, best)
     run.write_metrics(metrics)
