@@ -108,7 +108,7 @@ def test_bad_wishes_are_refused_in_a_sentence(watkins, finished, hour, tmp_path)
     for wish, sentence in {
         ("--species", "Rissos Dolphin"): "unknown to the model; the nearest that it knows is Risso'sDolphin",
         ("--format", "raven"): "--format raven: is for files; the terminal shows table or csv",
-        ("--by", "hour"): "'--by': 'hour' is not one of 'detection', 'window', 'file'",
+        ("--by", "hour"): "'--by': 'hour' is not one of 'detection', 'window', 'peak', 'file'",
         ("--overlap", "nan"): "Input should be less than or equal to 0.95",
         ("--format", "csv", "--format", "table"): "the terminal takes one format; several need --out FOLDER",
         ("--channels", "left"): "'--channels': 'left' is not one of 'mix', 'each'",

@@ -45,6 +45,8 @@ def print_detection_scores(evaluation: DetectionEvaluation, folder: Path) -> Non
     out.print("false: false alarms, false/h: these an hour, AP: average precision over all thresholds")
     for by in (main, other):
         out.print(f"by {by}: {criterion_text(scores, by)}")
+    if evaluation.options.group_by != "recording":
+        _print_groups(evaluation)
     for title, value in facts_of(evaluation):
         out.print(f"{title}: {value}")
     for remark in evaluation.remarks:
@@ -61,3 +63,12 @@ def print_detection_scores(evaluation: DetectionEvaluation, folder: Path) -> Non
         out.print(f"{plural(len(evaluation.rejected), 'row')} left out: {folder / 'rejected.csv'}")
     out.print(f"{headline(scores)} (in brackets: 95 % intervals over groups of recordings)")
     out.print(f"Report, to see and hear what was missed: {folder / PAGE}")
+
+
+def _print_groups(evaluation: DetectionEvaluation) -> None:
+    from watkins_ml.evaluation.detection.page import COLUMNS, GROUP_COLUMNS, group_rows
+
+    table = table_of("group", *(COLUMNS[name] for name in GROUP_COLUMNS), title="All species, by group")
+    for name, cells in group_rows(evaluation.scores):
+        table.add_row(name, *cells)
+    out.print(table, soft_wrap=False)

@@ -52,9 +52,13 @@ def evaluate(
         typer.Option(min=0, max=1, help="Of all species; else those kept with the model, else 0.5.", **RECORDINGS),
     ] = None,
     by: Annotated[
-        Literal["detection", "window"],
-        typer.Option(help="detection (windows in a row are one), or window: each by itself.", **RECORDINGS),
-    ] = "detection",
+        Literal["detection", "window", "peak"] | None,
+        typer.Option(
+            help="detection (windows in a row are one, default), window (each by itself) or peak (the surest of those "
+            "that overlap).",
+            **RECORDINGS,
+        ),
+    ] = None,
     match: Annotated[
         Literal["centre", "overlap"],
         typer.Option(help="When a detection may be a call's: a middle lies inside, or they overlap.", **RECORDINGS),
@@ -75,8 +79,8 @@ def evaluate(
     ] = None,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; 0.5 (--by window: 0), or that of "
-                     "kept thresholds.", **RECORDINGS),
+        typer.Option(min=0, max=0.95, help="Share of a window that the next repeats; 0.5 (window: 0, peak: 0.75), or "
+                     "that of kept thresholds.", **RECORDINGS),
     ] = None,
     each_channel: Annotated[
         bool, typer.Option("--each-channel", help="Detections in every channel by itself.", **RECORDINGS)
@@ -151,7 +155,7 @@ def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None,
     from watkins_ml.core.locks import only_writer
     from watkins_ml.inference.detection_report import version_tags, write_detection_report
     from watkins_ml.inference.detection_scoring import evaluate_detections
-    from watkins_ml.inference.resolve import load_classifier, save_thresholds, tag_version
+    from watkins_ml.inference.resolve import load_classifier, record_detection, save_thresholds
 
     where = choose_device(given["device"], "--device")
     classifier = load_classifier(model)
@@ -164,7 +168,8 @@ def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None,
         evaluation = evaluate_detections(classifier, model, recordings, tables, out / "scores", options)
         write_detection_report(out, evaluation, classifier, model)
     print_detection_scores(evaluation, out)
-    tag_version(model, version_tags(evaluation))
+    if run_id := record_detection(model, evaluation.scores.metrics(), version_tags(evaluation)):
+        console.print(f"Metrics logged to MLflow run {run_id}")
     if given["save_thresholds"]:
         console.print(f"Thresholds kept: {save_thresholds(model, evaluation.thresholds(model))}")
 
@@ -191,13 +196,13 @@ def _options(given: dict[str, Any], wish: Any, classifier: Classifier) -> Detect
     from watkins_ml.annotations.collect import AnnotationOptions
     from watkins_ml.evaluation.detection.matching import MatchRule
     from watkins_ml.inference.detection_scoring import DetectionOptions
-    from watkins_ml.inference.windows import WindowOptions, overlap_of
+    from watkins_ml.inference.windows import WindowOptions, by_of, overlap_of
 
     names = ("label_column", "label", "labels", "table_index", "reviewed")
-    merge = given["by"] == "detection"
-    overlap = overlap_of(given["overlap"], classifier.thresholds, WindowOptions().overlap if merge else 0.0)
+    by = given["by"] or by_of(classifier.thresholds)
+    overlap = overlap_of(given["overlap"], classifier.thresholds, by)
     return DetectionOptions(
         AnnotationOptions(**{name: given[name] for name in names}), given["group_by"], given["metadata"],
-        WindowOptions(overlap, given["each_channel"]), merge, MatchRule(given["match"], given["iou"]),
+        WindowOptions(overlap, given["each_channel"]), by, MatchRule(given["match"], given["iou"]),
         given["max_novelty"], given["threshold"], wish,
     )  # fmt: skip

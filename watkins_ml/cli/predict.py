@@ -31,9 +31,12 @@ def predict(
     model: Model,
     audio: Annotated[list[Path], typer.Argument(help="Audio files or folders.")],
     by: Annotated[
-        Literal["detection", "window", "file"],
-        typer.Option(help="detection (who calls from when to when), window, or file (one answer each)."),
-    ] = "detection",
+        Literal["detection", "window", "peak", "file"] | None,
+        typer.Option(
+            help="detection (who calls from when to when, default), window, peak (the surest of windows that overlap, "
+            "for short calls), or file (one answer each)."
+        ),
+    ] = None,
     format: Annotated[
         list[Format] | None,
         typer.Option(help="table or csv, to the terminal; with --out csv, parquet, raven or audacity, also several."),
@@ -86,7 +89,7 @@ def predict(
     from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.recordings import find_recordings
     from watkins_ml.inference.resolve import load_classifier
-    from watkins_ml.inference.windows import WindowOptions, overlap_of
+    from watkins_ml.inference.windows import WindowOptions, by_of, overlap_of
 
     where = choose_device(device, "--device")
     files, classifier = find_recordings(audio), load_classifier(model)
@@ -94,7 +97,8 @@ def predict(
     for name in species or ():
         classifier.label(name)
     kept = classifier.thresholds if by != "file" and min_confidence is None else None
-    windows = WindowOptions(overlap_of(overlap, kept), channels == "each")
+    by = by or by_of(kept)
+    windows = WindowOptions(overlap_of(overlap, kept, by if by == "peak" else "detection"), channels == "each")
     every = len(classifier.classes)
     try:
         if by == "file":
@@ -111,7 +115,7 @@ def predict(
                 chosen = f"{kept.chosen_for}, by {kept.facts.get('by', 'detection')}"
                 err.print(f"Thresholds kept with the model: {chosen}; --threshold takes another for all")
             most = top or (every if own or classifier.task == LABELS else 1)
-            options = DetectionOptions(least, most, wanted, max_novelty, by == "detection", own)
+            options = DetectionOptions(least, most, wanted, max_novelty, by == "detection", by == "peak", own)
             with _only_writer(out):
                 cache = ScoreCache(out, classifier, model, windows) if out else None
                 result = predict_recordings(classifier, files, options, windows, cache, formats)

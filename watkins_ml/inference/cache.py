@@ -36,6 +36,8 @@ METADATA = b"watkins_ml"
 """Where a file says in JSON which recording it is about."""
 FACTS = ("problem", "note", "state", "rate")
 """Fields of WindowScores that are in the metadata."""
+NEW = ("thresholds", "peaks")
+"""Options that earlier versions did not have, and do not name where they are off."""
 LAYOUT = 2
 """Version of the files; raised where earlier ones cannot be continued."""
 
@@ -123,9 +125,7 @@ class ScoreCache:
         Only once all are written does the folder say that they were.
         """
         settings = asdict(options) | {"species": sorted(options.species), "max_novelty": str(options.max_novelty)}
-        settings = {
-            key: value for key, value in settings.items() if key != "thresholds" or value
-        }  # as earlier versions
+        settings = {key: value for key, value in settings.items() if key not in NEW or value}
         same = self._description["tables"] == settings
         if not same:
             self._description["tables"] = None

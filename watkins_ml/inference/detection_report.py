@@ -47,7 +47,7 @@ def write_detection_report(out: Path, evaluation: DetectionEvaluation, classifie
         "criterion": scores.main.by,
         "iou": scores.main.iou,
         "overlap": evaluation.options.windows.overlap,
-        "by": "detection" if evaluation.options.merge else "window",
+        "by": evaluation.options.by,
         "group_by": evaluation.options.group_by,
         "thresholds": scores.thresholds,
         "thresholds_from": evaluation.thresholds_from,
@@ -61,7 +61,7 @@ def version_tags(evaluation: DetectionEvaluation) -> dict[str, str]:
     """By which registered versions are compared; none where there is no average precision."""
     scores, options = evaluation.scores, evaluation.options
     value = scores.metrics().get(DETECTION_AP)
-    how = f"{scores.main.by} {scores.main.iou:g} {'detection' if options.merge else 'window'}"
+    how = f"{scores.main.by} {scores.main.iou:g} {options.by}"
     channels = " each channel" * options.windows.each_channel
     on = f"{evaluation.annotations.digest} {_recordings(evaluation)} recordings {how}{channels}"
     return {} if value is None else {DETECTION_AP: f"{value:.6f}", DETECTION_ON: on}
@@ -76,7 +76,11 @@ def facts_of(evaluation: DetectionEvaluation) -> list[tuple[str, str]]:
     scores, options = evaluation.scores, evaluation.options
     reviewed = options.tables.reviewed if options.tables.reviewed in WORDS else "table"
     groups = scores.groups["group"].nunique()
-    in_a_row = "in a row one detection" if options.merge else "each a detection"
+    said = {
+        "detection": "those in a row are one detection",
+        "window": "each is a detection",
+        "peak": "peaks are detections",
+    }
     by_scenario = [f"{name.upper()} {value:.3f}" for name, value in scores.psds.items()]
     return [
         ("Recordings", f"{_recordings(evaluation):,} in {plural(groups, 'group')} (--group-by {options.group_by})"),
@@ -85,7 +89,7 @@ def facts_of(evaluation: DetectionEvaluation) -> list[tuple[str, str]]:
             "Hours in which a false alarm would be known",
             f"{scores.hours:.3g}, --reviewed {reviewed}",
         ),
-        ("Windows", f"overlap {options.windows.overlap:g}, {in_a_row}"),
+        ("Windows", f"overlap {options.windows.overlap:g}; {said[options.by]}"),
         ("Thresholds", evaluation.thresholds_from),
         ("Judged by", scores.main.by),
         ("PSDS", ", ".join(by_scenario)),

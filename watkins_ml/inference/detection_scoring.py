@@ -25,7 +25,7 @@ from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.evaluation.detection.choosing import Wish
 from watkins_ml.evaluation.detection.matching import MatchRule
 from watkins_ml.evaluation.detection.scores import DetectionScores, score_detections, verdict_rows
-from watkins_ml.evaluation.detection.timeline import Timeline, Track, timeline_of
+from watkins_ml.evaluation.detection.timeline import By, Timeline, Track, timeline_of
 from watkins_ml.inference.cache import ScoreCache
 from watkins_ml.inference.detections import DEFAULT_THRESHOLD
 from watkins_ml.inference.scores import WindowScores, score_with_progress
@@ -43,8 +43,8 @@ class DetectionOptions:
     """See `grouping.groups_of`; intervals are drawn over groups."""
     metadata: Path | None = None
     windows: WindowOptions = field(default_factory=WindowOptions)
-    merge: bool = True
-    """Whether windows in a row are one detection, as `watkins predict` reports them; else each is one by itself."""
+    by: By = "detection"
+    """What a detection is: windows in a row, every window, or every peak; as `watkins predict --by`."""
     rule: MatchRule = field(default_factory=MatchRule)
     max_novelty: float = MAX_NOVELTY
     threshold: float | None = None
@@ -82,7 +82,7 @@ class DetectionEvaluation:
             "criterion": self.scores.main.by,
             "iou": self.scores.main.iou,
             "overlap": self.options.windows.overlap,
-            "by": "detection" if self.options.merge else "window",
+            "by": self.options.by,
             "max_novelty": min(self.options.max_novelty, 1e9),
         }
         of = {name: each for name, each in self.scores.thresholds.items() if name not in self.scores.undecided}
@@ -128,7 +128,7 @@ def evaluate_detections(
             tracks += _tracks(each, scores, groups[each.path], annotations, species, classifier.classes, options)
     if not tracks:
         raise UserError(f"{recordings}: no recording could be read; {others[-1]['path']}: {others[-1]['reason']}")
-    timeline = timeline_of(tracks, species, options.merge)
+    timeline = timeline_of(tracks, species, options.by)
     given, origin = _given(classifier, species, options)
     scores_of_all = score_detections(timeline, options.rule, given, options.wish)
     verdicts = verdict_rows(timeline, scores_of_all.thresholds, options.rule)

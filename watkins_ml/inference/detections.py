@@ -14,6 +14,7 @@ import pandas as pd
 
 from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.core.files import printable
+from watkins_ml.evaluation.detection.peaks import peak_mask
 from watkins_ml.inference.scores import WindowScores
 from watkins_ml.models.bundle import MAX_NOVELTY
 
@@ -37,6 +38,8 @@ class DetectionOptions:
     """Windows above it are unknown: no species is detected in them."""
     merge: bool = True
     """Whether neighbouring windows with the same species are one detection."""
+    peaks: bool = False
+    """Whether only peaks (`evaluation.detection.peaks`) are detections; goes with `merge` off."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """In the place of `min_confidence`, of the species that have one. With any, background is never detected."""
 
@@ -129,8 +132,9 @@ def _table(rows: list[tuple]) -> pd.DataFrame:
 def _above_threshold(scores: WindowScores, classes: list[str], options: DetectionOptions) -> list[Detection]:
     found: list[Detection] = []
     numbers: Counter[int] = Counter()
-    for (channel, start_s, end_s), novelty, probabilities in zip(
-        scores.spans.tolist(), scores.novelty, scores.probabilities, strict=True
+    usable = _peaks(scores, options) if options.peaks else np.ones(scores.probabilities.shape, bool)
+    for (channel, start_s, end_s), novelty, probabilities, may_be in zip(
+        scores.spans.tolist(), scores.novelty, scores.probabilities, usable, strict=True
     ):
         channel = int(channel)
         numbers[channel] += 1
@@ -138,9 +142,23 @@ def _above_threshold(scores: WindowScores, classes: list[str], options: Detectio
             continue
         for label in np.argsort(-probabilities, kind="stable")[: options.top]:
             probability, species = float(probabilities[label]), classes[label]
-            if probability >= options.least(species) and (not options.species or species in options.species):
+            if (
+                may_be[label]
+                and probability >= options.least(species)
+                and (not options.species or species in options.species)
+            ):
                 found.append(Detection(channel, numbers[channel], start_s, end_s, species, probability, float(novelty)))
     return found
+
+
+def _peaks(scores: WindowScores, options: DetectionOptions) -> np.ndarray:
+    """bool, (windows, species): which are peaks in their channel; unknown windows neither are nor compete."""
+    values = np.where(scores.novelty[:, None] <= options.max_novelty, scores.probabilities, np.nan).astype(float)
+    peaks = np.zeros(values.shape, bool)
+    for channel in np.unique(scores.spans[:, 0]):
+        mine = scores.spans[:, 0] == channel
+        peaks[mine] = peak_mask(scores.spans[mine, 1:], values[mine].T).T
+    return peaks
 
 
 def _merged(found: list[Detection]) -> list[Detection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -66,13 +67,24 @@ def save_thresholds(model: str, thresholds: Thresholds) -> str:
         return str(folder / THRESHOLDS)
 
 
-def tag_version(model: str, tags: dict[str, str]) -> None:
-    """Write tags of a registered version; of any other MODEL nothing."""
-    name, number = _version(pinned(model))
-    if number:
-        with tracker_errors(model):
-            for key, value in tags.items():
-                client().set_model_version_tag(name, number, key, value)
+def record_detection(model: str, metrics: dict[str, float], tags: dict[str, str]) -> str | None:
+    """Log metrics to the run behind a MODEL on the server, and tag a registered version; the run's id.
+
+    Nothing of a run directory: what is sent of it is in its journal.
+    """
+    if not is_uri(model):
+        return None
+    place = pinned(model)
+    name, number = _version(place)
+    with tracker_errors(model):
+        from mlflow.entities import Metric
+
+        server, now = client(), int(1000 * time.time())
+        if run_id := _run_id(server, place):
+            server.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+        for key, value in tags.items() if number else ():
+            server.set_model_version_tag(name, number, key, value)
+    return run_id
 
 
 def _version(model: str) -> tuple[str, str]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from watkins_ml.audio.decode import AudioError
 from watkins_ml.audio.encoder_settings import Settings
 from watkins_ml.audio.stream import Window, sliding_windows
+from watkins_ml.evaluation.detection.timeline import By
 from watkins_ml.inference.recordings import file_state
 from watkins_ml.models.thresholds import Thresholds
 
 MOST_OVERLAP = 0.95
+OVERLAPS: dict[str, float] = {"detection": 0.5, "window": 0.0, "peak": 0.75}
+"""What suits each kind of detection."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,22 @@ class End:
 Item = tuple[Path, Window | End]
 
 
-def overlap_of(given: float | None, kept: Thresholds | None, default: float = WindowOptions.overlap) -> float:
-    """The overlap of windows that a user asked for, else that with which the model's thresholds were chosen."""
+def by_of(kept: Thresholds | None) -> By:
+    """What detections are, where a user does not say: as when the model's thresholds were chosen."""
+    chosen = kept.facts.get("by") if kept is not None else None
+    return cast(By, chosen) if chosen in OVERLAPS else "detection"
+
+
+def overlap_of(given: float | None, kept: Thresholds | None, by: str = "detection") -> float:
+    """The overlap of windows that a user asked for, else that with which the model's thresholds were chosen.
+
+    Without either it is that which suits `by`.
+    """
     if given is not None:
         return given
     chosen = kept.facts.get("overlap") if kept is not None else None
     usable = isinstance(chosen, float) and 0 <= chosen <= MOST_OVERLAP
-    return float(chosen) if usable and chosen is not None else default
+    return float(chosen) if usable and chosen is not None else OVERLAPS.get(by, WindowOptions.overlap)
 
 
 def window_stream(files: Iterable[Path], settings: Settings, options: WindowOptions) -> Iterator[Item]:

@@ -57,7 +57,7 @@ def test_windows_in_a_row_are_one_detection_or_each_is_one():
     boxes = [[0, 1], [1, 2], [2, 3]]
     line = timeline(track([0.9, 0.8, 0.7, 0.1], boxes))
     assert len(judge(line, 0, line.detections(0, 0.5), CENTRE).call) == 1
-    each = replace(line, merge=False)
+    each = replace(line, by="window")
     assert judge(each, 0, each.detections(0, 0.5), CENTRE).call.tolist() == [0, 1, 2]
 
 

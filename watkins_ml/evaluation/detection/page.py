@@ -37,6 +37,7 @@ COLUMNS = {
     "false_alarms_an_hour": "false alarms an hour",
 }
 """Columns of the table of species, and how they are called."""
+GROUP_COLUMNS = ("calls", "hits", "misses", "false_alarms", "recall", "precision", "f1", "false_alarms_an_hour")
 
 
 def render_page(
@@ -54,8 +55,9 @@ def render_page(
             facts=facts,
             tables=[(by, criterion_text(scores, by), species_rows(scores, by)) for by in ordered_criteria(scores)],
             columns=list(COLUMNS.values()),
+            group_columns=[COLUMNS[name] for name in GROUP_COLUMNS],
             pictures=pictures,
-            groups=_group_rows(scores),
+            groups=group_rows(scores),
             errors=errors,
             species=list(dict.fromkeys(each.species for each in errors)),
             plural=plural,
@@ -98,7 +100,7 @@ def _cell(row: pd.Series, name: str, interval: bool = True) -> str:
     if name in ("calls", "hits", "misses", "false_alarms"):
         return f"{int(value):,}"
     if name == "threshold":
-        return f"{value:.3g}"
+        return f"{value:.4g}"
     low, high = row.get(name + LOW, np.nan), row.get(name + HIGH, np.nan)
     form = rate_text if name == "false_alarms_an_hour" else "{:.3f}".format
     return form(value) if pd.isna(low) or not interval else f"{form(value)} ({form(low)}–{form(high)})"
@@ -109,11 +111,10 @@ def rate_text(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
-def _group_rows(scores: DetectionScores) -> list[tuple[str, list[str]]]:
+def group_rows(scores: DetectionScores) -> list[tuple[str, list[str]]]:
     """Each group, all species pooled."""
     rows = scores.groups[scores.groups["species"] == MICRO]
-    names = ("calls", "hits", "misses", "false_alarms", "recall", "precision", "f1", "false_alarms_an_hour")
-    return [(row["group"], [_cell(row, name) for name in names]) for _, row in rows.iterrows()]
+    return [(row["group"], [_cell(row, name) for name in GROUP_COLUMNS]) for _, row in rows.iterrows()]
 
 
 def _harmless(value: object) -> object:

@@ -90,17 +90,18 @@ def score_detections(
     rules = {by: MatchRule(by, main.iou) for by in CRITERIA}
     counted: dict[Criterion, list[Counts]] = {by: [] for by in CRITERIA}
     rocs: dict[str, list[Roc]] = {name: [] for name in SCENARIOS}
+    runs = timeline if timeline.by == "detection" else replace(timeline, by="detection")
     for at in range(len(timeline.species)):
-        tried = thresholds_of(timeline.scores[at])
+        tried = thresholds_of(timeline.candidates[at])
         sweep = timeline.sweep(at, tried)
         for by, rule in rules.items():
             counted[by].append(count(timeline, at, tried, sweep, rule, group, len(names)))
-        merged = sweep if timeline.merge else replace(timeline, merge=True).sweep(at, tried)  # as PSDS is defined
+        merged = sweep if runs is timeline else runs.sweep(at, thresholds_of(runs.scores[at]))  # as PSDS is defined
         for name, scenario in SCENARIOS.items():
             if (roc := roc_of(timeline, at, merged, scenario)) is not None:
                 rocs[name].append(roc)
     chosen, undecided = _chosen(timeline.species, counted[main.by], threshold, wish)
-    pooled = thresholds_of(timeline.scores.ravel())
+    pooled = thresholds_of(timeline.candidates.ravel())
     hours = np.bincount(group, weights=timeline.scored_hours, minlength=len(names))
     parts, rows, curves = {}, [], []
     for by, counts in counted.items():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from watkins_ml.annotations.labelling import filled, without
+from watkins_ml.evaluation.detection.peaks import peak_mask
+
+By = Literal["detection", "window", "peak"]
 
 GAP_S = 1.0
 """Between two recordings on the axis."""
@@ -75,8 +79,15 @@ class Timeline:
     """(tracks, species): how much of a track that is."""
     scored_hours: np.ndarray
     """(tracks,): how much of a track is so for some species."""
-    merge: bool = True
-    """Whether windows in a row are one detection; else each is one by itself."""
+    by: By = "detection"
+    """What a detection is: windows in a row, every window, or every peak."""
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """The scores of the windows that may be detections, (species, N); NaN elsewhere."""
+        if self.by != "peak":
+            return self.scores
+        return np.where(peak_mask(self.windows, self.scores, self.owner), self.scores, np.nan)
 
     def call_tracks(self, species: int) -> np.ndarray:
         """The track of each call of a species, by number."""
@@ -84,16 +95,17 @@ class Timeline:
 
     def detections(self, species: int, threshold: float) -> Detections:
         """Windows with at least so high a score, as `watkins predict` merges them (or does not)."""
-        active = np.flatnonzero(self.scores[species] >= threshold)  # not where NaN
+        values = self.candidates[species]
+        active = np.flatnonzero(values >= threshold)  # not where NaN
         if not len(active):
             return Detections(np.empty((0, 2)), np.empty(0), np.empty(0, int), np.empty(0, bool))
         numbers, starts, ends = self.numbers[active], self.windows[active, 0], self.windows[active, 1]
         later = starts[1:]
         follows = (np.diff(numbers) == 1) | (later < ends[:-1] - SLIGHT * (ends[1:] - later))
-        follows &= self.merge
+        follows &= self.by == "detection"
         first = np.flatnonzero(np.concatenate([[True], ~follows]))
         last = np.append(first[1:], len(active)) - 1
-        score = np.maximum.reduceat(self.scores[species, active], first)
+        score = np.maximum.reduceat(values[active], first)
         spans = np.stack([starts[first], ends[last]], axis=1)
         seconds = filled(spans, self.known[species])
         known = seconds >= LISTENED * (spans[:, 1] - spans[:, 0]) - 1e-9
@@ -104,7 +116,7 @@ class Timeline:
         return [self.detections(species, threshold) for threshold in thresholds]
 
 
-def timeline_of(tracks: list[Track], species: list[str], merge: bool = True) -> Timeline:
+def timeline_of(tracks: list[Track], species: list[str], by: By = "detection") -> Timeline:
     """Lay tracks one after another."""
     ends = [_end(each) + GAP_S for each in tracks]
     offsets = np.concatenate([[0.0], np.cumsum(ends)])[: len(tracks)]
@@ -124,7 +136,7 @@ def timeline_of(tracks: list[Track], species: list[str], merge: bool = True) -> 
         tuple(_laid([of_track[at] for of_track in known], offsets) for at in range(len(species))),
         np.array(hours).reshape(len(tracks), len(species)),
         np.array([_hours(_known(each, list(each.calls))) for each in tracks]),
-        merge,
+        by,
     )
 
 
