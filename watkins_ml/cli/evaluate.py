@@ -86,8 +86,9 @@ def evaluate(
         bool, typer.Option("--each-channel", help="Detections in every channel by itself.", **RECORDINGS)
     ] = False,
     max_novelty: Annotated[
-        float, typer.Option(min=0, help="No detection above it; inf takes all.", **RECORDINGS)
-    ] = 1.0,
+        float | None,
+        typer.Option(min=0, help="No detection above it, inf takes all; 1, or that of kept thresholds.", **RECORDINGS),
+    ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="auto takes CUDA where there is one.", **RECORDINGS)
     ] = "auto",
@@ -196,7 +197,7 @@ def _options(given: dict[str, Any], wish: Any, classifier: Classifier) -> Detect
     from watkins_ml.annotations.collect import AnnotationOptions
     from watkins_ml.evaluation.detection.matching import MatchRule
     from watkins_ml.inference.detection_scoring import DetectionOptions
-    from watkins_ml.inference.windows import WindowOptions, by_of, overlap_of
+    from watkins_ml.inference.windows import WindowOptions, by_of, novelty_of, overlap_of
 
     names = ("label_column", "label", "labels", "table_index", "reviewed")
     by = given["by"] or by_of(classifier.thresholds)
@@ -204,5 +205,5 @@ def _options(given: dict[str, Any], wish: Any, classifier: Classifier) -> Detect
     return DetectionOptions(
         AnnotationOptions(**{name: given[name] for name in names}), given["group_by"], given["metadata"],
         WindowOptions(overlap, given["each_channel"]), by, MatchRule(given["match"], given["iou"]),
-        given["max_novelty"], given["threshold"], wish,
+        novelty_of(given["max_novelty"], classifier.thresholds), given["threshold"], wish,
     )  # fmt: skip

@@ -59,9 +59,9 @@ def predict(
         ),
     ] = None,
     max_novelty: Annotated[
-        float,
+        float | None,
         typer.Option(min=0, help="Unknown above it; 1 keeps 19 of 20 validation recordings, inf never gives unknown."),
-    ] = 1.0,
+    ] = None,
     species: Annotated[list[str] | None, typer.Option(help="Only detections of this one; may be repeated.")] = None,
     overlap: Annotated[
         float | None,
@@ -89,7 +89,7 @@ def predict(
     from watkins_ml.inference.pipeline import predict_recordings
     from watkins_ml.inference.recordings import find_recordings
     from watkins_ml.inference.resolve import load_classifier
-    from watkins_ml.inference.windows import WindowOptions, by_of, overlap_of
+    from watkins_ml.inference.windows import WindowOptions, by_of, novelty_of, overlap_of
 
     where = choose_device(device, "--device")
     files, classifier = find_recordings(audio), load_classifier(model)
@@ -97,7 +97,7 @@ def predict(
     for name in species or ():
         classifier.label(name)
     kept = classifier.thresholds if by != "file" and min_confidence is None else None
-    by = by or by_of(kept)
+    by, max_novelty = by or by_of(kept), novelty_of(max_novelty, kept)
     windows = WindowOptions(overlap_of(overlap, kept, by if by == "peak" else "detection"), channels == "each")
     every = len(classifier.classes)
     try:

@@ -12,6 +12,7 @@ from watkins_ml.audio.encoder_settings import Settings
 from watkins_ml.audio.stream import Window, sliding_windows
 from watkins_ml.evaluation.detection.timeline import By
 from watkins_ml.inference.recordings import file_state
+from watkins_ml.models.bundle import MAX_NOVELTY
 from watkins_ml.models.thresholds import Thresholds
 
 MOST_OVERLAP = 0.95
@@ -46,6 +47,14 @@ def by_of(kept: Thresholds | None) -> By:
     """What detections are, where a user does not say: as when the model's thresholds were chosen."""
     chosen = kept.facts.get("by") if kept is not None else None
     return cast(By, chosen) if chosen in OVERLAPS else "detection"
+
+
+def novelty_of(given: float | None, kept: Thresholds | None) -> float:
+    """Above which novelty nothing is detected: as a user asked, else as when the model's thresholds were chosen."""
+    if given is not None:
+        return given
+    chosen = kept.facts.get("max_novelty") if kept is not None else None
+    return float(chosen) if isinstance(chosen, int | float) and chosen >= 0 else MAX_NOVELTY
 
 
 def overlap_of(given: float | None, kept: Thresholds | None, by: str = "detection") -> float:

@@ -130,6 +130,15 @@ def test_the_threshold_for_false_alarms_finds_the_most_calls_that_they_allow():
     assert choose(counts, Wish(precision=0.8)) == pytest.approx(0.9)
 
 
+def test_no_threshold_is_chosen_at_which_a_whole_recording_is_one_detection():
+    scores = np.full(60, 0.05)
+    scores[10:50:5] = np.linspace(0.9, 0.5, 8)  # all wrong
+    counts = counted(timeline(*(track(scores, [[55, 57]], name=name) for name in "abc")))
+    assert counts.hits[-1].sum() == 3 and counts.alarms[-1].sum() == 0
+    assert choose(counts, Wish(false_alarms=10)) > 0.8
+    assert choose(counts, Wish(precision=0.9)) > 0.8
+
+
 def test_without_calls_no_threshold_is_chosen_below_which_there_were_too_many_alarms():
     scores = np.full(3600, 0.05)
     scores[[0, 100, 200]] = 0.9, 0.8, 0.7

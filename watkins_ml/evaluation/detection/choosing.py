@@ -28,9 +28,10 @@ class Wish:
 def choose(counts: Counts, wish: Wish) -> float | None:
     """The threshold that finds the most calls of those that keep the wish; of equals the highest.
 
-    Without calls the lowest that keeps a rate of false alarms, as every higher one does: low thresholds make a whole
-    recording one detection. Above all scores where no threshold keeps the wish; None where nothing can be said: no
-    calls for a precision, no time or no scores for false alarms.
+    Only thresholds down to that of the most false alarms count: at lower ones whole recordings become one detection,
+    which is a hit wherever there is a call. Without calls it is the lowest that keeps a rate of false alarms, as every
+    higher one does. Above all scores where no threshold keeps the wish; None where nothing can be said: no calls for a
+    precision, no time or no scores for false alarms.
     """
     hits, alarms = counts.hits.sum(axis=1), counts.alarms.sum(axis=1)
     if not len(counts.thresholds):
@@ -47,6 +48,8 @@ def choose(counts: Counts, wish: Wish) -> float | None:
         if not counts.calls.sum():
             return None
         keeping = np.nan_to_num(precision_of(hits, alarms)) >= (wish.precision or 0.0)
+    if alarms.max() > 0:  # below the threshold of the most alarms, detections grow together more than they appear
+        keeping &= np.arange(len(alarms)) <= len(alarms) - 1 - alarms[::-1].argmax()
     if not keeping.any():
         return math.nextafter(float(counts.thresholds[0]), math.inf)
     return float(counts.thresholds[np.where(keeping, hits, -1).argmax()])
