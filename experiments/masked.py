@@ -2,8 +2,9 @@
 
 `masked`: a window counts for a species only where that is known (`--task labels --reviewed spans`). `unmarked is
 noise`: every window without a call counts as one without (`--reviewed all`). Each recording is held out once; both are
-scored on those windows of it of which something is known, by average precision over all of them, with 95 % intervals
-from a bootstrap over recordings, paired. Finished folds are kept, so an interrupted call goes on where it was.
+scored on those windows of it of which something is known: accuracy and F1 at the threshold that validation gave, and
+average precision, with 95 % intervals from a bootstrap over recordings ("tapes"), paired. Finished folds are kept, so
+an interrupted call goes on where it was.
 
 Example: python experiments/masked.py ../shared --out results/masked
 """
@@ -19,7 +20,16 @@ from real_data import RECIPES, print_table, watkins
 
 from watkins_ml.dataset.targets import decode
 from watkins_ml.evaluation.average_precision import weighted_average_precision
-from watkins_ml.evaluation.intervals import DRAWS, Interval, percentiles, tape_draws, verdict
+from watkins_ml.evaluation.intervals import (
+    DRAWS,
+    QUANTITIES,
+    Interval,
+    paired_difference,
+    percentiles,
+    score_intervals,
+    tape_draws,
+    verdict,
+)
 
 SPECIES = "Humpback"
 WAYS = {"masked": "spans", "unmarked is noise": "all"}
@@ -56,53 +66,54 @@ def cross_validated(way: str, shared: Path, folder: Path, epochs: int, seed: int
     return pd.read_csv(folder / "runs" / run / "preds" / "test.csv", dtype=text).set_index("path")
 
 
-def scores_of(tables: dict[str, list[pd.DataFrame]]) -> tuple[dict[str, Interval], Interval, int, int]:
-    """Average precision of both ways and their difference, the mean over seeds, on the windows that `masked` knows."""
-    known = tables["masked"][0]
-    known = known[decode(known["targets"], 1)[:, 0] >= 0]
+def on_known(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What both ways say of the windows of which something is known, and what is: path, tape, targets, answers."""
+    known = tables["masked"][decode(tables["masked"]["targets"], 1)[:, 0] >= 0]
+    return {
+        way: known[["tape", "targets"]].join(each[["answers", f"p_{SPECIES}"]]).reset_index()
+        for way, each in tables.items()
+    }
+
+
+def average_precision_of(tables: dict[str, pd.DataFrame]) -> tuple[dict[str, Interval], Interval]:
+    """Average precision of each way, and how far masked is above the other."""
+    known = tables["masked"]
     true = decode(known["targets"], 1)[:, 0] == 1
     rows, times = tape_draws(known["tape"], DRAWS)
     weights = np.vstack([np.ones(times.shape[1]), times])[:, rows]
     drawn = {
-        way: np.mean(
-            [
-                weighted_average_precision(true, each[f"p_{SPECIES}"].loc[known.index].to_numpy(), weights)
-                for each in of
-            ],
-            axis=0,
-        )
-        for way, of in tables.items()
+        way: weighted_average_precision(true, each[f"p_{SPECIES}"].to_numpy(), weights) for way, each in tables.items()
     }
-    usable = np.isfinite(np.sum(list(drawn.values()), axis=0))  # a draw may hold no call
-    found = {way: percentiles(float(each[0]), each[1:][usable[1:]]) for way, each in drawn.items()}
+    usable = np.isfinite(np.sum(list(drawn.values()), axis=0))[1:]  # a draw may hold no call
     gain = drawn["masked"] - drawn["unmarked is noise"]
-    return found, percentiles(float(gain[0]), gain[1:][usable[1:]]), len(known), int(known["tape"].nunique())
-
-
-def _drawn(probabilities: pd.Series, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return weighted_average_precision(true, probabilities.to_numpy(), weights)
+    found = {way: percentiles(float(each[0]), each[1:][usable]) for way, each in drawn.items()}
+    return found, percentiles(float(gain[0]), gain[1:][usable])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, help="folder with data/samana")
     parser.add_argument("--out", type=Path, default=Path("results/masked"))
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=2, help="trainings a fold, whose scores are averaged")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=2, help="of the trainings")
     options = parser.parse_args()
     folder = options.out.resolve()
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
-    tables = {
-        way: [
-            cross_validated(way, options.shared.resolve(), folder, options.epochs, seed)
-            for seed in range(options.seeds)
-        ]
-        for way in WAYS
-    }
-    found, gain, windows, recordings = scores_of(tables)
-    print(f"\n{windows:,} windows of {recordings} recordings, each held out once; average precision:\n")
-    print_table(pd.DataFrame({way: {"baseline CNN": str(interval)} for way, interval in found.items()}))
-    print(f"\n{verdict(gain, 'unmarked is noise', 'masked', 'average precision').replace('tapes', 'recordings')}")
+    table, said = pd.DataFrame(index=list(WAYS)), []
+    for seed in range(options.seeds):
+        given = options.shared.resolve(), folder, options.epochs, seed
+        tables = on_known({way: cross_validated(way, *given) for way in WAYS})
+        for quantity, title in QUANTITIES.items():
+            table[f"{title}, seed {seed}"] = [str(score_intervals(each)[quantity]) for each in tables.values()]
+            gain = paired_difference(tables["unmarked is noise"], tables["masked"])[quantity]
+            said.append(f"seed {seed}: {verdict(gain, 'unmarked is noise', 'masked', title)}")
+        found, gain = average_precision_of(tables)
+        table[f"average precision, seed {seed}"] = [str(found[way]) for way in WAYS]
+        said.append(f"seed {seed}: {verdict(gain, 'unmarked is noise', 'masked', 'average precision')}")
+    windows, recordings = len(tables["masked"]), tables["masked"]["tape"].nunique()
+    print(f"\n{windows:,} windows of {recordings} recordings, each held out once:\n")
+    print_table(table.T)
+    print("", *said, sep="\n- ")
 
 
 if __name__ == "__main__":
