@@ -163,6 +163,8 @@ OTHERS = {
     "audio/excerpt.py": "rates of MP3",
     "audio/packets.py": "bit rates and tags of MP3",
     "demo/calls.py": "pitch, length and native rate of calls",
+    "evaluation/detection/curves.py": "how many thresholds are tried",
+    "evaluation/detection/excerpts.py": "pixels of a picture",
     "evaluation/lettering.py": "weight of a font",
     "models/families/baseline.py": "channels of a convolution",
     "models/novelty.py": "how many noises are made",
