@@ -84,10 +84,9 @@ def average_precision_of(tables: dict[str, pd.DataFrame]) -> tuple[dict[str, Int
     drawn = {
         way: weighted_average_precision(true, each[f"p_{SPECIES}"].to_numpy(), weights) for way, each in tables.items()
     }
-    usable = np.isfinite(np.sum(list(drawn.values()), axis=0))[1:]  # a draw may hold no call
     gain = drawn["masked"] - drawn["unmarked is noise"]
-    found = {way: percentiles(float(each[0]), each[1:][usable]) for way, each in drawn.items()}
-    return found, percentiles(float(gain[0]), gain[1:][usable])
+    found = {way: percentiles(float(each[0]), each[1:]) for way, each in drawn.items()}
+    return found, percentiles(float(gain[0]), gain[1:])
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from watkins_ml.cli.arguments import Model
+from watkins_ml.cli.arguments import Label, LabelColumn, Labels, Model, Reviewed, TableIndex
 from watkins_ml.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "watkins evaluate models:/watkins-efficientnet@champion --split test"
 RECORDINGS = {"rich_help_panel": "Detections in continuous recordings"}
-TABLES = {"rich_help_panel": "Detections: how tables are read (as in prepare)"}
 RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*(h|hour|d|day))?")
 HOURS = {"h": 1.0, "hour": 1.0, "d": 24.0, "day": 24.0}
 
@@ -92,25 +91,11 @@ def evaluate(
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="auto takes CUDA where there is one.", **RECORDINGS)
     ] = "auto",
-    reviewed: Annotated[
-        str,
-        typer.Option(
-            help="Where somebody listened to everything: all, spans (labelled background), none, or a CSV of "
-            "file,start_s,end_s.",
-            **TABLES,
-        ),
-    ] = "spans",
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV of label,species (empty: left out, ?: uncertain, background: no call).", **TABLES),
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Heading of the labels, if it is an unusual one.", **TABLES)
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Label of rows without one.", **TABLES)] = None,
-    table_index: Annotated[
-        Path | None, typer.Option(help="CSV of table,recording: which belong together; perhaps label.", **TABLES)
-    ] = None,
+    reviewed: Reviewed = "spans",
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    label: Label = None,
+    table_index: TableIndex = None,
 ) -> None:  # fmt: skip
     """Full report of any run or registered model: on prepared data, or of its detections in continuous recordings."""
     given = dict(locals())

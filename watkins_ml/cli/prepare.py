@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from watkins_ml.audio.defaults import FRAMES_A_SECOND, MELS, MOST_FRAMES, MOST_MELS, RATES, SAMPLE_RATE, SECONDS
+from watkins_ml.cli.arguments import Label, LabelColumn, Labels, Reviewed, TableIndex
 from watkins_ml.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,25 +81,11 @@ def prepare(
         Path | None,
         typer.Option(help="Selection tables (Raven), labels (Audacity) or CSV: a file, or their folder.", **ANNOTATED),
     ] = None,
-    table_index: Annotated[
-        Path | None, typer.Option(help="CSV of table,recording: which belong together; perhaps label.", **ANNOTATED)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Heading of the labels, if it is an unusual one.", **ANNOTATED)
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Label of rows without one.", **ANNOTATED)] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV of label,species (empty: left out, ?: uncertain, background: no call).", **ANNOTATED),
-    ] = None,
-    reviewed: Annotated[
-        str,
-        typer.Option(
-            help="Where somebody listened to everything: all, spans (labelled background), none, or a CSV of "
-            "file,start_s,end_s.",
-            **ANNOTATED,
-        ),
-    ] = "spans",
+    table_index: TableIndex = None,
+    label_column: LabelColumn = None,
+    label: Label = None,
+    labels: Labels = None,
+    reviewed: Reviewed = "spans",
     group_by: Annotated[
         str,
         typer.Option(

@@ -37,10 +37,10 @@ def decode(targets: Iterable[str], classes: int) -> np.ndarray:
     texts = list(targets)
     if not all(isinstance(text, str) and len(text) == classes for text in texts):
         raise ValueError(f"targets that are not of {classes} characters, one a species")
-    signs = np.array(texts, dtype=f"U{classes}").view("U1").reshape(len(texts), classes)
+    signs = np.frombuffer("".join(texts).encode("ascii", "replace"), "S1").reshape(len(texts), classes)
     values = np.full(signs.shape, np.nan, dtype=np.float32)
-    values[signs == PRESENT], values[signs == ABSENT] = 1, 0
-    if not (np.isnan(values) == (signs == UNKNOWN)).all():
+    values[signs == PRESENT.encode()], values[signs == ABSENT.encode()] = 1, 0
+    if not (np.isnan(values) == (signs == UNKNOWN.encode())).all():
         raise ValueError(f"targets with characters other than {PRESENT}, {ABSENT} and {UNKNOWN}")
     return values
 

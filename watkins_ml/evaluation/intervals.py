@@ -99,24 +99,26 @@ def signed(share: float) -> str:
 
 
 def percentiles(value: float, drawn: np.ndarray) -> Interval:
-    """A value with the 95 % interval of what was drawn (draws,); NaN bounds where nothing was."""
-    if not len(drawn):
+    """A value with the 95 % interval of what was drawn (draws,), NaN left out; NaN bounds where nothing was."""
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn) or np.isnan(value):
         return Interval(value, np.nan, np.nan)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(value, float(low), float(high))
 
 
-def tape_draws(tapes: pd.Series, draws: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each row's tape (rows,), and how often each tape comes in each draw, float64 (draws, tapes).
+def draws_of(groups: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each group comes in each draw, float64 (draws, groups); no draw of fewer than two."""
+    if groups < 2:
+        return np.zeros((0, groups))
+    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(float)
 
-    No draw where there are fewer than two tapes.
-    """
+
+def tape_draws(tapes: pd.Series, draws: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each row's tape (rows,), and how often each tape comes in each draw, as `draws_of`."""
     numbers, names = pd.factorize(tapes, sort=True)
-    if len(names) < 2:
-        return numbers, np.empty((0, len(names)))
-    even = np.full(len(names), 1 / len(names))
-    return numbers, np.random.default_rng(seed).multinomial(len(names), even, size=draws).astype(float)
+    return numbers, draws_of(len(names), draws, seed)
 
 
 def _scores(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from watkins_ml.evaluation.detection.bounds import draws_of, percentiles, rate_interval, share_interval
+from watkins_ml.evaluation.detection.bounds import rate_interval, share_interval
+from watkins_ml.evaluation.intervals import draws_of, percentiles
 
 NOTHING = np.empty(0)
 

@@ -1,4 +1,4 @@
-"""How sure counts of detections are: bootstrap over groups of recordings, and exact bounds where nothing happened.
+"""How sure counts of detections are: never surer than their number allows, also where nothing happened.
 
 Detections of one recording are alike, so whole groups are drawn (`evaluation.intervals`). A bootstrap of zero false
 alarms gives zero again and again, though an hour without one does not promise a year; intervals of rates and shares are
@@ -10,26 +10,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import beta, chi2
 
-from watkins_ml.evaluation.intervals import CONFIDENCE, Interval
+from watkins_ml.evaluation.intervals import CONFIDENCE, Interval, percentiles
 
-DRAWS = 1000
 TAIL = (1 - CONFIDENCE) / 2
-
-
-def draws_of(groups: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each group is drawn, float, (draws, groups); no draws of a single group."""
-    if groups < 2:
-        return np.zeros((0, groups))
-    return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(float)
-
-
-def percentiles(value: float, drawn: np.ndarray) -> Interval:
-    """A value with the percentiles of what was drawn, NaN left out; NaN bounds where nothing was."""
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn) or np.isnan(value):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.percentile(drawn, [100 * TAIL, 100 - 100 * TAIL])
-    return Interval(value, float(low), float(high))
 
 
 def rate_interval(events: int, hours: float, drawn: np.ndarray) -> Interval:

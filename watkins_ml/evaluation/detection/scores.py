@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from watkins_ml.core.metric_names import DETECTION
-from watkins_ml.evaluation.detection.bounds import draws_of, percentiles, rate_interval, share_interval
+from watkins_ml.evaluation.detection.bounds import rate_interval, share_interval
 from watkins_ml.evaluation.detection.choosing import Wish, choose
 from watkins_ml.evaluation.detection.curves import (
     Counts,
@@ -27,7 +27,10 @@ from watkins_ml.evaluation.detection.curves import (
 from watkins_ml.evaluation.detection.matching import Criterion, MatchRule
 from watkins_ml.evaluation.detection.psds import SCENARIOS, Roc, psds, roc_of
 from watkins_ml.evaluation.detection.timeline import Timeline
-from watkins_ml.evaluation.intervals import HIGH, LOW, Interval
+from watkins_ml.evaluation.intervals import HIGH, LOW, Interval, draws_of, percentiles
+
+DRAWS = 1000
+"""Of groups: every threshold is counted in each."""
 
 MICRO, MACRO = "all species, pooled", "mean of the species"
 """Rows of the table of species: all detections in one heap, and the mean over species with calls."""
@@ -86,7 +89,7 @@ def score_detections(
     """
     names = sorted({track.group for track in timeline.tracks})
     group = np.searchsorted(names, [track.group for track in timeline.tracks])
-    weights = draws_of(len(names), seed=seed)
+    weights = draws_of(len(names), DRAWS, seed)
     rules = {by: MatchRule(by, main.iou) for by in CRITERIA}
     counted: dict[Criterion, list[Counts]] = {by: [] for by in CRITERIA}
     rocs: dict[str, list[Roc]] = {name: [] for name in SCENARIOS}
