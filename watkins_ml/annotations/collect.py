@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from watkins_ml.annotations.checks import clipped, with_reasons
@@ -14,6 +15,7 @@ from watkins_ml.annotations.placing import PlacedTable, TableIndex, place_rows, 
 from watkins_ml.annotations.read import NUMBER, OPTION, SelectionTable, read_selections
 from watkins_ml.annotations.recordings import LongRecording, RecordingNames
 from watkins_ml.annotations.reviewed import SPAN, WORDS, check_reviewed, read_reviewed
+from watkins_ml.audio.stream import MIXED
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import files_below, printable
 from watkins_ml.core.names import normal, spelled
@@ -181,3 +183,9 @@ def _divided(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFra
         uncertain.sort_values(order[:3], ignore_index=True),
         background.sort_values(order[:3], ignore_index=True),
     )
+
+
+def spans_heard(table: pd.DataFrame, channel: int) -> np.ndarray:
+    """(n, 2) seconds of what counts for a channel: in a mix everything does, and what names no channel does in all."""
+    heard = table if channel == MIXED else table[table["channel"].isin([MIXED, channel])]
+    return heard[["start_s", "end_s"]].to_numpy(dtype=np.float64)

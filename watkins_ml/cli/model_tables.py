@@ -28,11 +28,11 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
             version.name,
             str(version.version),
             ", ".join(version.aliases),
-            *(number_text(float(tags.get(key, "nan"))) for key in (BEST_VAL_MACRO_F1, BEST_VAL_CONTROL_MACRO_F1)),
+            *(number_text(_number_of(tags.get(key))) for key in (BEST_VAL_MACRO_F1, BEST_VAL_CONTROL_MACRO_F1)),
             (protocol := tags.get("split_protocol", "")) + leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
-            number_text(float(version.tags[DETECTION_AP])) if DETECTION_AP in version.tags else "",
+            number_text(_number_of(version.tags[DETECTION_AP])) if DETECTION_AP in version.tags else "",
             _kept_thresholds(version.tags.get(THRESHOLDS_TAG)),
         )
     out.print(table, soft_wrap=False)
@@ -40,6 +40,14 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
         out.print(
             "control's: validation macro F1 of a logistic regression on the mean spectrum, which a champion beats"
         )
+
+
+def _number_of(tag: str | None) -> float | None:
+    """None where there is no such tag, or somebody has made it something else than a number."""
+    try:
+        return None if tag is None else float(tag)
+    except ValueError:
+        return None
 
 
 def _kept_thresholds(text: str | None) -> str:

@@ -24,10 +24,9 @@ from watkins_ml.core.files import disk_errors
 from watkins_ml.core.locks import only_writer
 from watkins_ml.core.names import spelled
 from watkins_ml.core.wording import plural
-from watkins_ml.dataset.grouping import groups_of
+from watkins_ml.dataset.grouping import groups_of, metadata_of
 from watkins_ml.dataset.groups import group_word
 from watkins_ml.dataset.layout import DataFolder
-from watkins_ml.dataset.metadata import read_metadata
 from watkins_ml.dataset.prepare import (
     Prepared,
     PrepareOptions,
@@ -72,7 +71,7 @@ def prepare_annotated(audio: Path, tables: Path, out: Path, options: PrepareOpti
     given = () if options.metadata is None else (options.metadata,)
     annotations = collect(Path(tables), recordings, annotated.tables, given)
     recordings, left_out = _usable(recordings, annotations, options.least_rate)
-    metadata = _metadata(recordings, options.metadata)
+    metadata = metadata_of(recordings, options.metadata)
     groups = groups_of(recordings, annotated.group_by, metadata)
     then = "mend that and run the same command again; it goes on from there"
     with disk_errors(f"cannot write prepared data to {out}", then), only_writer(folder.root, "watkins prepare"):
@@ -166,13 +165,6 @@ def _without_copies(
     copies = [each.path for each in recordings if first[digests[each.path]] != each.path]
     rejected = [{"path": path, "species": "", "reason": f"duplicate of {first[digests[path]]}"} for path in copies]
     return [each for each in recordings if each.path not in set(copies)], rejected
-
-
-def _metadata(recordings: list[LongRecording], table: Path | None) -> pd.DataFrame | None:
-    if table is None:
-        return None
-    return read_metadata(table).of(pd.DataFrame({"path": [r.path for r in recordings],
-                                                 "cut_id": [r.name for r in recordings]}))  # fmt: skip
 
 
 def _windows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from watkins_ml.annotations.recordings import LongRecording
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.names import normal
 from watkins_ml.dataset.layout import METADATA_COLUMNS
+from watkins_ml.dataset.metadata import read_metadata
 
 DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(?!\d{1,5}(?:\D|$))")
 """Year, month and day in a recording's name; what follows is a time of six digits, or none."""
@@ -57,3 +59,11 @@ def _of_column(recordings: list[LongRecording], column: str, metadata: pd.DataFr
     if missing:
         raise UsageError(f"--group-by {column}: the metadata table has no {column} of {missing[0]}; add it")
     return {each.path: values[each.path] for each in recordings}
+
+
+def metadata_of(recordings: list[LongRecording], table: Path | None) -> pd.DataFrame | None:
+    """What a table of `--metadata` says of recordings, a row each, by path; None without a table."""
+    if table is None:
+        return None
+    names = pd.DataFrame({"path": [each.path for each in recordings], "cut_id": [each.name for each in recordings]})
+    return read_metadata(table).of(names)

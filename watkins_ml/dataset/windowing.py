@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from watkins_ml.annotations.collect import Annotations
+from watkins_ml.annotations.collect import Annotations, spans_heard
 from watkins_ml.annotations.labelling import Thresholds, WindowLabels, label_windows
 from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.annotations.recordings import LongRecording
@@ -70,22 +70,18 @@ def windows_of(
     times = np.stack([starts, np.minimum(starts + window, recording.frames)], axis=1) / rate
     parts = []
     for channel in channels:
-        species = {str(name): _spans(of, channel) for name, of in calls.groupby("species")}
+        species = {str(name): spans_heard(of, channel) for name, of in calls.groupby("species")}
         if classes is not None:
             species = {name: species.get(name, np.empty((0, 2))) for name in classes}
-        labels = label_windows(times, species, _spans(uncertain, channel), _spans(reviewed, channel), rule.thresholds)
+        labels = label_windows(
+            times, species, spans_heard(uncertain, channel), spans_heard(reviewed, channel), rule.thresholds
+        )
         parts.append(_rows(recording, channel, starts, times, labels, classes is not None))
     return WindowsOf(
         pd.concat([part.rows for part in parts], ignore_index=True),
         pd.concat([part.rejected for part in parts], ignore_index=True),
         sum(part.unreviewed for part in parts),
     )
-
-
-def _spans(table: pd.DataFrame, channel: int) -> np.ndarray:
-    """(n, 2) seconds of what counts for a channel: in a mix everything does, and what names no channel does in all."""
-    heard = table if channel == MIXED else table[table["channel"].isin([MIXED, channel])]
-    return heard[["start_s", "end_s"]].to_numpy(dtype=np.float64)
 
 
 def _rows(

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from watkins_ml.annotations.collect import AnnotationOptions, Annotations, collect
+from watkins_ml.annotations.collect import AnnotationOptions, Annotations, collect, spans_heard
 from watkins_ml.annotations.mapping import BACKGROUND
 from watkins_ml.annotations.recordings import LongRecording, find_long_recordings
-from watkins_ml.audio.stream import MIXED
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.core.wording import plural
-from watkins_ml.dataset.grouping import groups_of
-from watkins_ml.dataset.metadata import read_metadata
+from watkins_ml.dataset.grouping import groups_of, metadata_of
 from watkins_ml.evaluation.detection.choosing import Wish
 from watkins_ml.evaluation.detection.matching import MatchRule
 from watkins_ml.evaluation.detection.scores import DetectionScores, score_detections, verdict_rows
@@ -105,7 +103,7 @@ def evaluate_detections(
     known = annotations.described | set(annotations.reviewed["recording"])
     others += [_left_out(each.path, "no annotations: no table is about it") for each in found if each.path not in known]
     used = [each for each in found if each.path in known]
-    groups = groups_of(used, options.group_by, _metadata(used, options.metadata))
+    groups = groups_of(used, options.group_by, metadata_of(used, options.metadata))
     species = [name for name in classifier.classes if name != BACKGROUND]
     if not set(annotations.calls["species"]) & set(species):
         first = next(iter(annotations.calls["species"]), None)
@@ -142,13 +140,6 @@ def evaluate_detections(
 
 def _left_out(path: str, reason: str) -> dict[str, str]:
     return {"path": path, "species": "", "reason": reason}
-
-
-def _metadata(recordings: list[LongRecording], table: Path | None) -> pd.DataFrame | None:
-    if table is None:
-        return None
-    return read_metadata(table).of(pd.DataFrame({"path": [r.path for r in recordings],
-                                                 "cut_id": [r.name for r in recordings]}))  # fmt: skip
 
 
 def _remarks(annotations: Annotations, species: list[str]) -> list[str]:
@@ -208,16 +199,10 @@ def _tracks(
             group,
             scores.spans[mine, 1:],
             values[:, columns],
-            tuple(_spans(calls[calls["species"] == name], channel) for name in species),
-            _spans(reviewed, channel),
-            _spans(uncertain, channel),
+            tuple(spans_heard(calls[calls["species"] == name], channel) for name in species),
+            spans_heard(reviewed, channel),
+            spans_heard(uncertain, channel),
         )
-
-
-def _spans(table: pd.DataFrame, channel: int) -> np.ndarray:
-    """(n, 2) seconds of what counts for a channel: in a mix everything does, and what names no channel does in all."""
-    heard = table if channel == MIXED else table[table["channel"].isin([MIXED, channel])]
-    return heard[["start_s", "end_s"]].to_numpy(dtype=np.float64)
 
 
 def _given(classifier: Classifier, species: list[str], options: DetectionOptions) -> tuple[dict[str, float], str]:
