@@ -28,6 +28,7 @@ SHORT = {
 
 def print_detection_scores(evaluation: DetectionEvaluation, folder: Path) -> None:
     """A table of species, what to know of the numbers, and where the report is."""
+    from watkins_ml.evaluation.detection.choosing import doubt
     from watkins_ml.evaluation.detection.page import COLUMNS, criterion_text, headline, ordered_criteria, species_rows
     from watkins_ml.inference.detection_report import PAGE, facts_of
 
@@ -54,7 +55,9 @@ def print_detection_scores(evaluation: DetectionEvaluation, folder: Path) -> Non
     if scores.undecided:
         names = ", ".join(scores.undecided)
         err.print(f"No threshold could be chosen for {names}: too little is known of it here", style="yellow")
-    if evaluation.options.wish is not None:
+    if (wish := evaluation.options.wish) is not None:
+        if sentence := doubt(wish, scores.hours):
+            err.print(sentence, style="yellow")
         err.print(
             "The thresholds were chosen on these very recordings: to see what they keep elsewhere, evaluate on others",
             style="yellow",

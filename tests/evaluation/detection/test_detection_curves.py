@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tests.support.timelines import sliding, timeline, track
-from watkins_ml.evaluation.detection.choosing import Wish, choose
+from watkins_ml.evaluation.detection.choosing import Wish, choose, doubt
 from watkins_ml.evaluation.detection.curves import (
     at_thresholds,
     average_precision,
@@ -156,3 +156,14 @@ def test_a_species_that_is_only_wrong_is_never_detected():
 def test_nothing_is_chosen_where_nothing_is_known():
     assert choose(counted(timeline(track([0.9, 0.1], []))), Wish(precision=0.5)) is None
     assert choose(counted(timeline(track([0.9, 0.1], [], reviewed=[]))), Wish(false_alarms=1)) is None
+
+
+def test_few_hours_for_a_promise_are_said():
+    assert doubt(Wish(false_alarms=1), 2.0) == (
+        "2 hours are few to choose thresholds for at most 1 false alarms an hour on; 3 hours or more say something"
+    )
+    assert doubt(Wish(false_alarms=0.1), 29.0) is not None and doubt(Wish(false_alarms=0.1), 30.0) is None
+    assert doubt(Wish(false_alarms=0), 100.0) == (
+        "100 hours are few to choose thresholds for at most 0 false alarms an hour on"
+    )
+    assert doubt(Wish(precision=0.9), 0.1) is None

@@ -9,6 +9,10 @@ import numpy as np
 
 from watkins_ml.evaluation.detection.curves import Counts, precision_of
 
+FEWEST = 3.0
+"""So many false alarms should be allowed on the recordings that thresholds are chosen on: with none in so long a time
+the rate is below the one wished for, at 95 % (the rule of three)."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -53,3 +57,11 @@ def choose(counts: Counts, wish: Wish) -> float | None:
     if not keeping.any():
         return math.nextafter(float(counts.thresholds[0]), math.inf)
     return float(counts.thresholds[np.where(keeping, hits, -1).argmax()])
+
+
+def doubt(wish: Wish, hours: float) -> str | None:
+    """A sentence where the hours are too few for the false alarms that are wished for; None where they are not."""
+    if wish.false_alarms is None or wish.false_alarms * hours >= FEWEST:
+        return None
+    needed = f"; {FEWEST / wish.false_alarms:,.3g} hours or more say something" if wish.false_alarms else ""
+    return f"{hours:.3g} hours are few to choose thresholds for {wish} on{needed}"
