@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
+DETECTIONS = {"detection AP": DETECTION_AP, "thresholds": THRESHOLDS_TAG}
+"""Columns that a registry has once `watkins evaluate --recordings` has scored one of its models, by their tag."""
+
+
 def print_models(versions: list[ModelVersion], uri: str) -> None:
     if not versions:
         out.print(f"No registered models on {uri}; `watkins train` registers one")
         return
     scores = "val macro F1", "control's"
-    about = "split", "data digest", "run", "detection AP", "thresholds"
-    table = table_of("model", "version", "alias", *scores, *about, title=uri)
+    of_detections = {title: key for title, key in DETECTIONS.items() if any(key in each.tags for each in versions)}
+    table = table_of("model", "version", "alias", *scores, "split", "data digest", "run", *of_detections, title=uri)
     for version in versions:
         tags = metric_names.renamed(version.tags)
         table.add_row(
@@ -32,8 +36,7 @@ def print_models(versions: list[ModelVersion], uri: str) -> None:
             (protocol := tags.get("split_protocol", "")) + leak(protocol),
             tags.get("data_digest", ""),
             tags.get("run", version.run_id or ""),
-            number_text(_number_of(version.tags[DETECTION_AP])) if DETECTION_AP in version.tags else "",
-            _kept_thresholds(version.tags.get(THRESHOLDS_TAG)),
+            *(_of_detections(key, version.tags.get(key)) for key in of_detections.values()),
         )
     out.print(table, soft_wrap=False)
     if any(BEST_VAL_CONTROL_MACRO_F1 in version.tags for version in versions):
@@ -50,11 +53,13 @@ def _number_of(tag: str | None) -> float | None:
         return None
 
 
-def _kept_thresholds(text: str | None) -> str:
-    """What thresholds of a version were chosen for; empty where there are none."""
-    if text is None:
+def _of_detections(key: str, tag: str | None) -> str:
+    """Average precision, or what thresholds were chosen for; empty where there is no such tag."""
+    if tag is None:
         return ""
+    if key == DETECTION_AP:
+        return number_text(_number_of(tag))
     try:
-        return str(json.loads(text)["chosen_for"])
+        return str(json.loads(tag)["chosen_for"])
     except (ValueError, TypeError, KeyError):
         return "damaged"
