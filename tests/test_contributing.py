@@ -71,6 +71,7 @@ def test_a_transform_is_one_file(checkout):
     assert "name: flip" in stored and "share: 0.5" in stored
 
 
+@pytest.mark.slow
 def test_a_command_is_one_file(checkout):
     printed = follow("How to add a command", checkout)
     assert "Greet somebody" in printed

@@ -36,6 +36,7 @@ from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
 
+pytestmark = pytest.mark.slow
 SMALL = ("train.epochs=5", "optim.lr=0.003", "data.batch_size=16", "augment.time_roll=false")
 
 
