@@ -23,10 +23,10 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-COLUMNS = ["val_macro_f1", "val_loss", "test_accuracy", "test_macro_f1"]
-STUDY_COLUMNS = ["metrics.`best_val_macro_f1`", "params.`optim.lr`", "params.`model.freeze_depth`",
+COLUMNS = ["best/val_macro_f1", "val/loss", "test/accuracy", "test/macro_f1"]
+STUDY_COLUMNS = ["metrics.`best/val_macro_f1`", "params.`optim.lr`", "params.`model.freeze_depth`",
                  "tags.`pruned_at_epoch`"]  # fmt: skip
-CURVES = ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_macro_f1", "learning_rate"]
+CURVES = ["train/loss", "val/loss", "train/accuracy", "val/accuracy", "val/macro_f1", "train/learning_rate"]
 WIDTH = 1440
 WAIT = 30_000
 """Milliseconds that anything on a page may take to appear."""
@@ -112,7 +112,7 @@ class Ui:
         """A study's run with its trials below it."""
         page = self.runs(f"tags.`watkins.study`='{study}'")
         page.locator("[row-id] button").first.click()
-        page.get_by_role("link", name=f"{study} trial-000").wait_for()
+        page.get_by_role("link", name=f"trial 0, {study}").wait_for()
         return page
 
     def curves(self, search: str = "", runs: int = 2) -> Page:
@@ -211,7 +211,7 @@ def main() -> None:
         with Ui(given.server, given.experiment, STUDY_COLUMNS) as ui:
             save(ui.trials(given.study), given.out / "mlflow-study.png", 980)
         return
-    trainings = "metrics.test_accuracy >= 0"  # only finished trainings
+    trainings = "metrics.`test/accuracy` >= 0"  # only finished trainings
     with Ui(given.server, given.experiment) as ui:
         save(ui.runs(trainings), given.out / "mlflow-runs.png", 380)
         save(ui.curves(trainings), given.out / "mlflow-curves.png", 1060)

@@ -90,9 +90,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name not in LONGEST, item.path not in slow))
 
 
+VARIABLES = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID",
+    "MLFLOW_RUN_NAME", "MLFLOW_TAGS", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
+)  # fmt: skip
+
+
 def without_server(patch: pytest.MonkeyPatch) -> None:
     """No tracking server from outside; and none that MLflow itself writes into the environment outlives the patch."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    for name in VARIABLES:
         patch.setenv(name, "")
         patch.delenv(name)
 

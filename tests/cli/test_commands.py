@@ -23,12 +23,13 @@ COMMANDS = {
     ],
     "demo": ["--out", "--seed"],
     "fetch": [],
-    "train": ["recipe", "--override", "-o", "--run-dir", "--resume"],
+    "train": ["recipe", "--override", "-o", "--name", "--run-dir", "--tag", "--note", "--resume"],
     "sync": ["run_dirs"],
     "server": ["--host", "--port", "--backend"],
-    "tune": ["recipe", "--override", "-o", "--trials", "--workers", "--storage", "--name"],
+    "tune": ["recipe", "--override", "-o", "--trials", "--workers", "--storage", "--name", "--tag", "--note"],
     "crossval": [
         "recipe", "--override", "-o", "--folds", "--split", "--seed", "--fold-regex", "--fold-column", "--name",
+        "--run-dir", "--tag", "--note",
     ],
     "models": [],
     "promote": ["model_version", "--if-detects-better"],
@@ -39,7 +40,7 @@ COMMANDS = {
         "--table-index",
     ],
     "compare": ["models", "--out"],
-    "ensemble": ["members", "--name", "--register-as", "--register", "--no-register", "--data"],
+    "ensemble": ["members", "--name", "--register-as", "--register", "--no-register", "--data", "--tag", "--note"],
     "report": ["model", "--out"],
     "predict": [
         "model", "audio", "--by", "--format", "--out", "--top", "--threshold", "--min-confidence", "--max-novelty",
@@ -47,7 +48,7 @@ COMMANDS = {
     ],
     "export": ["model", "--to", "--out"],
     "explain": ["model", "audio", "--out", "--species"],
-    "config": [],
+    "config": ["family", "--json"],
 }  # fmt: skip
 
 

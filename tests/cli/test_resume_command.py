@@ -131,7 +131,7 @@ def test_a_damaged_run_json_is_named(watkins, project):
     [
         (["--resume", "nowhere"], 1, "--resume nowhere: not a run directory (it has no run.json)"),
         ([], 2, "name a recipe, for example experiments/baseline.yaml, or an interrupted run with --resume"),
-        (["--resume", "a", "--run-dir", "b"], 2, "--run-dir is for a new run, --resume for an interrupted one"),
+        (["--resume", "a", "--run-dir", "b"], 2, "--resume is for an interrupted one"),
     ],
 )
 def test_a_resume_that_makes_no_sense_says_so(watkins, arguments, status, part):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from hydrophone_month import LEVELS, RATE, SHARES, SPECIES, background, calls_of, noise_of, recall_by_level, write_side
+from hydrophone_month import LEVELS, RATE, SIDES, SPECIES, background, calls_of, noise_of, recall_by_level, write_side
 
 from tests.conftest import tone
 from watkins_ml.evaluation.detection.scores import MICRO
@@ -35,11 +35,12 @@ def shared(tmp_path_factory):
 def test_no_tape_and_no_second_of_noise_is_on_two_sides(shared):
     calls = calls_of(shared, seed=0)
     for species in SPECIES:
-        cuts = [call.tobytes() for side in SHARES for call in calls[side][species]]
+        cuts = [call.tobytes() for side in SIDES for call in calls[side][species]]
         assert len(cuts) == len(set(cuts)) == 6
-        assert all(len(calls[side][species]) == 2 for side in SHARES)
-    parts = [noise_of(shared, side)[0] for side in SHARES]
-    assert sum(map(len, parts)) == 200 * RATE
+        assert all(len(calls[side][species]) == 2 for side in SIDES)
+    blocks = [block.tobytes() for side in SIDES for block in noise_of(shared, side)]
+    assert len(blocks) == len(set(blocks)) == 6  # of 200 seconds
+    assert [len(noise_of(shared, side)) for side in SIDES] == [3, 2, 1]
 
 
 def test_calls_stand_where_the_table_says_at_the_level_that_it_says(shared, tmp_path):

@@ -53,7 +53,7 @@ def assert_tracked(wanted: int = 4) -> None:
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     parent = runs.pop("folds")
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
-    assert len(client().get_metric_history(parent.info.run_id, "fold_test_accuracy")) == 3
+    assert len(client().get_metric_history(parent.info.run_id, "fold/test_accuracy")) == 3
 
 
 def test_killed_at_random_moments(prepared, undisturbed, store, tmp_path):
@@ -91,7 +91,7 @@ def test_a_signal_closes_the_fold_and_the_parent(prepared, undisturbed, store, t
     assert command.said.splitlines()[-1].endswith("the same command goes on with it"), command.said
     experiment = client().get_experiment_by_name("sea").experiment_id
     statuses = {run.info.run_name: run.info.status for run in client().search_runs([experiment])}
-    assert statuses == {"folds": "KILLED", "folds fold-1": "FINISHED", "folds fold-2": "KILLED"}
+    assert statuses == {"folds": "KILLED", "fold 1 of 3, folds": "FINISHED", "fold 2 of 3, folds": "KILLED"}
     command = start(tmp_path, prepared)
     assert command.wait() == 0, command.said
     assert "Fold 1 of" not in command.said, "a finished fold is not trained again"

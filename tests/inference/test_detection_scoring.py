@@ -203,7 +203,7 @@ def test_a_registered_version_has_its_thresholds_as_a_tag(watkins, finished, sea
     tags = client().get_model_version("watkins-baseline", "1").tags
     assert float(tags["detection_macro_average_precision"]) > 0 and "centre" in tags["detection_scored_on"]
     run = client().get_run(client().get_model_version("watkins-baseline", "1").run_id)
-    assert run.data.metrics["detection_macro_average_precision"] == pytest.approx(
+    assert run.data.metrics["detection/macro_average_precision"] == pytest.approx(
         float(tags["detection_macro_average_precision"]), abs=1e-6
     )
     assert json.loads(tags["watkins.thresholds"])["chosen_for"] == "precision of at least 0.5"

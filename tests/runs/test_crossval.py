@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from tests.support.registered import digests, held
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UsageError
+from watkins_ml.core.metric_names import on_server
 from watkins_ml.dataset.folds import FoldRule
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -136,15 +137,15 @@ def test_mlflow_has_a_parent_with_the_pooled_scores_and_a_run_a_fold(validated, 
     with at_work_in(folder):
         store = client()
         experiment = store.get_experiment_by_name("folds").experiment_id
-        runs = {run.info.run_name: run for run in store.search_runs([experiment], "run_name LIKE 'folds%'")}
-        assert set(runs) == {"folds", "folds fold-1", "folds fold-2", "folds fold-3"}
+        runs = {run.info.run_name: run for run in store.search_runs([experiment], "run_name LIKE '%folds'")}
+        assert set(runs) == {"folds", *(f"fold {n} of 3, folds" for n in (1, 2, 3))}
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
         parent = runs.pop("folds")
         assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
         assert {run.data.tags["watkins.fold"] for run in runs.values()} == {"1", "2", "3"}
         for key, value in validated.metrics.items():
-            assert parent.data.metrics[key] == pytest.approx(value)
-        steps = store.get_metric_history(parent.info.run_id, "fold_test_accuracy")
+            assert parent.data.metrics[on_server(key)] == pytest.approx(value)
+        steps = store.get_metric_history(parent.info.run_id, "fold/test_accuracy")
         assert [point.value for point in steps] == list(validated.by_fold["test_accuracy"])
         assert parent.data.params["crossval.count"] == "3"
         artifacts = {artifact.path for artifact in store.list_artifacts(parent.info.run_id)}
@@ -235,7 +236,7 @@ def test_the_leaky_reference_is_stamped_and_rewards_looking_up_the_tape(validate
         store = client()
         experiment = store.get_experiment_by_name("folds").experiment_id
         stamped = {run.info.run_name for run in store.search_runs([experiment]) if "leaky_reference" in run.data.tags}
-    assert stamped == {"leaky", "leaky fold-1", "leaky fold-2", "leaky fold-3"}
+    assert stamped == {"leaky", *(f"fold {n} of 3, leaky" for n in (1, 2, 3))}
     facts = [json.loads((run.run_dir / "run.json").read_text()) for run in (validated, leaky)]
     assert [each["split_protocol"] for each in facts] == ["tape", "random"]
     assert facts[0]["data_digest"] != facts[1]["data_digest"]

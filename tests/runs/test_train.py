@@ -209,5 +209,5 @@ def test_ctrl_c_marks_the_run_killed_here_and_in_mlflow(training, store, tmp_pat
     assert run.facts.status == run.entries()[-1].status == "KILLED"
     tracked = client().get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "KILLED"
-    points = client().get_metric_history(tracked.info.run_id, "train_loss")
+    points = client().get_metric_history(tracked.info.run_id, "train/loss")
     assert len(points) == len(run.read_history()) >= 1

@@ -121,7 +121,7 @@ def test_no_job_workers_run_beside_the_server(service):
 def test_a_training_in_the_trainer_is_tracked_in_the_experiment_of_another_person(trained, run):
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
-    assert [metric.step for metric in trained.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
+    assert [metric.step for metric in trained.get_metric_history(run.info.run_id, "val/loss")] == [1, 2]
 
 
 def test_its_artifacts_come_back_through_the_server(trained, run, service, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 
+from watkins_ml.core.metric_names import on_server
 from watkins_ml.tracking import registry
 from watkins_ml.tracking.rundir import RunDirectory
 
@@ -68,7 +69,7 @@ def _assert_metrics(client: MlflowClient, run_id: str, entries: list[dict]) -> N
         values = {"epoch": lambda e: e["metrics"] | e["timing"], "metrics": lambda e: e["values"]}.get(entry["kind"])
         for key, value in (values(entry) if values else {}).items():
             if key != "epoch":
-                expected.setdefault(key, set()).add((entry["step"], value, entry["time_ms"]))
+                expected.setdefault(on_server(key), set()).add((entry["step"], value, entry["time_ms"]))
     assert set(client.get_run(run_id).data.metrics) == set(expected)
     for key, points in expected.items():
         held = [(point.step, point.value, point.timestamp) for point in client.get_metric_history(run_id, key)]

@@ -111,7 +111,7 @@ class Postgres:
 
 
 class Proxy:
-    """Forwards to a server; `requests` holds (method, path, JSON body).
+    """Forwards to a server; `requests` holds (method, path, JSON body), `accounts` the headers that name one.
 
     `down` drops every connection, `broken` answers 500, `hangs` never answers; `before` and `after` are called
     around the forwarding of each request with its number, from 1.
@@ -119,6 +119,7 @@ class Proxy:
 
     def __init__(self, target: str):
         self.requests: list[tuple[str, str, dict]] = []
+        self.accounts: set[str | None] = set()
         self.down = self.broken = self.hangs = False
         self.before: Callable[[int], None] = lambda number: None
         self.after: Callable[[int], None] = lambda number: None
@@ -153,6 +154,7 @@ class Proxy:
             return
         is_json = "json" in (request.headers.get("Content-Type") or "")
         self.requests.append((request.command, request.path, json.loads(body) if is_json and body else {}))
+        self.accounts.add(request.headers.get("Authorization"))
         number = len(self.requests)
         self.before(number)
         status, headers, content = self._forward(request, body)

@@ -29,11 +29,11 @@ def assert_complete(server, run: RunDirectory, epochs: int, name: str) -> None:
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["train.epochs"] == str(epochs)
     assert tracked.data.tags["data_digest"] == run.facts.data_digest
-    for key in ("train_loss", "val_loss", "val_macro_f1", "epoch_seconds"):
+    for key in ("train/loss", "val/loss", "val/macro_f1", "time/epoch_seconds"):
         points = server.get_metric_history(tracked.info.run_id, key)
         assert sorted(point.step for point in points) == list(range(1, epochs + 1)), key
     measured = [entry.time_ms for entry in run.entries() if entry.kind == "epoch"]
-    points = server.get_metric_history(tracked.info.run_id, "train_loss")
+    points = server.get_metric_history(tracked.info.run_id, "train/loss")
     assert sorted(point.timestamp for point in points) == measured
     assert {each.dataset.name for each in tracked.inputs.dataset_inputs} == {"train", "val", "test"}
     top = {each.path for each in server.list_artifacts(tracked.info.run_id)}
@@ -61,7 +61,7 @@ def test_a_run_over_http_is_complete_with_one_metrics_batch_an_epoch(proxy, reci
     run = RunDirectory(result.run_dir)
     batches = proxy.metric_batches()
     assert [{metric["step"] for metric in batch} for batch in batches] == [{1}, {2}, {0}]  # two epochs, one final
-    assert [any(metric["key"] == "test_accuracy" for metric in batch) for batch in batches] == [False, False, True]
+    assert [any(metric["key"] == "test/accuracy" for metric in batch) for batch in batches] == [False, False, True]
     assert_complete(client(), run, epochs=2, name="over-http")
 
     # the registered model, in a process that knows nothing but MLflow and the recording
@@ -136,7 +136,7 @@ def test_a_server_that_goes_away_in_mid_run_costs_nothing(proxy, journal, impati
     Upload(run).send()
     tracked = server.get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "FINISHED"
-    points = server.get_metric_history(tracked.info.run_id, "train_loss")
+    points = server.get_metric_history(tracked.info.run_id, "train/loss")
     assert sorted((point.step, point.value) for point in points) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert len(proxy.metric_batches()) == 3
 

@@ -5,7 +5,8 @@ import threading
 from tests.support.servers import Proxy
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import client
-from watkins_ml.tracking.upload import PARENT_TAG, UID_TAG, Upload
+from watkins_ml.tracking.server_run import PARENT_TAG, UID_TAG
+from watkins_ml.tracking.upload import Upload
 
 
 def study_or_trial(folder, name: str, uid: str, parent: str | None = None, experiment: str = "sea") -> RunDirectory:

@@ -10,6 +10,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 
 from watkins_ml.config import flatten
+from watkins_ml.core.metric_names import on_server
 from watkins_ml.tracking.rundir import ARTIFACTS, RunDirectory
 from watkins_ml.tracking.server import client
 from watkins_ml.tracking.upload import Upload
@@ -67,7 +68,7 @@ def test_metrics_have_one_point_an_epoch_with_the_time_it_was_measured(tracked, 
     history = pd.read_csv(finished.run_dir / "history.csv", float_precision="round_trip")
     epochs = [entry for entry in RunDirectory(finished.run_dir).entries() if entry.kind == "epoch"]
     for key in [*history.columns[1:], "epoch_seconds", "samples_per_second"]:
-        points = sorted(server.get_metric_history(run.info.run_id, key), key=lambda point: point.step)
+        points = sorted(server.get_metric_history(run.info.run_id, on_server(key)), key=lambda point: point.step)
         assert [point.step for point in points] == [1, 2, 3], key
         assert [point.timestamp for point in points] == [entry.time_ms for entry in epochs], key
         assert [point.value for point in points] == [(entry.metrics | entry.timing)[key] for entry in epochs], key
@@ -80,9 +81,9 @@ def test_final_metrics_are_there_once_and_the_best_epoch_keeps_its_own_names(tra
     controls = [key for key in finished.metrics if key.startswith("control_")]
     assert {"control_tape_accuracy", "control_duration_macro_f1"} <= set(controls)
     for key in ("test_accuracy", "test_macro_f1", "test_ece", *controls, "best_epoch"):
-        assert metrics[key] == finished.metrics[key]
-    assert metrics["best_val_macro_f1"] == finished.metrics["best_val_macro_f1"]
-    assert len(tracked[0].get_metric_history(tracked[1].info.run_id, "test_accuracy")) == 1
+        assert metrics[on_server(key)] == finished.metrics[key]
+    assert metrics["best/val_macro_f1"] == finished.metrics["best_val_macro_f1"]
+    assert len(tracked[0].get_metric_history(tracked[1].info.run_id, "test/accuracy")) == 1
 
 
 def test_the_three_sides_are_logged_as_dataset_inputs(tracked):
@@ -166,7 +167,7 @@ def test_sending_again_from_scratch_makes_no_second_run_model_or_version(store, 
     assert len(store.search_runs([store.get_run(first.run_id).info.experiment_id])) == 1
     assert len(store.get_run(first.run_id).outputs.model_outputs) == 1
     assert len(store.search_model_versions("name='watkins-baseline'")) == 1
-    assert len(store.get_metric_history(first.run_id, "train_loss")) == 3
+    assert len(store.get_metric_history(first.run_id, "train/loss")) == 3
 
 
 def test_an_upload_cut_off_anywhere_goes_on_where_it_was(store, journal, monkeypatch):
@@ -191,7 +192,7 @@ def test_an_upload_cut_off_anywhere_goes_on_where_it_was(store, journal, monkeyp
     tracked = store.get_run(run.facts.mlflow_run_id)
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["optim.lr"] == "0.001"
-    points = store.get_metric_history(tracked.info.run_id, "train_loss")
+    points = store.get_metric_history(tracked.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in points] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert len(calls) == 10  # five entries, each refused once and taken once
 
@@ -221,7 +222,7 @@ def test_the_uploader_ships_while_the_run_goes_on_and_completes_it_on_leaving(st
         run.epoch({"epoch": 1, "train_loss": 0.5}, {"epoch": 1, "epoch_seconds": 1.0})
         run.finish("FINISHED")
     tracked = store.get_run(run.facts.mlflow_run_id)
-    assert (tracked.info.status, tracked.data.metrics["train_loss"]) == ("FINISHED", 0.5)
+    assert (tracked.info.status, tracked.data.metrics["train/loss"]) == ("FINISHED", 0.5)
 
 
 def test_an_absent_server_is_told_once_and_never_raised(journal, nobody_listens, impatient, monkeypatch, capsys):

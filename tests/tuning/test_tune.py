@@ -20,6 +20,7 @@ from tests.support.registered import assert_is_the_runs_own, digests, held
 from tests.support.servers import free_port
 from watkins_ml.audio.settings import FrontendSettings
 from watkins_ml.core.errors import UserError
+from watkins_ml.core.metric_names import on_server
 from watkins_ml.dataset.layout import read_prepared
 from watkins_ml.dataset.loading import cut_windows, load_side
 from watkins_ml.dataset.prepare import PrepareOptions, prepare
@@ -84,6 +85,11 @@ def at(tuned, monkeypatch) -> MlflowClient:
     return client()
 
 
+def child_name(run: str) -> str:
+    """What the run of a trial is called on MLflow, by its folder."""
+    return f"trial {int(run.removeprefix('trial-'))}, small"
+
+
 def runs(server: MlflowClient) -> dict[str, object]:
     experiment = server.get_experiment_by_name("sea").experiment_id
     return {run.info.run_name: run for run in server.search_runs([experiment])}
@@ -94,10 +100,10 @@ def test_every_trial_is_a_child_of_the_study_and_ends_as_it_did(tuned, at):
     parent = found.pop("small")
     assert parent.info.status == "FINISHED"
     trials = counted(tuned.study.trials)
-    assert sorted(found) == [f"small trial-{trial.number:03d}" for trial in trials]
+    assert set(found) == {f"trial {trial.number}, small" for trial in trials}
     states = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
     for trial in trials:
-        child = found[f"small {trial.user_attrs['run']}"]
+        child = found[child_name(trial.user_attrs["run"])]
         tags = child.data.tags
         assert tags["mlflow.parentRunId"] == parent.info.run_id
         assert (tags["watkins.study"], tags["watkins.trial"]) == ("small", str(trial.number))
@@ -117,7 +123,7 @@ def test_all_kinds_of_trials_came_up(tuned):
 
 def test_a_pruned_trial_is_marked_and_keeps_no_checkpoints(tuned, at):
     trial = next(each for each in tuned.study.trials if each.state is TrialState.PRUNED and each.intermediate_values)
-    child = runs(at)[f"small {trial.user_attrs['run']}"]
+    child = runs(at)[child_name(trial.user_attrs["run"])]
     assert child.data.tags["pruned_at_epoch"] == str(trial.last_step)
     assert child.data.tags["watkins.state"] == "pruned"
     assert not (tuned.folder / "runs" / "small" / trial.user_attrs["run"] / "checkpoints").exists()
@@ -131,14 +137,14 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
     ]  # fmt: skip
     assert others
     for trial in others:
-        child = runs(at)[f"small {trial.user_attrs['run']}"]
-        history = at.get_metric_history(child.info.run_id, "val_macro_f1")
+        child = runs(at)[child_name(trial.user_attrs["run"])]
+        history = at.get_metric_history(child.info.run_id, "val/macro_f1")
         assert [point.step for point in history] == [1, 2, 3, 4]
-        assert child.data.metrics["best_val_macro_f1"] == trial.value
+        assert child.data.metrics["best/val_macro_f1"] == trial.value
         kept = RunDirectory(tuned.folder / "runs" / "small" / trial.user_attrs["run"]).read_history()
-        assert child.data.metrics["best_epoch"] == best_epoch(kept, "val_macro_f1")
+        assert child.data.metrics["best/epoch"] == best_epoch(kept, "val_macro_f1")
         assert list(trial.intermediate_values.values()) == kept["val_macro_f1"].tolist()
-        assert not [key for key in child.data.metrics if key.startswith(("test_", "control_"))]
+        assert not [key for key in child.data.metrics if key.startswith(("test/", "control/"))]
         artifacts = {each.path for each in at.list_artifacts(child.info.run_id)}
         assert {"config.yaml", "history.csv", "reports", "preds", "galleries", "plots", "checkpoints"} <= artifacts
         assert {each.path for each in at.list_artifacts(child.info.run_id, "preds")} == {
@@ -149,13 +155,13 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
 
 def test_the_best_trial_is_tested_once_registered_and_champion_if_it_is_above_its_control(tuned, at):
     best = best_trial(tuned.study.trials)
-    child = runs(at)[f"small {best.user_attrs['run']}"]
+    child = runs(at)[child_name(best.user_attrs["run"])]
     control = "best_val_control_spectrum_macro_f1"
-    assert {"test_accuracy", "test_macro_f1", "control_tape_accuracy", control} <= set(child.data.metrics)
+    assert {"test/accuracy", "test/macro_f1", "control/tape_accuracy", on_server(control)} <= set(child.data.metrics)
     (version,) = at.search_model_versions("name='small'")
     assert version.run_id == child.info.run_id
     assert float(version.tags["best_val_macro_f1"]) == best.value
-    assert float(version.tags[control]) == child.data.metrics[control]
+    assert float(version.tags[control]) == child.data.metrics[on_server(control)]
     holder = registry.champion(at, "small")
     assert (holder is not None and holder.version == version.version) != registry.is_beaten(version)
     tests = [path for path in (tuned.folder / "runs").rglob("preds/test.csv")]
@@ -193,7 +199,7 @@ def test_the_study_has_its_table_its_pictures_and_the_best_value_by_trial(tuned,
     table = pd.read_csv(tuned.folder / "runs" / "small" / "reports" / "trials.csv")
     assert len(table) == len(tuned.study.trials)
     best = best_trial(tuned.study.trials)
-    history = at.get_metric_history(parent.info.run_id, "best_val_macro_f1")
+    history = at.get_metric_history(parent.info.run_id, "best/val_macro_f1")
     assert max(point.value for point in history) == best.value
     assert parent.data.tags["best_trial"] == str(best.number)
     assert parent.data.tags["best.optim.lr"] == str(best.params["optim.lr"])
@@ -257,7 +263,7 @@ def test_a_conclusion_that_was_cut_off_is_made_whole_without_reading_test_again(
     (version,) = client().search_model_versions("name='small'")
     assert registry.CLAIM in version.tags
     found = runs(client())
-    assert found[f"small {run.name}"].data.metrics["test_accuracy"] == pd.read_csv(report).correct.mean()
+    assert found[child_name(run.name)].data.metrics["test/accuracy"] == pd.read_csv(report).correct.mean()
     assert len(found) == 1 + len(counted(tuned.study.trials))
 
 

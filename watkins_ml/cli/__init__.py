@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from watkins_ml import __version__
 from watkins_ml.core.errors import UsageError, UserError, first_line, sentence
 from watkins_ml.core.files import check_working_directory
 from watkins_ml.core.memory import MORE_MEMORY, is_short_of_memory, use_memory_freely
@@ -23,7 +24,6 @@ from watkins_ml.core.text import shown
 app = typer.Typer(
     name="watkins",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Train, track and compare spectrogram CNNs on recordings of marine mammals.",
@@ -47,9 +47,17 @@ for _name in sorted(_found, key=lambda name: (ORDER.index(name) if name in ORDER
         app.command(epilog=f"Example: {_module.EXAMPLE}")(_command)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"watkins {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    context: typer.Context, debug: bool = typer.Option(False, "--debug", help="Show the full traceback of an error.")
+    context: typer.Context,
+    debug: bool = typer.Option(False, "--debug", help="Show the full traceback of an error."),
+    version: bool = typer.Option(False, "--version", is_eager=True, callback=_version, help="Show the version."),
 ) -> None:
     if debug:
         os.environ["WATKINS_DEBUG"] = "1"

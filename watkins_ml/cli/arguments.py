@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
+from watkins_ml.core.errors import UsageError
+from watkins_ml.core.files import check_name
+
 Model = Annotated[str, typer.Argument(help="models:/NAME@champion, models:/NAME/VERSION, runs:/ID or a run directory.")]
 Overrides = Annotated[list[str] | None, typer.Option("--override", "-o", help="key.path=value; may be given again.")]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", help="name=value of a tag of the run on MLflow; may be given again.")
+]
+Note = Annotated[str | None, typer.Option(help="Shown at the top of the run's page on MLflow; Markdown.")]
 
 TABLES = {"rich_help_panel": "How tables of annotations are read"}
 TableIndex = Annotated[
@@ -28,3 +35,16 @@ Reviewed = Annotated[
         **TABLES,
     ),
 ]
+
+
+def named(name: str) -> Path:
+    """The folder of the run `--name`; raises a UsageError where that could not be a folder's name."""
+    check_name(f"--name {name}", name)
+    return Path("runs") / name
+
+
+def chosen(name: str | None, run_dir: Path | None) -> Path | None:
+    """The folder of a run by `--name` or `--run-dir`; None where neither is given. Raises a UsageError for both."""
+    if name is not None and run_dir is not None:
+        raise UsageError("give one of --name and --run-dir")
+    return run_dir if name is None else named(name)

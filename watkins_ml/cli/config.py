@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-EXAMPLE = "watkins config"
+import typer
+
+EXAMPLE = "watkins config efficientnet_b0"
 
 
 class Key(NamedTuple):
@@ -18,14 +20,22 @@ class Key(NamedTuple):
     meaning: str
 
 
-def config() -> None:
+def config(
+    family: Annotated[str | None, typer.Argument(help="Of models of this family only; default all families.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON: a list of keys.")] = False,
+) -> None:
     """Every key of a recipe with its values, default and meaning; also those of each model and transform."""
     from rich.markup import escape
 
     from watkins_ml.cli.tables import table_of
     from watkins_ml.core.console import out
 
-    for title, keys in _sections():
+    sections = _sections(family)
+    if as_json:
+        found = [{"section": title} | key._asdict() for title, keys in sections for key in keys]
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for title, keys in sections:
         table = table_of("key", "values", "default", "meaning", title=title)
         for key in keys:
             table.add_row(*map(escape, key))
@@ -33,13 +43,13 @@ def config() -> None:
     out.print("A run changes them with -o key=value, for example -o train.epochs=3 or -o augment.0.name=mixup")
 
 
-def _sections() -> Iterator[tuple[str, list[Key]]]:
+def _sections(name: str | None) -> Iterator[tuple[str, list[Key]]]:
     from watkins_ml.config import ExperimentConfig
-    from watkins_ml.models.registry import all_families
+    from watkins_ml.models.registry import all_families, family
     from watkins_ml.transforms.registry import all_transforms
 
-    for family in all_families():
-        yield f"model of the family {family.name}: {family.title}", list(_keys("model", family.config))
+    for each in all_families() if name is None else [family(name)]:
+        yield f"model of the family {each.name}: {each.title}", list(_keys("model", each.config))
     for name, field in ExperimentConfig.model_fields.items():
         if name != "model" and hasattr(field.annotation, "model_fields"):
             yield name, list(_keys(name, field.annotation))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from watkins_ml.cli.arguments import Overrides
+from watkins_ml.cli.arguments import Note, Overrides, Tags, chosen, named
 from watkins_ml.core.errors import UsageError
 
 EXAMPLE = "watkins crossval experiments/efficientnet.yaml --folds 5"
@@ -26,6 +26,9 @@ def crossval(
     ] = None,
     fold_column: Annotated[str | None, typer.Option(help="Column of the annotations that holds the fold.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder in runs/; default the recipe's name with -crossval.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, instead of one in runs/.")] = None,
+    tag: Tags = None,
+    note: Note = None,
 ) -> None:
     """Cross-validation by tape: every recording is tested once, by a network that was not trained on its tape.
 
@@ -37,11 +40,11 @@ def crossval(
         raise UsageError("give one of --folds, --fold-regex and --fold-column")
     config = load_config(recipe, override or [])
     from watkins_ml.cli.tables import print_crossval
-    from watkins_ml.core.files import check_name
     from watkins_ml.dataset.folds import FoldRule
     from watkins_ml.runs.crossval import cross_validate
+    from watkins_ml.tracking.launch import read_launch
 
     rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
-    name = name or recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
-    check_name(f"--name {name}", name)
-    print_crossval(cross_validate(config, rule, Path("runs") / name))
+    usual = recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
+    folder = chosen(name, run_dir) or named(usual)
+    print_crossval(cross_validate(config, rule, folder, read_launch(override or [], tag or [], note)))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from watkins_ml.cli.arguments import Note, Tags, named
 from watkins_ml.core.errors import UsageError
 
 EXAMPLE = "watkins ensemble models:/watkins-efficientnet@champion models:/watkins-encoder@champion --name both"
@@ -27,15 +28,15 @@ def ensemble(
     ] = None,
     register: Annotated[bool, typer.Option(help="Whether the model is registered.")] = True,
     data: Annotated[Path | None, typer.Option(help="Prepared data; default those of the first member.")] = None,
+    tag: Tags = None,
+    note: Note = None,
 ) -> None:
     """Trained models as a model of its own: the mean of their calibrated log-probabilities.
 
     It is tested, tracked, registered, compared and used as any other. Of cross-validations it pools the predictions of
     each fold's ensemble, to be compared with theirs. The same command continues one that was interrupted.
     """
-    from watkins_ml.core.files import check_name
-
-    check_name(f"--name {name}", name)
+    run_dir = named(name)
     if register_as is not None and not register:
         raise UsageError("give --register-as or --no-register, not both")
     from watkins_ml.cli.tables import print_crossval, print_run
@@ -43,14 +44,15 @@ def ensemble(
     from watkins_ml.runs.ensemble import make_ensemble
     from watkins_ml.runs.ensemble_folds import pool_ensemble
     from watkins_ml.runs.ensemble_members import member_runs
+    from watkins_ml.tracking.launch import read_launch
     from watkins_ml.tracking.server import check_address
 
     check_address()
-    run_dir = Path("runs") / name
+    launch = read_launch((), tag or [], note)
     with member_runs(members) as found:
         if found[0].run.facts.folds is not None:
-            print_crossval(pool_ensemble(found, run_dir, data))
+            print_crossval(pool_ensemble(found, run_dir, data, launch))
             return
         own_name = (register_as or family_of_members().registered_name) if register else None
-        result = make_ensemble(found, run_dir, own_name, data)
+        result = make_ensemble(found, run_dir, own_name, data, launch)
         print_run(result.run_dir, result.metrics)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.cli.arguments import Overrides
+from watkins_ml.cli.arguments import Note, Overrides, Tags
 
 EXAMPLE = "watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2"
 
@@ -25,6 +25,8 @@ def tune(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default the recipe's.")] = None,
+    tag: Tags = None,
+    note: Note = None,
 ) -> None:
     """An Optuna study: search for the best validation macro F1, then test, register and promote the best trial.
 
@@ -34,6 +36,7 @@ def tune(
 
     study = load_study(recipe, override or [], name, trials)
     from watkins_ml.cli.tables import print_study
+    from watkins_ml.tracking.launch import read_launch
     from watkins_ml.tuning.tune import tune as run_study
 
-    print_study(run_study(study, workers, storage))
+    print_study(run_study(study, workers, storage, read_launch(override or [], tag or [], note)))

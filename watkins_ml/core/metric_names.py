@@ -3,6 +3,7 @@
 `train_*` and `val_*` have a value an epoch: columns of `history.csv`, curves in MLflow. What the kept network scores
 has one value a run: `best_val_*`, `test_*` and, of simple predictors on test and on validation, `control_*` and
 `best_val_control_*`; in `reports/metrics.json`, MLflow, the facts of a model and the tags of its registered versions.
+On MLflow the word before the first `_` is a section of its page: `val/macro_f1`, `best/val_macro_f1` (`on_server`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,28 @@ BEST_EPOCH, TEMPERATURE = "best_epoch", "temperature"
 THRESHOLD_90 = "threshold_90"
 """The confidence from which on 90 % of the answers were right on validation."""
 
+SECTIONS = ("train", "val", "best", "test", "control", "detection", "fold", "trial")
+"""Of the page of a run on MLflow, each named by the first word of its metrics."""
+OTHER_SECTIONS = {
+    "learning_rate": "train",
+    TEMPERATURE: "best",
+    THRESHOLD_90: "best",
+    "epoch_seconds": "time",
+    "samples_per_second": "time",
+}
+
 Value = TypeVar("Value")
+
+
+def on_server(name: str) -> str:
+    """The name that MLflow has for a metric: its section before a `/`, by which MLflow's pages fold.
+
+    Runs of earlier versions have no sections: `val_macro_f1` there is `val/macro_f1` now.
+    """
+    section, _, rest = name.partition("_")
+    if section in SECTIONS and rest:
+        return f"{section}/{rest}"
+    return f"{OTHER_SECTIONS[name]}/{name}" if name in OTHER_SECTIONS else name
 
 
 def control(name: str, quantity: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from watkins_ml.core import names
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import check_temporary_files, disk_errors
+from watkins_ml.core.metric_names import on_server
 from watkins_ml.models.bundle import Classifier, load_bundle
 from watkins_ml.models.bundle_files import DESCRIPTION, THRESHOLDS, THRESHOLDS_TAG
 from watkins_ml.models.thresholds import Thresholds, parse_thresholds, write_thresholds
@@ -81,7 +82,7 @@ def record_detection(model: str, metrics: dict[str, float], tags: dict[str, str]
 
         server, now = client(), int(1000 * time.time())
         if run_id := _run_id(server, place):
-            server.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+            server.log_batch(run_id, metrics=[Metric(on_server(key), value, now, 0) for key, value in metrics.items()])
         for key, value in tags.items() if number else ():
             server.set_model_version_tag(name, number, key, value)
     return run_id

@@ -29,7 +29,7 @@ from watkins_ml.models.registry import try_model
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
 from watkins_ml.runs.reports import read_label_thresholds
 from watkins_ml.runs.train import read_inputs, train_and_report
-from watkins_ml.tracking.records import CROSSVAL
+from watkins_ml.tracking.records import CROSSVAL, Launch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import sync_all
@@ -63,7 +63,9 @@ class CrossValidation:
     protocol: str
 
 
-def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> CrossValidation:
+def cross_validate(
+    config: ExperimentConfig, rule: FoldRule, run_dir: Path, launch: Launch | None = None
+) -> CrossValidation:
     """Train and test every fold, or those that an interrupted call has left, and pool their predictions.
 
     Raises:
@@ -85,7 +87,7 @@ def cross_validate(config: ExperimentConfig, rule: FoldRule, run_dir: Path) -> C
                 with Uploader(record):
                     pass
             else:
-                _begin(record, config, folds, sides, rule_facts)
+                _begin(record, config, folds, sides, rule_facts, launch or Launch())
                 with Uploader(record), run_lifecycle(record, HOW_TO_CONTINUE, stops=(RunInterruptedError,)):
                     for number, (fold, data) in enumerate(sides.items(), start=1):
                         named = "" if fold == str(number) else f" ({fold})"
@@ -113,13 +115,18 @@ def _refuse_others(record: RunDirectory, config: ExperimentConfig, rule: dict[st
 
 
 def _begin(
-    record: RunDirectory, config: ExperimentConfig, folds: Folds, sides: dict[str, PreparedData], rule: dict[str, Any]
+    record: RunDirectory,
+    config: ExperimentConfig,
+    folds: Folds,
+    sides: dict[str, PreparedData],
+    rule: dict[str, Any],
+    launch: Launch,
 ) -> None:
     """The parent's first entries, or that it goes on."""
     data, resumes = pooled_data(folds, sides), record.facts_file.exists()
     if not resumes:
         facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
-        record.write_facts(config, data, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
+        record.write_facts(config, data, launch, uid=uuid.uuid4().hex, command=CROSSVAL, **facts)
     record.open_journal(config, data, {f"crossval.{key}": value for key, value in rule.items()})
     if resumes:
         record.update_facts(status="RUNNING")
@@ -151,8 +158,8 @@ def _run_fold(record: RunDirectory, config: ExperimentConfig, fold: str, data: P
     inputs = read_inputs(config, data)
     if not started:
         shutil.rmtree(run.root, ignore_errors=True)  # its process was killed before it wrote run.json
-        whole = {"uid": record.facts.uid, "name": record.name, "fold": fold}
-        run = RunDirectory.create(run.root, config, data, CROSSVAL, crossval=whole)
+        whole = {"uid": record.facts.uid, "name": record.name, "fold": fold, "total": record.facts.folds}
+        run = RunDirectory.create(run.root, config, data, CROSSVAL, record.facts.launch.of_part, crossval=whole)
     with run.training(wait=60):  # a `watkins sync` may be looking at it just now
         if started:
             start = latest_checkpoint(run.checkpoints)

@@ -40,12 +40,17 @@ from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle, shorta
 from watkins_ml.runs.reports import validated_species
 from watkins_ml.runs.save_model import novelty_of, write_model
 from watkins_ml.runs.train import RunResult, record_result
+from watkins_ml.tracking.records import Launch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 
 
 def make_ensemble(
-    members: list[MemberRun], run_dir: Path, register_as: str | None, data_dir: Path | None = None
+    members: list[MemberRun],
+    run_dir: Path,
+    register_as: str | None,
+    data_dir: Path | None = None,
+    launch: Launch | None = None,
 ) -> RunResult:
     """Make one model of trained ones; what an interrupted call has left is gone on with.
 
@@ -80,7 +85,7 @@ def make_ensemble(
         tensors = partial(MemberTensors, _parts(data, frontend))
         with recorded(record, data) as is_new:
             if is_new:
-                begin(record, config, data, members)
+                begin(record, config, data, members, launch)
                 with (
                     Uploader(record),
                     run_lifecycle(record, HOW_TO_CONTINUE, stops=(RunInterruptedError,)),

@@ -34,6 +34,7 @@ from watkins_ml.runs.ensemble_members import MemberRun, combined, configuration,
 from watkins_ml.runs.ensemble_record import HOW_TO_CONTINUE, begin, recorded, refuse_others, write_history
 from watkins_ml.runs.lifecycle import RunInterruptedError, run_lifecycle
 from watkins_ml.runs.reports import validated_species
+from watkins_ml.tracking.records import Launch
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
@@ -51,7 +52,9 @@ class FoldScores(NamedTuple):
     """Of its test side, float32 (recordings, species)."""
 
 
-def pool_ensemble(members: list[MemberRun], run_dir: Path, data_dir: Path | None = None) -> CrossValidation:
+def pool_ensemble(
+    members: list[MemberRun], run_dir: Path, data_dir: Path | None = None, launch: Launch | None = None
+) -> CrossValidation:
     """Pool the predictions of ensembles, one a fold, of cross-validations; there is no model.
 
     Raises:
@@ -69,7 +72,7 @@ def pool_ensemble(members: list[MemberRun], run_dir: Path, data_dir: Path | None
     facts = {"folds": len(sides), "fold_rule": rule, "untestable": folds.untestable}
     with recorded(record, folds.data) as is_new:
         if is_new:
-            begin(record, config, pooled_data(folds, sides), members, **facts)
+            begin(record, config, pooled_data(folds, sides), members, launch, **facts)
             with Uploader(record), run_lifecycle(record, HOW_TO_CONTINUE, stops=(RunInterruptedError,)):
                 _pool(record, folds, scores, members)
     table = _fold_table(scores)

@@ -25,7 +25,7 @@ from watkins_ml.core.metric_names import (
 )
 from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.runs.ensemble_members import MemberRun, member_facts
-from watkins_ml.tracking.records import ENSEMBLE
+from watkins_ml.tracking.records import ENSEMBLE, Launch
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.uploader import Uploader
 
@@ -38,13 +38,18 @@ SINGLE_EPOCH = 1
 
 
 def begin(
-    record: RunDirectory, config: ExperimentConfig, data: PreparedData, members: list[MemberRun], **facts: object
+    record: RunDirectory,
+    config: ExperimentConfig,
+    data: PreparedData,
+    members: list[MemberRun],
+    launch: Launch | None,
+    **facts: object,
 ) -> None:
     """The first entries, or that it goes on after an interruption."""
     resumes = record.facts_file.exists()
     if not resumes:
         own = {"members": member_facts(members), **facts}
-        record.write_facts(config, data, uid=uuid.uuid4().hex, command=ENSEMBLE, **own)
+        record.write_facts(config, data, launch or Launch(), uid=uuid.uuid4().hex, command=ENSEMBLE, **own)
     record.open_journal(config, data, {"ensemble.members": ", ".join(member.model for member in members)})
     if resumes:
         record.update_facts(status="RUNNING")

@@ -31,7 +31,7 @@ from watkins_ml.runs.network_input import Inputs, with_input
 from watkins_ml.runs.refit import CHECKPOINT, refit_network
 from watkins_ml.runs.reports import report_test, report_validation, side_logits
 from watkins_ml.runs.save_model import save_model
-from watkins_ml.tracking.records import TRAIN
+from watkins_ml.tracking.records import TRAIN, Launch
 from watkins_ml.tracking.run_files import check_confined
 from watkins_ml.tracking.rundir import RunDirectory
 from watkins_ml.tracking.server import check_address
@@ -50,7 +50,7 @@ class RunResult:
     metrics: dict[str, float]
 
 
-def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> RunResult:
+def run_experiment(config: ExperimentConfig, run_dir: Path | None = None, launch: Launch | None = None) -> RunResult:
     """Train, evaluate, track and register one model.
 
     Raises:
@@ -60,7 +60,7 @@ def run_experiment(config: ExperimentConfig, run_dir: Path | None = None) -> Run
     current().broadcast(config.model_dump())
     inputs = read_inputs(config)
     try_model(config.model, len(inputs.data.classes), inputs.data.input.shape, inputs.data.task)
-    run = RunDirectory.create(run_dir, config, inputs.data)
+    run = RunDirectory.create(run_dir, config, inputs.data, launch=launch)
     with run.training(), reading(inputs.data.folder.root, f"watkins train ({run.root})"):
         return RunResult(run.root, train_and_report(config, inputs, run, None))
 
@@ -160,7 +160,7 @@ def train_and_report(
     group.broadcast(how_to_continue)
     if group.world_size > 1:
         err.print(f"{group.world_size} processes; if one of them dies, {how_to_continue}")
-    uploader = Uploader(run, config.tracking.system_metrics)
+    uploader = Uploader(run, config.tracking.system_metrics or run.facts.launch.system_metrics)
     for sentence in leak_stamp(inputs.data.protocol).values():
         err.print(sentence, style="yellow")
     with disk_errors(f"cannot write to {run.root}", f"make room and {how_to_continue}"), uploader:

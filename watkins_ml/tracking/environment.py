@@ -16,6 +16,7 @@ from watkins_ml.dataset.layout import PreparedData
 from watkins_ml.dataset.split import leak_stamp
 from watkins_ml.models.bundle_files import LICENCE
 from watkins_ml.models.registry import licence_of
+from watkins_ml.tracking.launch import NOTE_TAG
 from watkins_ml.tracking.records import RunFacts
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
@@ -53,7 +54,7 @@ def environment(config: ExperimentConfig, data: PreparedData, command: str) -> d
     if (licence := licence_of(config.model)) is not None:
         tags[LICENCE] = licence
     if stamp:
-        tags |= stamp | {"mlflow.note.content": stamp["leaky_reference"]}  # the note opens the run's page
+        tags |= stamp | {NOTE_TAG: stamp["leaky_reference"]}  # the note opens the run's page
     return tags | {f"version.{name}": version(name) for name in LIBRARIES}
 
 
@@ -66,15 +67,22 @@ def opening_entries(
     tags: dict[str, str],
 ) -> dict[str, dict[str, Any]]:
     """Content by kind of the entries that open a journal, in their order; `params` and `tags` beside the run's own."""
-    start: dict[str, Any] = {"name": name, "uid": facts.uid, "experiment": config.tracking.experiment}
+    launch = facts.launch
+    start: dict[str, Any] = {"name": launch.name or name, "uid": facts.uid}
+    start["experiment"] = launch.experiment or config.tracking.experiment
     for kind, number, whole in (("study", "trial", facts.study), ("crossval", "fold", facts.crossval)):
         if whole is not None:
-            start |= {"name": f"{whole.name} {name}", "parent": {"uid": whole.uid, "name": whole.name}}
+            of = f" of {whole.total}" if whole.total else ""
+            start |= {"name": f"{number} {getattr(whole, number)}{of}, {whole.name}"}
+            start |= {"parent": {"uid": whole.uid, "name": whole.name}}
             tags = tags | {f"watkins.{kind}": whole.name, f"watkins.{number}": str(getattr(whole, number))}
+    tags = launch.tags | environment(config, data, facts.command) | tags
+    if (note := launch.tags.get(NOTE_TAG)) and note != tags[NOTE_TAG]:  # the split's warning stands there too
+        tags[NOTE_TAG] = f"{note}\n\n{tags[NOTE_TAG]}"
     return {
         "start": start,
         "params": {"values": config.flat() | params},
-        "tags": {"values": environment(config, data, facts.command) | tags},
+        "tags": {"values": tags},
         "datasets": {"digest": data.digest, "sides": _datasets(data)},
     }
 

@@ -27,6 +27,8 @@ class Parent(Record):
     name: str
     trial: int | None = None
     fold: str | None = None
+    total: int | None = None
+    """Folds in all."""
 
 
 class Member(Record):
@@ -35,6 +37,29 @@ class Member(Record):
     uid: str
     name: str
     family: str
+
+
+class Launch(Record):
+    """What a launch said of a run beside its recipe, see `tracking.launch`."""
+
+    name: str | None = None
+    """On the server; else that of its folder."""
+    experiment: str | None = None
+    """Instead of the recipe's."""
+    experiment_id: str | None = None
+    """The number of one that is there; goes before a name."""
+    run_id: str | None = None
+    """A run that is there and is to be gone on with."""
+    parent_run_id: str | None = None
+    """The same of the study or cross-validation that the run is a part of."""
+    tags: dict[str, str] = {}
+    system_metrics: bool = False
+
+    @property
+    def of_part(self) -> Launch:
+        """That of a trial or a fold: in the same experiment, and measured alike."""
+        kept = self.model_dump(include={"experiment", "experiment_id", "system_metrics"}, exclude_defaults=True)
+        return Launch(**kept | ({} if self.run_id is None else {"parent_run_id": self.run_id}))
 
 
 class RunFacts(Record):
@@ -57,6 +82,7 @@ class RunFacts(Record):
     val: int | None = None
     test: int | None = None
     """Recordings of this side."""
+    launch: Launch = Launch()
     study: Parent | None = None
     crossval: Parent | None = None
     is_study: bool = False

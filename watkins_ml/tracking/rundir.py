@@ -26,7 +26,7 @@ from watkins_ml.models.bundle_files import LICENCE
 from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.environment import DECISIVE, environment, opening_entries
-from watkins_ml.tracking.records import TRAIN, Entry, Epoch, RunFacts, Values
+from watkins_ml.tracking.records import TRAIN, Entry, Epoch, Launch, RunFacts, Values
 from watkins_ml.tracking.run_files import ARTIFACTS
 
 
@@ -56,7 +56,13 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, root: Path | None, config: ExperimentConfig, data: PreparedData, command: str = TRAIN, **part_of: Any
+        cls,
+        root: Path | None,
+        config: ExperimentConfig,
+        data: PreparedData,
+        command: str = TRAIN,
+        launch: Launch | None = None,
+        **part_of: Any,
     ) -> RunDirectory:
         """Start a new run directory with its configuration, facts and first journal entries.
 
@@ -73,20 +79,22 @@ class RunDirectory:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise ResourceError(f"cannot write the run directory {root}: {error.strerror}") from None
-        run.write_facts(config, data, uid=uuid.uuid4().hex, command=command, **part_of)
+        run.write_facts(config, data, launch or Launch(), uid=uuid.uuid4().hex, command=command, **part_of)
         run.open_journal(config, data)
         return run
 
-    def write_facts(self, config: ExperimentConfig, data: PreparedData, **facts: Any) -> None:
+    def write_facts(self, config: ExperimentConfig, data: PreparedData, launch: Launch, **facts: Any) -> None:
         """The configuration and `run.json`, which makes the folder a run directory; `facts` has uid and command."""
         write_text(self.root / "config.yaml", config.to_yaml())
         counts = data.summary["counts"]
         if (licence := licence_of(config.model)) is not None:
             facts[LICENCE] = licence
+        if said := launch.model_dump(exclude_defaults=True):
+            facts["launch"] = said
         self.update_facts(
             name=self.name,
             family=config.model.name,
-            experiment=config.tracking.experiment,
+            experiment=launch.experiment or config.tracking.experiment,
             data_digest=data.digest,
             split_protocol=data.protocol,
             **({"task": data.task} if data.task != SPECIES else {}),

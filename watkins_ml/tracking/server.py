@@ -13,7 +13,7 @@ from watkins_ml.core.errors import UserError
 from watkins_ml.core.masking import masked
 from watkins_ml.core.names import file_name
 from watkins_ml.core.server_names import check_experiment
-from watkins_ml.tracking.address import VARIABLE, checked
+from watkins_ml.tracking.address import REGISTRY, VARIABLE, checked
 from watkins_ml.tracking.embedded import (
     EMBEDDED,
     artifact_folder,
@@ -41,9 +41,15 @@ def tracking_uri() -> str:
     return os.environ.get(VARIABLE, "").strip() or embedded_uri()
 
 
+def registry_uri() -> str | None:
+    """The server of MLFLOW_REGISTRY_URI where registered models are kept, if it is another; raises as `checked`."""
+    return checked(uri, REGISTRY) if (uri := os.environ.get(REGISTRY, "").strip()) else None
+
+
 def check_address() -> None:
     """Refuse an address that can never work, before a command has done anything; raises as `address.checked`."""
     checked(tracking_uri())
+    registry_uri()
 
 
 def stored_address(uri: str, run: Path) -> str:
@@ -77,12 +83,15 @@ def client() -> MlflowClient:
     mlflow.set_tracking_uri(opened)
     if opened != uri:  # MLflow writes it into the environment, where `tracking_uri` looks
         os.environ[VARIABLE] = uri
-    mlflow.set_registry_uri(opened)
-    return mlflow.MlflowClient(opened, opened)
+    registry = registry_uri()
+    mlflow.set_registry_uri(registry or opened)
+    if registry is None:  # MLflow writes this one too, and then it would stand for the user's own
+        os.environ.pop(REGISTRY, None)
+    return mlflow.MlflowClient(opened, registry or opened)
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
-    """Get or create an experiment; another worker may create it in between.
+def experiment_id(client: MlflowClient, name: str, tags: dict[str, str] | None = None) -> str:
+    """Get or create an experiment, a new one with tags; another worker may create it in between.
 
     Raises:
         UserError: the name, which a run directory from elsewhere may give, is none.
@@ -97,7 +106,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         if found is not None and found.lifecycle_stage == "deleted":
             raise TrackingError(deleted("experiment", found.experiment_id, uri))
         try:
-            number = found.experiment_id if found else client.create_experiment(name, artifact_location=location)
+            number = found.experiment_id if found else client.create_experiment(name, location, tags)
             if not number:  # any program that answers `{}` to everything
                 raise TrackingError(Fault(NOT_MLFLOW, "correct the host or the port"))
             return number

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,18 @@ from mlflow.exceptions import MlflowException
 from watkins_ml.core.confined import inside, plain_files
 from watkins_ml.core.errors import UserError
 from watkins_ml.core.files import write_json
+from watkins_ml.core.metric_names import BEST_VAL, CONTROL, TEST, on_server
 from watkins_ml.core.server_names import check_model
 from watkins_ml.models.bundle_files import bundle_digest, copy_bundle
 from watkins_ml.tracking import records, registry
+from watkins_ml.tracking.descriptions import describe
 from watkins_ml.tracking.faults import NOT_MLFLOW, Fault, TrackingError, deleted
 from watkins_ml.tracking.model_upload import log_model, register_model
 from watkins_ml.tracking.records import KINDS, Artifacts, Datasets, End, Entry, Epoch, Metrics, Resume, Start, Values
 from watkins_ml.tracking.rundir import RunDirectory
-from watkins_ml.tracking.server import client, experiment_id, is_same_server, stored_address, tracking_uri
+from watkins_ml.tracking.server import client, is_same_server, stored_address, tracking_uri
+from watkins_ml.tracking.server_run import UID_TAG, ServerRun
 
-UID_TAG = "watkins.uid"
-PARENT_TAG = "mlflow.parentRunId"
 RESUMED_TAG = "watkins.resumed_after_epoch"
 SPLIT_SCHEMA = [
     {"name": name, "type": "long" if name == "label" else "string", "required": True}
@@ -36,8 +34,6 @@ SPLIT_SCHEMA = [
 ]
 MOST_PARAMS = 100
 """That MLflow takes at once."""
-_CREATING_RUN = threading.Lock()
-"""A cross-validation and its folds are sent by threads of one process, which must not both create the parent."""
 
 
 class Upload:
@@ -129,36 +125,14 @@ class Upload:
         sender(entry)
 
     def _send_start(self, entry: Start) -> None:
-        experiment = experiment_id(self.client, entry.experiment)
-        facts = self.run.facts
-        shared = facts.is_study or facts.folds is not None  # a part of it may just be creating it
-        with _CREATING_RUN if facts.folds is not None or facts.crossval else nullcontext():
-            run_id = self._get_or_create_run(experiment, entry.uid, entry.name, entry.time_ms, shared)
-            if parent := entry.parent:  # of a trial or fold: from another machine it may not have been sent yet
-                now = int(time.time() * 1000)
-                whole = self._get_or_create_run(experiment, parent.uid, parent.name, now, shared=True)
-                self.client.set_tag(run_id, PARENT_TAG, whole)
-        self.state["run_id"] = run_id
+        run_id = ServerRun(self.client, self.uri, self._say).begin(entry, self.run.facts)
+        self.state |= {"run_id": run_id, "sections": True}
         self.run.update_facts(mlflow_run_id=run_id, tracking_uri=self.server)
 
-    def _get_or_create_run(self, experiment: str, uid: str, name: str, time_ms: int, shared: bool) -> str:
-        """The MLflow run of this uid. Where two machines create one at the same moment, both take the older one."""
-
-        def find() -> list[str]:
-            oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
-            found = self.client.search_runs([experiment], f"tags.`{UID_TAG}` = '{uid}'", order_by=oldest_first)
-            return [run.info.run_id for run in found]
-
-        if found := find():
-            return found[0]
-        mine = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid}).info.run_id
-        if shared:
-            time.sleep(1.0)  # until another process that found nothing either has created its run
-            if mine != (oldest := find()[0]):  # not deleted: an account that may log may not delete
-                self.client.set_tag(mine, UID_TAG, f"superseded {uid}")
-                self.client.set_terminated(mine, "KILLED")
-                return oldest
-        return mine
+    def _say(self, message: str) -> None:
+        """Once, however often the journal's first entry has to be sent again."""
+        if message not in self.messages:
+            self.messages.append(message)
 
     def _send_resume(self, entry: Resume) -> None:
         self.client.update_run(self.run_id, status="RUNNING")
@@ -166,7 +140,9 @@ class Upload:
             self.client.set_tag(self.run_id, RESUMED_TAG, str(entry.epoch))
 
     def _send_params(self, entry: Values) -> None:
-        params = [Param(key, str(value)) for key, value in entry.values.items()]
+        given = self.run.facts.launch.run_id is not None  # a scheduler's own parameters cannot be changed
+        known = self.client.get_run(self.run_id).data.params if given else {}
+        params = [Param(key, str(value)) for key, value in entry.values.items() if key not in known]
         for first in range(0, len(params), MOST_PARAMS):
             self.client.log_batch(self.run_id, params=params[first : first + MOST_PARAMS])
 
@@ -182,8 +158,25 @@ class Upload:
         self._log_metrics(entry, entry.values)
 
     def _log_metrics(self, entry: Epoch | Metrics, values: dict[str, float]) -> None:
-        metrics = [Metric(key, value, entry.time_ms, entry.step) for key, value in values.items()]
+        """Under the names that the first ones were sent by: those of earlier versions have no sections."""
+        named = on_server if self.state.get("sections") else str
+        metrics = [Metric(named(key), value, entry.time_ms, entry.step) for key, value in values.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
+
+    def _log_scores(self, model_uri: str) -> None:
+        """Give the logged model the final metrics of its run, each with the side of the data that it is of."""
+        entries = self.run.entries()
+        final = next((entry for entry in reversed(entries) if isinstance(entry, Metrics)), None)
+        data = next((entry for entry in entries if isinstance(entry, Datasets)), None)
+        if final is None or data is None or not self.state.get("sections"):
+            return
+        model_id, scores = model_uri.removeprefix("models:/"), []
+        for key, value in final.values.items():
+            sides = {TEST: "test", CONTROL: "test", BEST_VAL: "val"}
+            side = next((side for start, side in sides.items() if key.startswith(start)), None)
+            of = {} if side is None else {"dataset_name": side, "dataset_digest": data.digest}
+            scores.append(Metric(on_server(key), value, final.time_ms, final.step, model_id=model_id, **of))
+        self.client.log_batch(self.run_id, metrics=scores)
 
     def _send_datasets(self, entry: Datasets) -> None:
         inputs, schema = [], json.dumps({"mlflow_colspec": SPLIT_SCHEMA})
@@ -210,9 +203,11 @@ class Upload:
             if digest is None:
                 raise UserError(f"{self.run.model}: no trained model here (model.json is missing)")
             self._save_state(model_uri=log_model(self.client, self.run_id, bundle, digest))
+        self._log_scores(self.state["model_uri"])
         if (name := entry.register_as) is not None:
             check_model(name, self.run.journal)
             version = register_model(self.client, self.run_id, self.state["model_uri"], name, entry.tags)
+            describe(self.client, version, self.run)
             self.run.update_facts(registered_model=name, model_version=int(version.version))
             self.messages.append(registry.promote_if_better(self.client, version).reason)
         self._save_state(bundle=digest)

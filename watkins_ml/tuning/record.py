@@ -17,7 +17,7 @@ from watkins_ml.models.bundle import load_bundle
 from watkins_ml.runs.reports import report_test
 from watkins_ml.runs.save_model import complete_model
 from watkins_ml.runs.train import record_result
-from watkins_ml.tracking.records import TUNE, Metrics
+from watkins_ml.tracking.records import TUNE, Launch, Metrics
 from watkins_ml.tracking.rundir import RunDirectory, StillTrainingError
 from watkins_ml.tracking.uploader import Uploader
 from watkins_ml.tuning.plots import write_study_plots
@@ -29,8 +29,9 @@ from watkins_ml.tuning.trials import best_trial, value_of
 class StudyRecord:
     """The run directory of a study on this machine; of several commands in one folder, one writes it."""
 
-    def __init__(self, study: Study, data: PreparedData):
+    def __init__(self, study: Study, data: PreparedData, launch: Launch | None = None):
         self.study, self.data, self.run = study, data, RunDirectory(study.folder)
+        self.launch = launch or Launch()
         self.is_writer = False
 
     def check(self) -> None:
@@ -65,7 +66,8 @@ class StudyRecord:
         recipe, database = self.study.recipe, self.study.database
         exists = self.run.facts_file.exists()
         if not exists:
-            self.run.write_facts(recipe.config, self.data, uid=self.study.uid, command=TUNE, is_study=True)
+            facts = {"uid": self.study.uid, "command": TUNE, "is_study": True}
+            self.run.write_facts(recipe.config, self.data, self.launch, **facts)
         settings = {f"study.{key}": value for key, value in recipe.settings.model_dump(exclude={"trials"}).items()}
         tags = {"watkins.study": recipe.name, "study_storage": database.name}
         self.run.open_journal(recipe.config, self.data, settings | recipe.search_params(), **tags)

@@ -102,7 +102,9 @@ class TrialRunner:
         if not run.facts_file.exists():
             shutil.rmtree(run.root, ignore_errors=True)  # its worker was killed while creating it
             study = self.study | {"trial": number}
-            return RunDirectory.create(run.root, config, self.inputs.data, TUNE, study=study)
+            record = RunDirectory(self.folder)
+            launch = record.facts.launch.of_part if record.facts_file.exists() else None
+            return RunDirectory.create(run.root, config, self.inputs.data, TUNE, launch, study=study)
         if (whole := run.facts.study) is None or whole.uid != self.study["uid"]:
             raise UserError(f"{run.root}: a run of another study; move it away")
         run.open_journal(config, self.inputs.data)  # an earlier worker may have been killed before this
@@ -114,7 +116,7 @@ class TrialRunner:
         """Record and upload what happens in the block; the rest of the upload runs beside the next trial."""
         again = "`watkins tune` continues it"
         stops = (PrunedError, TrialLostError, ResourceError, OSError)
-        uploader = Uploader(run, config.tracking.system_metrics)
+        uploader = Uploader(run, config.tracking.system_metrics or run.facts.launch.system_metrics)
         # wait for a `watkins sync` that may be reading it
         with run.training(wait=60), disk_errors(f"cannot write to {run.root}", "make room"):
             uploader.start()

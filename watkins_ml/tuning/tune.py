@@ -22,6 +22,7 @@ from watkins_ml.core.wording import plural
 from watkins_ml.dataset.layout import PreparedData, read_prepared
 from watkins_ml.models.registry import try_model
 from watkins_ml.runs.lifecycle import shortages, signals_as_interrupts
+from watkins_ml.tracking.records import Launch
 from watkins_ml.tracking.server import check_address
 from watkins_ml.tracking.sync import sync_all
 from watkins_ml.tuning.display import has_result, line, note
@@ -57,7 +58,7 @@ class Outcome:
         return best_trial([trial for trial in self.study.trials if trial.params == own])
 
 
-def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> Outcome:
+def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None, launch: Launch | None = None) -> Outcome:
     """Work on a study until it has all its trials; then evaluate, register and claim the champion alias for the best.
 
     Raises:
@@ -70,7 +71,7 @@ def tune(recipe: StudyRecipe, workers: int = 1, storage: str | None = None) -> O
     try_model(recipe.config.model, len(data.classes), data.input.shape, data.task)
     database = StudyDatabase(storage, recipe.settings.heartbeat_seconds)
     study = Study.open(database, recipe, RUNS / recipe.name, data.digest)
-    record = StudyRecord(study, data)
+    record = StudyRecord(study, data, launch)
     record.check()
     try:
         with signals_as_interrupts(), shortages(), reading(data.folder.root, f"watkins tune ({study.folder})"):
