@@ -27,6 +27,8 @@ COLUMNS = ["best/val_macro_f1", "val/loss", "test/accuracy", "test/macro_f1"]
 STUDY_COLUMNS = ["metrics.`best/val_macro_f1`", "params.`optim.lr`", "params.`model.freeze_depth`",
                  "tags.`pruned_at_epoch`"]  # fmt: skip
 CURVES = ["train/loss", "val/loss", "train/accuracy", "val/accuracy", "val/macro_f1", "train/learning_rate"]
+SECTIONS = ("best", "control", "test", "time", "train", "val")
+"""Of the metrics of a run, see `watkins_ml.core.metric_names`."""
 WIDTH = 1440
 WAIT = 30_000
 """Milliseconds that anything on a page may take to appear."""
@@ -163,9 +165,10 @@ def _settings(experiment: str, columns: list[str]) -> dict[str, str]:
         "columnOrder": list(widths),
         "columnWidths": widths,
         "compareRunCharts": charts,
-        "compareRunSections": [
-            {"uuid": "curves", "name": "Learning curves", "display": True, "isReordered": False, "deleted": False,
-             "isGenerated": False}
+        "compareRunSections": [  # MLflow's own stay folded
+            {"uuid": name, "name": "Learning curves" if name == "curves" else name, "display": name == "curves",
+             "isReordered": False, "deleted": False, "isGenerated": False}
+            for name in ("curves", *SECTIONS)
         ],
     }  # fmt: skip
     return {

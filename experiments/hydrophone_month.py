@@ -38,8 +38,9 @@ NOISE = "*allnoise*"
 LONGEST_S = 3.0
 PIECE_S, FADE_S = 20.0, 0.5
 BLOCK_S = 30.0
-TURNS = ("train", "val", "train", "test")
-"""The blocks of a noise recording go to the sides in turn, so that each has heard the whole night."""
+TURNS = ("train", "val", "train", "test", "train")
+"""The blocks of a noise recording go to the sides in turn, so that each has heard the whole night. One recording has a
+loud event every three minutes, which is every sixth block: in turns of four training never hears it."""
 SIDES = ("train", "val", "test")
 LEVELS = (-10.0, 20.0)
 """Decibels of a call above the noise around it, drawn evenly."""

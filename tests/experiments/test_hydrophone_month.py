@@ -40,7 +40,7 @@ def test_no_tape_and_no_second_of_noise_is_on_two_sides(shared):
         assert all(len(calls[side][species]) == 2 for side in SIDES)
     blocks = [block.tobytes() for side in SIDES for block in noise_of(shared, side)]
     assert len(blocks) == len(set(blocks)) == 6  # of 200 seconds
-    assert [len(noise_of(shared, side)) for side in SIDES] == [3, 2, 1]
+    assert [len(noise_of(shared, side)) for side in SIDES] == [4, 1, 1]
 
 
 def test_calls_stand_where_the_table_says_at_the_level_that_it_says(shared, tmp_path):

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from tests.support import EXPERIMENTS
 from watkins_ml.core.errors import UsageError, UserError
 from watkins_ml.tuning.recipe import StudyRecipe, load_study
 from watkins_ml.tuning.storage import StudyDatabase
@@ -47,6 +48,26 @@ def test_points_lie_in_the_space_and_there_are_as_many_as_asked_for(small, begin
     assert study.is_settled and study.claim() is None
     more = begin(named(small, small.name, trials=7))
     assert not more.is_settled and more.claim() is not None
+
+
+def test_a_grid_is_worked_through_by_several_and_after_a_stop(prepared, begin, tmp_path):
+    search = "optim.lr: {choices: [0.1, 0.002]}, model.dropout: {low: 0.0, high: 0.3, step: 0.1}"
+    file = tmp_path / "grid.yaml"
+    file.write_text(f"base: {EXPERIMENTS / 'baseline.yaml'}\nstudy: {{sampler: grid, search: {{{search}}}}}\n")
+    grid = load_study(file, [f"data.dir={prepared}"])
+    study, other = begin(grid), begin(grid)
+    assert study.optuna.metric_names == ["best_val_macro_f1"]
+    claims = [study.claim(), other.claim(), study.claim()]
+    assert claims[0].trial.params == grid.own_point
+    other.finish(claims[1], FAIL, ended=INTERRUPTED)
+    study.finish(claims[0], COMPLETE, 0.5)
+    study.finish(claims[2], PRUNED)
+    again = begin(grid)
+    while (claim := again.claim()) is not None:
+        assert again.finish(claim, COMPLETE, 0.1)
+    assert again.is_settled
+    tried = [tuple(trial.params.values()) for trial in counted(again.trials)]
+    assert len(tried) == len(set(tried)) == grid.settings.trials == 8
 
 
 def test_the_same_seed_gives_the_same_points_also_after_a_stop(small, begin):

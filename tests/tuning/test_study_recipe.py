@@ -159,19 +159,54 @@ def test_values_that_a_recipe_may_not_have_are_refused(tmp_path, search, right):
 
 
 @pytest.mark.parametrize(
-    ("search", "right"),
+    "search",
     [
-        ("optim.lr: {low: 0.01, high: 0.1, log: true}", "own value 0.001 is not in 0.01 to 0.1, log"),
-        ("model.freeze_depth: {low: 5, high: 9}", "own value 4 is not in 5 to 9"),
-        ("model.freeze_depth: {low: 0, high: 9, step: 3}", "own value 4 is not in 0 to 9, step 3"),
-        ("model.dropout: {low: 0, high: 0.6, step: 0.15}", "own value 0.2 is not in 0 to 0.6, step 0.15"),
-        ("augment.time_roll: {choices: [false]}", "own value true is not in one of [false]"),
-        ("data.batch_size: {choices: [8, 16]}", "own value 32 is not in one of [8, 16]"),
+        "optim.lr: {low: 0.01, high: 0.1, log: true}",
+        "model.freeze_depth: {low: 5, high: 9}",
+        "model.freeze_depth: {low: 0, high: 9, step: 3}",
+        "model.dropout: {low: 0, high: 0.6, step: 0.15}",
+        "augment.time_roll: {choices: [false]}, model.freeze_depth: {low: 0, high: 9}",
+        "data.batch_size: {choices: [8, 16]}",
     ],
 )
-def test_a_space_without_the_recipes_own_point_is_refused(tmp_path, search, right):
-    said = message(written(tmp_path, search))
-    assert right in said and f"change {search.split(':')[0]}" in said
+def test_a_space_without_the_recipes_own_point_begins_with_a_drawn_one(recipe, search):
+    study = recipe(search)
+    assert study.own_point is None and study.first_points == []
+
+
+def test_a_grid_is_every_combination_once_the_recipes_own_first(recipe):
+    study = recipe(
+        "model.freeze_depth: {low: 2, high: 6, step: 2}, optim.lr: {choices: [0.1, 0.001]}, "
+        "model.dropout: {low: 0, high: 0.3, step: 0.1}",
+        study="sampler: grid",
+    )
+    points = study.first_points
+    assert study.settings.trials == len(points) == 3 * 2 * 4
+    assert len({tuple(point.values()) for point in points}) == len(points)
+    assert study.at(points[0]) == study.config
+    assert {study.at(point).model.dropout for point in points} == {0.0, 0.1, 0.2, 0.3}
+    assert {point["model.freeze_depth"] for point in points} == {2, 4, 6}
+
+
+@pytest.mark.parametrize(
+    ("search", "study", "right"),
+    [
+        (
+            "optim.lr: {low: 0.0001, high: 0.1}",
+            "sampler: grid",
+            "study.search.optim.lr: a grid needs choices or a step",
+        ),
+        ("model.freeze_depth: {low: 0, high: 9}", "sampler: grid, trials: 7", "has 10 points, not 7"),
+        ("data.batch_size: {low: 1, high: 20000}", "sampler: grid", "has 20,000 points, more than 10,000"),
+        (
+            "model.freeze_depth: {low: 0, high: 9}",
+            "sampler: grids, trials: 7",
+            "study.sampler must be 'tpe', 'random' or 'grid'",
+        ),
+    ],
+)
+def test_a_grid_that_has_no_end_or_another_size_is_refused(tmp_path, search, study, right):
+    assert right in message(written(tmp_path, search, study))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +244,7 @@ def test_a_space_of_a_single_point_is_refused(tmp_path, search):
         ("sampler: tpe", "missing key study.trials"),
         ("trials: 0", "study.trials must be greater than or equal to 1, not 0"),
         ("trials: many", "study.trials must be a whole number, not 'many'"),
-        ("trials: 3, sampler: grid", "study.sampler must be 'tpe' or 'random', not 'grid'"),
+        ("trials: 3, sampler: grids", "study.sampler must be 'tpe', 'random' or 'grid', not 'grids'"),
         ("trials: 3, pruner: null", "study.pruner must be 'median', 'hyperband' or 'none', not None"),
         ("trials: 3, startup_trials: 0", "study.startup_trials must be greater than or equal to 1, not 0"),
         ("trials: 3, warmup_epochs: -1", "study.warmup_epochs must be greater than or equal to 0, not -1"),

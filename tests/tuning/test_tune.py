@@ -141,6 +141,8 @@ def test_a_complete_trial_has_what_an_ordinary_run_has_but_nothing_of_test(tuned
         history = at.get_metric_history(child.info.run_id, "val/macro_f1")
         assert [point.step for point in history] == [1, 2, 3, 4]
         assert child.data.metrics["best/val_macro_f1"] == trial.value
+        assert trial.user_attrs["mlflow_run_id"] == child.info.run_id
+        assert Path(trial.user_attrs["run_dir"]).name == trial.user_attrs["run"]
         kept = RunDirectory(tuned.folder / "runs" / "small" / trial.user_attrs["run"]).read_history()
         assert child.data.metrics["best/epoch"] == best_epoch(kept, "val_macro_f1")
         assert list(trial.intermediate_values.values()) == kept["val_macro_f1"].tolist()

@@ -111,3 +111,36 @@ def test_the_page_of_a_registered_model_says_what_its_version_scored(ui, tracked
     score = json.loads((tracked.runs["baseline"] / "reports" / "metrics.json").read_text())["best_val_macro_f1"]
     row = page.get_by_role("row").filter(has_text="Version 1")
     assert f"best_val_macro_f1 : {score}" in words(row)
+
+
+def test_the_metrics_of_a_run_fold_by_section(ui, tracked):
+    page = ui.open(f"/experiments/{ui.experiment}/runs/{mlflow_id(tracked.runs['baseline'])}/model-metrics")
+    from screenshots import SECTIONS
+
+    page.get_by_text("best", exact=True).first.wait_for()
+    for section in SECTIONS:
+        heads = page.get_by_text(section, exact=True)
+        assert heads.count() == 1, section
+        assert re.search(rf"{section}\s*\(\d+\)", heads.first.evaluate("head => head.parentElement.textContent"))
+
+
+def test_the_page_of_a_version_describes_it(ui, tracked):
+    final = json.loads((tracked.runs["baseline"] / "reports" / "metrics.json").read_text())
+    page = ui.open("/models/watkins-baseline/versions/1")
+    page.get_by_text("3 species, split by tape").wait_for()
+    shown = words(page.locator("body"))
+    assert f"macro F1 on test {final['test_macro_f1']:.1%} (" in shown
+    assert 'mlflow.pyfunc.load_model("models:/watkins-baseline/1")' in shown
+
+
+def test_the_page_of_a_logged_model_has_its_metrics_with_the_data_they_are_of(ui, tracked):
+    final = json.loads((tracked.runs["baseline"] / "reports" / "metrics.json").read_text())
+    run = mlflow_id(tracked.runs["baseline"])
+    (model,) = ui.client.search_logged_models([ui.experiment], filter_string=f"source_run_id = '{run}'")
+    scored = {metric.key: metric for metric in model.metrics}
+    assert scored["test/macro_f1"].value == final["test_macro_f1"]
+    of = {name: scored[name].dataset_name for name in ("test/macro_f1", "best/val_macro_f1", "best/epoch")}
+    assert of == {"test/macro_f1": "test", "best/val_macro_f1": "val", "best/epoch": None}
+    page = ui.open(f"/experiments/{ui.experiment}/models/{model.model_id}")
+    row = page.get_by_role("row").filter(has_text="best/val_macro_f1")
+    assert "val (#" in words(row.first)

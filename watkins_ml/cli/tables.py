@@ -220,7 +220,7 @@ def print_study(outcome: Outcome) -> None:
         raise UserError(f"no trial of study {study.recipe.name} was completed ({study.folder} has the logs); {more}")
     table = table_of("", "recipe", f"best (trial {best.number})", title=stamp(outcome.protocol))
     for key in study.recipe.space:
-        table.add_row(key, _plain(study.recipe.own_point[key]), _plain(best.params[key]))
+        table.add_row(key, _plain((study.recipe.own_point or {}).get(key, "")), _plain(best.params[key]))
     table.add_row("validation macro F1", number_text(own.value if own else None), number_text(best.value))
     if outcome.metrics is not None:
         for key in (ACCURACY, MACRO_F1):

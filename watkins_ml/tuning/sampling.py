@@ -12,7 +12,7 @@ from watkins_ml.tuning.recipe import StudyRecipe
 def sampler(recipe: StudyRecipe, points: int) -> optuna.samplers.BaseSampler:
     """Each point has a seed of its own: workers differ, and a continued study goes on as it would have."""
     seed = random.Random(f"{recipe.settings.seed} {points}").getrandbits(32)
-    if recipe.settings.sampler == "random":
+    if recipe.settings.sampler in ("random", "grid"):  # the points of a grid wait in the database
         return optuna.samplers.RandomSampler(seed)
     return optuna.samplers.TPESampler(
         n_startup_trials=recipe.settings.startup_trials, multivariate=True, constant_liar=True, seed=seed

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.config import with_earlier_flat
 from watkins_ml.core.errors import UsageError, UserError
+from watkins_ml.core.metric_names import BEST_VAL_MACRO_F1
 from watkins_ml.core.wording import differences
 from watkins_ml.tuning.ownership import TrialLocks
 from watkins_ml.tuning.recipe import StudyRecipe
@@ -90,13 +91,15 @@ class Study:
                 )
             if stored is None:
                 study.set_user_attr(ATTRIBUTE, {"uid": uuid.uuid4().hex, "identity": identity})
+                study.set_metric_names([BEST_VAL_MACRO_F1])
             elif changed := differences(with_earlier_flat(stored["identity"]), identity):
                 raise UsageError(
                     f"study {recipe.name} on {database.name}: its recipe has changed ({'; '.join(changed)}); "
                     "change it back to continue, or give the new study another name with --name"
                 )
-            if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(recipe.own_point)
+            begun = len(study.get_trials(deepcopy=False))  # more than none of a grid: a process died in the midst of it
+            for point in recipe.first_points[begun:] if begun < len(recipe.first_points) else ():
+                study.enqueue_trial(point)
         return cls(database, recipe, folder, study)
 
     def run_of(self, trial: FrozenTrial) -> Path:

@@ -7,7 +7,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from watkins_ml.core.metric_names import VAL_MACRO_F1
-from watkins_ml.tuning.recipe import tidy
+from watkins_ml.tuning.space import tidy
 from watkins_ml.tuning.trials import INTERRUPTED
 
 WORDS = {

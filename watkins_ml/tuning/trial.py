@@ -97,6 +97,14 @@ class TrialRunner:
                 run.resume(config, self.inputs.data, None if start is None else start.facts)
             return self._train(config, run, start, recorder)
 
+    def places(self, name: str) -> dict[str, object]:
+        """Where a trial's run is, for its attributes: the run directory and, where it is known by now, MLflow's id."""
+        run = RunDirectory(self.folder / name)
+        found: dict[str, object] = {"run_dir": str(run.root)}
+        if run.facts_file.exists() and (run_id := run.facts.mlflow_run_id) is not None:
+            found["mlflow_run_id"] = run_id
+        return found
+
     def _open(self, name: str, number: int, config: ExperimentConfig) -> RunDirectory:
         run = RunDirectory(self.folder / name)
         if not run.facts_file.exists():

@@ -54,7 +54,7 @@ class Outcome:
     @property
     def own(self) -> FrozenTrial | None:
         """The trial of the recipe's own values, if it was completed."""
-        own = self.study.recipe.own_point
+        own = self.study.recipe.own_point or {}
         return best_trial([trial for trial in self.study.trials if trial.params == own])
 
 

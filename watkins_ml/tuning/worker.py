@@ -172,7 +172,7 @@ class Worker:
             except ResourceError:
                 self.study.release(claim)
                 raise
-            if not self._finish(claim, state, value, attributes):
+            if not self._finish(claim, state, value, attributes | self.runner.places(claim.run)):
                 err.print(f"trial {claim.trial.number} was finished by another worker", style="yellow")
                 self.runner.close_lost(claim.run)
             elif state is TrialState.PRUNED:
