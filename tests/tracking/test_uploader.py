@@ -103,8 +103,21 @@ def test_the_whole_record_is_among_the_artifacts(tracked, finished):
         )
 
     local = [path.relative_to(finished.run_dir) for path in finished.run_dir.rglob("*") if path.is_file()]
-    assert names() == {str(path) for path in local if path.parts[0] in ARTIFACTS}
-    assert {"config.yaml", "history.csv", "checkpoints/best.pt", "checkpoints/last.pt", "preds/test.csv"} <= names()
+    assert names() == {str(path) for path in local if path.parts[0] in ARTIFACTS and path.stem != "last"}
+    assert {"config.yaml", "history.csv", "checkpoints/best.pt", "preds/test.csv"} <= names()
+
+
+@pytest.mark.parametrize(("which", "stems"), [("best", {"best"}), ("all", {"best", "last"}), ("none", set())])
+def test_only_checkpoints_that_are_asked_for_are_sent(store, journal, which, stems):
+    run = journal()
+    run.update_facts(log_checkpoints=which)
+    run.checkpoints.mkdir()
+    for name in ("best.pt", "best.json", "last.pt", "last.json"):
+        (run.checkpoints / name).write_text(name)
+    run.finish("FINISHED")
+    Upload(run).send()
+    found = store.list_artifacts(run.facts.mlflow_run_id, "checkpoints")
+    assert {each.path for each in found} == {f"checkpoints/{stem}.{end}" for stem in stems for end in ("pt", "json")}
 
 
 def test_the_logged_model_takes_audio_and_shows_an_example(tracked):

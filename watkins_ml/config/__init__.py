@@ -116,6 +116,9 @@ class TrackingConfig(Section):
     """Name of the registered model, or null to register nothing."""
     system_metrics: bool = False
     """Also record CPU, memory and GPU use with MLflow's own monitor."""
+    log_checkpoints: Literal["best", "all", "none"] = "best"
+    """Which checkpoints of a finished run are sent to MLflow: that of the kept epoch, also the last one with the state
+    of the optimizer, or none. The trained model is sent in any case."""
 
 
 class ExperimentConfig(Section):

@@ -83,6 +83,7 @@ class RunFacts(Record):
     test: int | None = None
     """Recordings of this side."""
     launch: Launch = Launch()
+    log_checkpoints: Literal["best", "all", "none"] = "best"
     study: Parent | None = None
     crossval: Parent | None = None
     is_study: bool = False

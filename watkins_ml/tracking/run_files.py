@@ -7,8 +7,9 @@ from pathlib import Path
 
 from watkins_ml.core.confined import plain_file, plain_files
 
+CHECKPOINTS = "checkpoints"
 ARTIFACTS = ("config.yaml", "history.csv", "timing.csv", "refit.csv", "run.json", "reports", "preds", "misclassified",
-             "galleries", "plots", "checkpoints")  # fmt: skip
+             "galleries", "plots", CHECKPOINTS)  # fmt: skip
 """What of a run directory MLflow keeps among the run's artifacts."""
 MB = 1_000_000
 LARGEST = {"run.json": 4 * MB, "config.yaml": 4 * MB, "upload.json": MB, "journal.jsonl": 512 * MB,

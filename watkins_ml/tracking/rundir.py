@@ -27,7 +27,7 @@ from watkins_ml.models.registry import licence_of
 from watkins_ml.tracking import journal
 from watkins_ml.tracking.environment import DECISIVE, environment, opening_entries
 from watkins_ml.tracking.records import TRAIN, Entry, Epoch, Launch, RunFacts, Values
-from watkins_ml.tracking.run_files import ARTIFACTS
+from watkins_ml.tracking.run_files import ARTIFACTS, CHECKPOINTS
 
 
 class StillTrainingError(ResourceError):
@@ -91,6 +91,8 @@ class RunDirectory:
             facts[LICENCE] = licence
         if said := launch.model_dump(exclude_defaults=True):
             facts["launch"] = said
+        if (which := config.tracking.log_checkpoints) != "best":
+            facts["log_checkpoints"] = which
         self.update_facts(
             name=self.name,
             family=config.model.name,
@@ -225,7 +227,9 @@ class RunDirectory:
     def finish(self, status: str) -> None:
         """Close the record with FINISHED, FAILED or KILLED; checkpoints are shared only when there is a result."""
         self.update_facts(status=status)
-        kept = [name for name in ARTIFACTS if status == "FINISHED" or name != "checkpoints"]
+        which = self.facts.log_checkpoints if status == "FINISHED" else "none"
+        kept = [name for name in ARTIFACTS if which == "all" or name != CHECKPOINTS]
+        kept += [f"{CHECKPOINTS}/best.{end}" for end in ("pt", "json")] if which == "best" else []
         self.record("artifacts", paths=[name for name in kept if (self.root / name).exists()])
         self.record("end", status=status)
 

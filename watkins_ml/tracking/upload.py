@@ -194,7 +194,7 @@ class Upload:
             if path.is_dir():
                 self.client.log_artifacts(self.run_id, str(path), name)
             else:
-                self.client.log_artifact(self.run_id, str(path))
+                self.client.log_artifact(self.run_id, str(path), name.rpartition("/")[0] or None)
 
     def _send_model(self, entry: records.Model) -> None:
         """Log the model as it is on the disk, register a version of it, and let that claim the alias, each once."""

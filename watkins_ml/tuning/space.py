@@ -16,7 +16,8 @@ from watkins_ml.core.errors import UsageError
 from watkins_ml.core.plain_yaml import shown
 from watkins_ml.transforms.keys import key_values
 
-PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics")
+PLACES = ("data.dir", "data.feature_cache_gb", "data.memory_gb", "train.device", "tracking.system_metrics",
+          "tracking.log_checkpoints")  # fmt: skip
 """Keys of the machine that a study runs on; they may differ between machines."""
 PARTS = ("low", "high", "log", "step", "choices")
 """Keys that describe the values of one searched key."""
