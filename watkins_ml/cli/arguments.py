@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +18,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--override", "-o", help="k
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", help="name=value of a tag of the run on MLflow; may be given again.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 Note = Annotated[str | None, typer.Option(help="Shown at the top of the run's page on MLflow; Markdown.")]
 
 TABLES = {"rich_help_panel": "How tables of annotations are read"}
@@ -35,6 +39,23 @@ Reviewed = Annotated[
         **TABLES,
     ),
 ]
+
+
+def print_json(value: Any) -> None:
+    """A result on the standard output; what JSON has no number for (NaN) is null."""
+    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value) if isfinite(value) else None
+    return value
 
 
 def named(name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from watkins_ml.cli.arguments import Note, Overrides, Tags, chosen, named
+from watkins_ml.cli.arguments import Json, Note, Overrides, Tags, chosen, named, print_json
 from watkins_ml.core.errors import UsageError
 
 EXAMPLE = "watkins crossval experiments/efficientnet.yaml --folds 5"
@@ -29,6 +29,7 @@ def crossval(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, instead of one in runs/.")] = None,
     tag: Tags = None,
     note: Note = None,
+    as_json: Json = False,
 ) -> None:
     """Cross-validation by tape: every recording is tested once, by a network that was not trained on its tape.
 
@@ -47,4 +48,9 @@ def crossval(
     rule = FoldRule(folds or 5, split, seed, fold_regex, fold_column)
     usual = recipe.stem + ("-crossval" if split == "tape" else "-crossval-random")
     folder = chosen(name, run_dir) or named(usual)
-    print_crossval(cross_validate(config, rule, folder, read_launch(override or [], tag or [], note)))
+    result = cross_validate(config, rule, folder, read_launch(override or [], tag or [], note))
+    if as_json:
+        by_fold = result.by_fold.to_dict("records")
+        print_json({"run_dir": result.run_dir, "metrics": result.metrics, "folds": by_fold})
+    else:
+        print_crossval(result)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.cli.arguments import Note, Tags, named
+from watkins_ml.cli.arguments import Json, Note, Tags, named, print_json
 from watkins_ml.core.errors import UsageError
 
 EXAMPLE = "watkins ensemble models:/watkins-efficientnet@champion models:/watkins-encoder@champion --name both"
@@ -30,6 +30,7 @@ def ensemble(
     data: Annotated[Path | None, typer.Option(help="Prepared data; default those of the first member.")] = None,
     tag: Tags = None,
     note: Note = None,
+    as_json: Json = False,
 ) -> None:
     """Trained models as a model of its own: the mean of their calibrated log-probabilities.
 
@@ -51,8 +52,15 @@ def ensemble(
     launch = read_launch((), tag or [], note)
     with member_runs(members) as found:
         if found[0].run.facts.folds is not None:
-            print_crossval(pool_ensemble(found, run_dir, data, launch))
+            pooled = pool_ensemble(found, run_dir, data, launch)
+            if as_json:
+                print_json({"run_dir": pooled.run_dir, "metrics": pooled.metrics})
+            else:
+                print_crossval(pooled)
             return
         own_name = (register_as or family_of_members().registered_name) if register else None
         result = make_ensemble(found, run_dir, own_name, data, launch)
-        print_run(result.run_dir, result.metrics)
+        if as_json:
+            print_json({"run_dir": result.run_dir, "metrics": result.metrics})
+        else:
+            print_run(result.run_dir, result.metrics)

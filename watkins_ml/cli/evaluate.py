@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from watkins_ml.cli.arguments import Label, LabelColumn, Labels, Model, Reviewed, TableIndex
+from watkins_ml.cli.arguments import Json, Label, LabelColumn, Labels, Model, Reviewed, TableIndex, print_json
 from watkins_ml.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,12 +96,17 @@ def evaluate(
     label_column: LabelColumn = None,
     label: Label = None,
     table_index: TableIndex = None,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Full report of any run or registered model: on prepared data, or of its detections in continuous recordings."""
     given = dict(locals())
     if recordings is None:
-        _refuse(given, ("recordings", "model", "data", "split", "out"), "is about detections; give --recordings too")
-        _on_prepared_data(model, data, split, out)
+        _refuse(
+            given,
+            ("recordings", "model", "data", "split", "out", "as_json"),
+            "is about detections; give --recordings too",
+        )
+        _on_prepared_data(model, data, split, out, as_json)
     elif annotations is None:
         raise UsageError("--recordings: needs what is marked in them (--annotations TABLES)")
     else:
@@ -122,13 +127,16 @@ def _folder(model: str, what: str) -> Path:
     return Path("results") / f"{file_name(model.replace('models:/', '').strip('/').replace('/', '-'))}-{what}"
 
 
-def _on_prepared_data(model: str, data: Path, split: str, out: Path | None) -> None:
+def _on_prepared_data(model: str, data: Path, split: str, out: Path | None, as_json: bool) -> None:
     from watkins_ml.cli.tables import print_scores
     from watkins_ml.inference.evaluate import evaluate_model
 
     out = out or _folder(model, split)
     scores, protocol = evaluate_model(model, data, split, out)
-    print_scores(scores, split, protocol, out)
+    if as_json:
+        print_json({"side": split, "split": protocol, "metrics": scores, "folder": out})
+    else:
+        print_scores(scores, split, protocol, out)
 
 
 def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None, given: dict[str, Any]) -> None:
@@ -153,11 +161,17 @@ def _on_recordings(model: str, recordings: Path, tables: Path, out: Path | None,
     ):
         evaluation = evaluate_detections(classifier, model, recordings, tables, out / "scores", options)
         write_detection_report(out, evaluation, classifier, model)
-    print_detection_scores(evaluation, out)
-    if run_id := record_detection(model, evaluation.scores.metrics(), version_tags(evaluation)):
+    if not given["as_json"]:  # first, for the server may fail
+        print_detection_scores(evaluation, out)
+    run_id = record_detection(model, metrics := evaluation.scores.metrics(), version_tags(evaluation))
+    kept = save_thresholds(model, evaluation.thresholds(model)) if given["save_thresholds"] else None
+    if given["as_json"]:
+        print_json({"metrics": metrics, "run_id": run_id, "thresholds": kept, "folder": out})
+        return
+    if run_id:
         console.print(f"Metrics logged to MLflow run {run_id}")
-    if given["save_thresholds"]:
-        console.print(f"Thresholds kept: {save_thresholds(model, evaluation.thresholds(model))}")
+    if kept:
+        console.print(f"Thresholds kept: {kept}")
 
 
 def _wish(given: dict[str, Any]) -> Any:

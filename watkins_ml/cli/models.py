@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from watkins_ml.cli.arguments import Json, print_json
+
 EXAMPLE = "watkins models"
 
 
-def models() -> None:
+def models(as_json: Json = False) -> None:
     """The registered models: versions, scores, data, and who is champion."""
     from watkins_ml.cli.model_tables import print_models
     from watkins_ml.inference.resolve import tracker_errors
@@ -17,4 +19,8 @@ def models() -> None:
         versions = registry.list_versions(client())
         if not versions and (fault := who_answers(tracking_uri())):  # any program may answer `{}`
             raise TrackingError(fault)
-    print_models(versions, tracking_uri())
+    if as_json:
+        facts = ("name", "version", "aliases", "run_id", "source", "description", "tags")
+        print_json([{fact: getattr(version, fact) for fact in facts} for version in versions])
+    else:
+        print_models(versions, tracking_uri())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.cli.arguments import Note, Overrides, Tags, chosen
+from watkins_ml.cli.arguments import Json, Note, Overrides, Tags, chosen, print_json
 from watkins_ml.core.errors import UsageError, UserError
 
 EXAMPLE = "watkins train experiments/baseline.yaml -o train.epochs=5 --name first --tag site=Samana"
@@ -20,6 +20,7 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, instead of one in runs/.")] = None,
     tag: Tags = None,
     note: Note = None,
+    as_json: Json = False,
     resume: Annotated[
         Path | None, typer.Option(help="Run directory of an interrupted run to go on with, exactly as it would have.")
     ] = None,
@@ -33,7 +34,7 @@ def train(
 
     with init_process_group() as group:
         if group.is_first:
-            _train(recipe, override or [], chosen(name, run_dir), resume, tag or [], note)
+            _train(recipe, override or [], chosen(name, run_dir), resume, tag or [], note, as_json)
         else:
             from watkins_ml.runs.train import help_training
 
@@ -47,6 +48,7 @@ def _train(
     resume: Path | None,
     tags: list[str],
     note: str | None,
+    as_json: bool,
 ) -> None:
     from watkins_ml.config import load_config, load_stored
 
@@ -69,4 +71,7 @@ def _train(
         result = run_experiment(config, run_dir, read_launch(overrides, tags, note))
     else:
         result = resume_experiment(resume, config)
-    print_run(result.run_dir, result.metrics)
+    if as_json:
+        print_json({"run_dir": result.run_dir, "metrics": result.metrics})
+    else:
+        print_run(result.run_dir, result.metrics)

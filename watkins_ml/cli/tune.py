@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watkins_ml.cli.arguments import Note, Overrides, Tags
+from watkins_ml.cli.arguments import Json, Note, Overrides, Tags, print_json
 
 EXAMPLE = "watkins tune experiments/tune-efficientnet.yaml --trials 20 --workers 2"
 
@@ -27,6 +27,7 @@ def tune(
     name: Annotated[str | None, typer.Option(help="Name of the study; default the recipe's.")] = None,
     tag: Tags = None,
     note: Note = None,
+    as_json: Json = False,
 ) -> None:
     """An Optuna study: search for the best validation macro F1, then test, register and promote the best trial.
 
@@ -39,4 +40,14 @@ def tune(
     from watkins_ml.tracking.launch import read_launch
     from watkins_ml.tuning.tune import tune as run_study
 
-    print_study(run_study(study, workers, storage, read_launch(override or [], tag or [], note)))
+    outcome = run_study(study, workers, storage, read_launch(override or [], tag or [], note))
+    if as_json and (best := outcome.best) is not None:
+        found = {
+            "number": best.number,
+            "value": best.value,
+            "params": best.params,
+            "run_dir": outcome.study.run_of(best),
+        }
+        print_json({"run_dir": outcome.study.folder, "best": found, "metrics": outcome.metrics})
+    else:
+        print_study(outcome)
