@@ -217,7 +217,7 @@ def main() -> None:
     trainings = "metrics.`test/accuracy` >= 0"  # only finished trainings
     with Ui(given.server, given.experiment) as ui:
         save(ui.runs(trainings), given.out / "mlflow-runs.png", 380)
-        save(ui.curves(trainings), given.out / "mlflow-curves.png", 1060)
+        save(ui.curves(trainings), given.out / "mlflow-curves.png", 1240)
         gallery = ui.artifact(ui.champion(given.model), "galleries/test_random.png")
         save(gallery, given.out / "mlflow-artifacts.png", 1090)
         save(ui.registry(), given.out / "mlflow-registry.png", 380)
