@@ -159,6 +159,12 @@ def test_what_is_not_on_the_server_costs_no_result(store, launched):
     assert taken.facts.mlflow_run_id != gone.facts.mlflow_run_id and "another training's" in " ".join(second.messages)
     assert store.get_run(gone.facts.mlflow_run_id).data.tags[UID_TAG] == gone.facts.uid
 
+    ended = store.create_run(tracked.info.experiment_id, run_name="somebody's").info.run_id
+    store.set_terminated(ended)
+    late = launched(Launch(run_id=ended), "late")
+    Upload(late).send()
+    assert late.facts.mlflow_run_id != ended and not store.get_run(ended).data.params
+
 
 @pytest.mark.slow
 def test_folds_are_below_the_run_of_the_scheduler(store, watkins, small, monkeypatch, tmp_path):

@@ -82,11 +82,13 @@ class ServerRun:
 
         if found := find():
             return found[0]
-        if given is not None and UID_TAG not in given.data.tags and given.info.lifecycle_stage == "active":
+        if given is not None and _is_free(given):
             self.client.set_tag(given.info.run_id, UID_TAG, uid)
             return given.info.run_id
         if given is not None:
-            self.say(f"MLFLOW_RUN_ID: {given.info.run_id} is deleted or another training's; this is a new run")
+            self.say(
+                f"MLFLOW_RUN_ID: {given.info.run_id} has ended, is deleted or another training's; this is a new run"
+            )
         mine = self.client.create_run(experiment, start_time=time_ms, run_name=name, tags={UID_TAG: uid}).info.run_id
         if shared:
             time.sleep(1.0)  # until another process that found nothing either has created its run
@@ -95,3 +97,9 @@ class ServerRun:
                 self.client.set_terminated(mine, "KILLED")
                 return oldest
         return mine
+
+
+def _is_free(run: Run) -> bool:
+    """Whether a run waits to be gone on with; a run directory from elsewhere must not write into any other."""
+    waits = run.info.lifecycle_stage == "active" and run.info.status in ("RUNNING", "SCHEDULED")
+    return waits and UID_TAG not in run.data.tags
