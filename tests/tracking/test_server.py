@@ -60,8 +60,11 @@ def test_a_run_over_http_is_complete_with_one_metrics_batch_an_epoch(proxy, reci
     result = run_experiment(recipe("baseline", "tracking.register_as=over-http"), tmp_path / "live")
     run = RunDirectory(result.run_dir)
     batches = proxy.metric_batches()
-    assert [{metric["step"] for metric in batch} for batch in batches] == [{1}, {2}, {0}]  # two epochs, one final
-    assert [any(metric["key"] == "test/accuracy" for metric in batch) for batch in batches] == [False, False, True]
+    *of_epochs, final, of_model = batches  # the last gives the final ones to the logged model too
+    assert [{metric["step"] for metric in batch} for batch in batches] == [{1}, {2}, {0}, {0}]
+    assert not [metric for batch in of_epochs for metric in batch if metric["key"] == "test/accuracy"]
+    keys = [{metric["key"] for metric in batch} for batch in (final, of_model)]
+    assert "test/accuracy" in keys[0] and keys[0] == keys[1] and all(metric["model_id"] for metric in of_model)
     assert_complete(client(), run, epochs=2, name="over-http")
 
     # the registered model, in a process that knows nothing but MLflow and the recording

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from watkins_ml.config import OptimConfig
+from watkins_ml.config.sections import OptimConfig
 from watkins_ml.core.errors import UsageError
 from watkins_ml.models.family import StagedNetwork
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution
 from pydantic import Field, ValidationError
 
-from watkins_ml.config import EXPECTED, LARGEST_SEED, ExperimentConfig, Section, joined, validate
+from watkins_ml.config import EXPECTED, ExperimentConfig, Section, joined, validate
 from watkins_ml.config.recipe_files import read_recipe
+from watkins_ml.config.sections import LARGEST_SEED
 from watkins_ml.core.errors import UsageError
 from watkins_ml.core.files import check_name
 from watkins_ml.core.plain_yaml import shown
