@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from watkins_ml.tracking.launch import NOTE_TAG
 from watkins_ml.tracking.records import RunFacts
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "mlflow", "numpy", "scikit-learn")
+TRIAL_FOLDER = re.compile(r"trial-(\d+)")
 DECISIVE = ("device", "processes", "threads", "version.torch")
 """Where these are equal, the same configuration and seed give the same history to the last digit."""
 
@@ -73,7 +75,9 @@ def opening_entries(
     for kind, number, whole in (("study", "trial", facts.study), ("crossval", "fold", facts.crossval)):
         if whole is not None:
             of = f" of {whole.total}" if whole.total else ""
-            start |= {"name": f"{number} {getattr(whole, number)}{of}, {whole.name}"}
+            # a trial that goes on elsewhere has another number, and the folder of the first
+            part = found[1].lstrip("0") or "0" if (found := TRIAL_FOLDER.fullmatch(name)) else getattr(whole, number)
+            start |= {"name": f"{number} {part}{of}, {whole.name}"}
             start |= {"parent": {"uid": whole.uid, "name": whole.name}}
             tags = tags | {f"watkins.{kind}": whole.name, f"watkins.{number}": str(getattr(whole, number))}
     tags = launch.tags | environment(config, data, facts.command) | tags
