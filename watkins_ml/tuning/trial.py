@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -101,8 +101,9 @@ class TrialRunner:
         """Where a trial's run is, for its attributes: the run directory and, where it is known by now, MLflow's id."""
         run = RunDirectory(self.folder / name)
         found: dict[str, object] = {"run_dir": str(run.root)}
-        if run.facts_file.exists() and (run_id := run.facts.mlflow_run_id) is not None:
-            found["mlflow_run_id"] = run_id
+        with suppress(UserError):  # how a trial ended is known without its record too
+            if (run_id := run.facts.mlflow_run_id) is not None:
+                found["mlflow_run_id"] = run_id
         return found
 
     def _open(self, name: str, number: int, config: ExperimentConfig) -> RunDirectory:
