@@ -281,7 +281,7 @@ def test_ctrl_c_closes_the_running_trials_and_the_same_command_goes_on(prepared,
     assert said.splitlines()[-1].endswith("of 4 trials: interrupted; the same command continues it")
     assert "Traceback" not in command.said
     ended = [trials_of(url)[trial.number] for trial in running]
-    assert [trial.user_attrs.get("ended") for trial in ended] == ["interrupted"] * 2
+    assert_interrupted(ended)
     runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
     command = Tune(tmp_path, text, "--workers", 2)
@@ -303,10 +303,16 @@ def test_the_terminal_is_closed(prepared, store, tmp_path):
     os.kill(command.process.pid, signal.SIGHUP)
     assert command.wait(120) != 0
     ended = [trials_of(url)[trial.number] for trial in running]
-    assert [trial.user_attrs.get("ended") for trial in ended] == ["interrupted"] * 2
+    assert_interrupted(ended)
     assert not any(Path(f"/proc/{trial.user_attrs['pid']}").exists() for trial in ended)
     runs = client().search_runs([client().get_experiment_by_name("sea").experiment_id])
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+
+
+def assert_interrupted(trials: list[FrozenTrial]) -> None:
+    """Each was closed as interrupted, or had just ended by itself; one at least was closed."""
+    open_ones = [trial for trial in trials if trial.state is not TrialState.COMPLETE]
+    assert open_ones and {trial.user_attrs.get("ended") for trial in open_ones} == {"interrupted"}
 
 
 def drain(terminal: int) -> None:
