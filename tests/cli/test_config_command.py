@@ -41,6 +41,7 @@ def test_the_version_is_that_of_the_package(watkins):
     assert watkins("--version").out == f"watkins {__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "word"), [("tr", "train"), ("cross", "crossval"), ("train --no", "--note")])
 def test_the_shell_completes_commands_and_options(tmp_path, typed, word):
     words = f"watkins {typed}"

@@ -49,6 +49,7 @@ def test_precision_recall_and_their_average_are_those_of_scikit_learn_over_what_
         assert (row["support"], row["known"]) == (true.sum(), known.sum())
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 500))
 @settings(max_examples=25, deadline=None)
 def test_no_threshold_gives_a_higher_f1_than_the_best_one(seed):
