@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +82,14 @@ def _call(file: Path) -> np.ndarray:
     return call * ramp
 
 
-def noise_of(shared: Path, side: str) -> list[np.ndarray]:
+def noise_of(shared: Path, side: str, turns: Sequence[str] = TURNS) -> list[np.ndarray]:
     """The blocks of the noise recordings that a side has."""
     folder, parts = shared / "data" / "samana", []
     for table in sorted((folder / "tables").glob(NOISE)):
         sound, rate = soundfile.read(folder / "audio" / f"{table.name.partition('_annot')[0]}.flac", dtype="float32")
         sound, size = soxr.resample(sound, rate, RATE), round(BLOCK_S * RATE)
         blocks = [sound[first : first + size] for first in range(0, len(sound) - size + 1, size)]
-        parts += [block for number, block in enumerate(blocks) if TURNS[number % len(TURNS)] == side]
+        parts += [block for number, block in enumerate(blocks) if turns[number % len(turns)] == side]
     return parts
 
 
@@ -106,13 +107,15 @@ def background(parts: list[np.ndarray], seconds: float, rng: np.random.Generator
     return made[:total]
 
 
-def write_side(folder: Path, side: str, recordings: int, shared: Path, seed: int) -> pd.DataFrame:
+def write_side(
+    folder: Path, side: str, recordings: int, shared: Path, seed: int, turns: Sequence[str] = TURNS
+) -> pd.DataFrame:
     """Recordings of a side and the table of their calls: file, start_s, end_s, species, level_db."""
     table = folder / f"{side}.csv"
     if table.exists():
         return pd.read_csv(table)
     rng = np.random.default_rng([seed, SIDES.index(side)])
-    calls, noise = calls_of(shared, seed)[side], noise_of(shared, side)
+    calls, noise = calls_of(shared, seed)[side], noise_of(shared, side, turns)
     (folder / side).mkdir(parents=True, exist_ok=True)
     rows, seconds = [], 60 * MINUTES[side]
     for number in range(recordings):
@@ -175,11 +178,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--as-one", action="store_true", help="one detector of calls, of whichever of the species")
+    parser.add_argument("--turns", choices=SIDES, nargs="+", default=TURNS, help="which side has which noise in turn")
     asked = parser.parse_args()
     shared, out = asked.shared.resolve(), asked.out.resolve()
     (out / "mlflow").mkdir(parents=True, exist_ok=True)
     recordings = {side: round(60 * asked.hours / MINUTES[side]) for side in ("val", "test")} | {"train": TRAINED}
-    truth = {side: write_side(out, side, count, shared, asked.seed) for side, count in recordings.items()}
+    truth = {side: write_side(out, side, count, shared, asked.seed, asked.turns) for side, count in recordings.items()}
     for side, calls in truth.items():
         asked_for = calls.assign(species=ANY) if asked.as_one else calls
         asked_for.round(4).to_csv(out / f"{side}_asked.csv", index=False)

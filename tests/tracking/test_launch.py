@@ -6,15 +6,19 @@ import base64
 import json
 import os
 import shutil
+import string
 import sys
 
 import mlflow
 import pytest
+import typer
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import EXPERIMENTS, ROOT, forked
 from tests.support.commands import BASELINE, assert_one_line
+from watkins_ml.cli import app
 from watkins_ml.core.errors import UsageError
 from watkins_ml.tracking.launch import read_launch
 from watkins_ml.tracking.records import Launch
@@ -128,18 +132,12 @@ def test_a_training_is_where_and_what_the_variables_say(store, watkins, small, m
     assert watkins("sync", "runs/first").out == "nothing to send for 1 run\n"
 
 
-def test_a_name_and_an_experiment_by_name_and_by_number(store, launched):
+def test_an_experiment_by_number(store, launched, monkeypatch):
     number = store.create_experiment("autumn")
-    by_number = launched(Launch(experiment_id=number), "a")
-    Upload(by_number).send()
-    assert store.get_run(by_number.facts.mlflow_run_id).info.experiment_id == number
-    run = RunDirectory(by_number.root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_EXPERIMENT_NAME", "winter")
-        patch.setenv("MLFLOW_RUN_NAME", "the second night")
-        launch = read_launch()
-    assert (launch.experiment, launch.name) == ("winter", "the second night")
-    assert run.facts.launch.experiment_id == number
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
+    run = launched(read_launch())
+    Upload(run).send()
+    assert store.get_run(run.facts.mlflow_run_id).info.experiment_id == number
 
 
 def test_what_is_not_on_the_server_costs_no_result(store, launched):
@@ -200,11 +198,13 @@ def test_models_are_registered_where_the_variable_says(
     shutil.copy(empty_store, tmp_path / "other" / "registry.db")
     registry = f"sqlite:///{tmp_path}/other/registry.db"
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry)
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "the second night")
     said = watkins("train", BASELINE, *small, "--name", "run")
     assert said.status == 0 and os.environ["MLFLOW_REGISTRY_URI"] == registry, said.err
     assert "launched" in watkins("models").out
     (version,) = client().search_model_versions("name='launched'")
     assert version.run_id == RunDirectory(tmp_path / "runs" / "run").facts.mlflow_run_id
+    assert store.get_run(version.run_id).info.run_name == "the second night"
     recording = next(archive.rglob("*.wav"))
     assert watkins("predict", "models:/launched/1", recording, "--by", "file", "--format", "csv").status == 0
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")
@@ -228,6 +228,18 @@ def test_each_request_names_the_account(proxy, journal, monkeypatch, variables, 
         monkeypatch.setenv(name, value)
     Upload(journal()).send()
     assert proxy.accounts == {expected}
+
+
+def test_the_entry_points_of_the_project_are_commands_with_these_options():
+    entries = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))["entry_points"]
+    known = typer.main.get_command(app).commands
+    assert {"main", "prepare", "crossval", "tune", "demo"} == set(entries)
+    for entry in entries.values():
+        program, command, *words = entry["command"].split()
+        options = {option for parameter in known[command].params for option in parameter.opts}
+        assert program == "watkins" and {word for word in words if word.startswith("-")} <= options
+        fields = {field for _, field, _, _ in string.Formatter().parse(entry["command"]) if field}
+        assert fields == set(entry.get("parameters", {}))
 
 
 @pytest.mark.slow

@@ -42,8 +42,8 @@ Reviewed = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """A result on the standard output; what JSON has no number for (NaN) is null."""
-    typer.echo(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    """A result on the standard output, in ASCII for any terminal; what JSON has no number for (NaN) is null."""
+    typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False, default=str))
 
 
 def _finite(value: Any) -> Any:

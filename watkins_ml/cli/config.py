@@ -8,6 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from watkins_ml.cli.arguments import Json, print_json
+
 EXAMPLE = "watkins config efficientnet_b0"
 
 
@@ -22,7 +24,7 @@ class Key(NamedTuple):
 
 def config(
     family: Annotated[str | None, typer.Argument(help="Of models of this family only; default all families.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON: a list of keys.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Every key of a recipe with its values, default and meaning; also those of each model and transform."""
     from rich.markup import escape
@@ -32,8 +34,7 @@ def config(
 
     sections = _sections(family)
     if as_json:
-        found = [{"section": title} | key._asdict() for title, keys in sections for key in keys]
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json([{"section": title} | key._asdict() for title, keys in sections for key in keys])
         return
     for title, keys in sections:
         table = table_of("key", "values", "default", "meaning", title=title)
