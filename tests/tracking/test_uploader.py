@@ -107,6 +107,23 @@ def test_the_whole_record_is_among_the_artifacts(tracked, finished):
     assert {"config.yaml", "history.csv", "checkpoints/best.pt", "preds/test.csv"} <= names()
 
 
+def test_a_run_that_an_earlier_version_began_to_send_keeps_its_names(store, journal):
+    run = journal()
+    run.epoch({"epoch": 1, "val_loss": 2.0}, {"epoch": 1, "epoch_seconds": 1.0})
+    Upload(run).send()
+    state = json.loads((run.root / "upload.json").read_text())
+    assert state.pop("sections") is True
+    (run.root / "upload.json").write_text(json.dumps(state))  # as that version left it
+    run.epoch({"epoch": 2, "val_loss": 1.0}, {"epoch": 2, "epoch_seconds": 1.0})
+    run.record("metrics", step=0, values={"test_accuracy": 0.5, "temperature": 1.1})
+    Upload(run).send()
+    found = store.get_run(run.facts.mlflow_run_id).data.metrics
+    assert found == {
+        "val/loss": 2.0, "time/epoch_seconds": 1.0,  # what this version had sent
+        "val_loss": 1.0, "epoch_seconds": 1.0, "test_accuracy": 0.5, "temperature": 1.1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("which", "stems"), [("best", {"best"}), ("all", {"best", "last"}), ("none", set())])
 def test_only_checkpoints_that_are_asked_for_are_sent(store, journal, which, stems):
     run = journal()
